@@ -1,0 +1,3 @@
+"""HybridLungViT: a reproducible experiment paper on pediatric chest X-rays."""
+
+__version__ = "0.1.0"
