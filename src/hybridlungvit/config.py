@@ -1,0 +1,252 @@
+"""A study as one frozen, validated object. Every key of ``config/*.yaml`` is declared here."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hybridlungvit.files import value_sha256
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+TUNABLE = ("model", "training", "augmentation", "evaluation")
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Phantom(Section):
+    """Synthetic chest X-rays in the folder layout of the real ones (source: phantom)."""
+
+    train_images: Positive = 320
+    test_images: Positive = 160
+    pneumonia_fraction: Fraction = 0.74
+    contrast: Annotated[float, Field(ge=0)] = 1.0
+    """Mean strength of the opacities: the one knob of difficulty."""
+    median_width: Annotated[int, Field(ge=64)] = 320
+    """Median image width in pixels; sizes spread around it as the real ones do."""
+    seed: Count = 0
+
+
+class Data(Section):
+    source: Literal["folder", "phantom"] = "folder"
+    image_size: Annotated[int, Field(ge=32)] = 224
+    """Side S of the square network input, in pixels; a multiple of the stem's patch."""
+    validation_folds: Annotated[int, Field(ge=2)] = 10
+    """One of this many patient-grouped, stratified folds of train is held out for validation."""
+    split_seed: Count = 0
+    max_train_images: Annotated[int, Field(ge=20)] | None = None
+    """Keep whole patients of train up to this many images, validation included; null keeps all."""
+    phantom: Phantom = Phantom()
+
+
+class Model(Section):
+    head: Literal["hybrid", "linear"] = "hybrid"
+    """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
+    stem: str = "deit_base_patch16_224"
+    """Any timm vision transformer by name."""
+    pretrained: bool | str = True
+    """true: timm's published weights; false: random; or a safetensors or .pth file."""
+    stem_options: dict[str, bool | int | float | str] = {}
+    """Further arguments of the timm constructor, such as depth or patch_size."""
+    d_model: Positive = 256
+    token_grid: Positive = 4
+    """Each of left, right and global is pooled to this many tokens squared."""
+    map_size: Positive = 56
+    encoder_layers: Positive = 2
+    heads: Positive = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    cut: Literal["mask", "midline"] = "mask"
+    """Where left and right part: at the lung mask's mean x, or at the image's centre."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        return self
+
+
+class Training(Section):
+    epochs: Positive = 20
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    lambda_seg: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the lung segmentation loss; 0 builds no segmentation head."""
+    lambda_att: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence between cross-attention and each token's share of the lungs."""
+    patience: Positive = 5
+    """Stop after this many epochs without a better validation AUC."""
+    freeze_epochs: Count | Literal["all"] = 3
+    """Epochs with a frozen stem; all: the stem never unfreezes."""
+    unfreeze_factor: Annotated[float, Field(gt=0)] = 0.2
+    """The stem's learning rate as a multiple of the head's."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_patience: Count = 2
+    class_weights: bool = True
+    """Weight the cross-entropy inversely to class frequency."""
+    sampler: bool = True
+    """Draw classes equally often (WeightedRandomSampler)."""
+    amp: bool = True
+    """Mixed precision on a GPU; the CPU always computes in float32."""
+
+    def frozen(self, epoch: int) -> bool:
+        """Whether the stem is frozen in this epoch (counted from 0)."""
+        return self.freeze_epochs == "all" or epoch < self.freeze_epochs
+
+
+class Augmentation(Section):
+    crop_scale: tuple[Fraction, Fraction] = (0.8, 1.0)
+    """Range of the cropped share of the area (RandomResizedCrop)."""
+    crop_ratio: tuple[float, float] = (0.9, 1.1)
+    flip: Fraction = 0.5
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Largest angle, in degrees."""
+    brightness: Fraction = 0.15
+    contrast: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for key, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{key} must be two positive numbers in ascending order")
+        return self
+
+
+class Evaluation(Section):
+    tta: bool = True
+    """Average the probabilities of the image and its mirror."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    batch_size: Positive = 32
+
+
+class Statistics(Section):
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: Count = 0
+
+
+class Compute(Section):
+    """What a job may use. Thread counts are part of a run's identity: they order the sums."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 2
+    """Threads of one training or prediction job."""
+    loader_workers: Count = 1
+    """Processes that prepare batches; they do not change the results."""
+    memory_mb: Positive = 8000
+    runtime_minutes: Positive = 720
+
+
+class Variant(Section):
+    """A row of the ablation: a name in print and the keys it overrides."""
+
+    label: str
+    description: str
+    model: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+class Recipe(Section):
+    """One variant with all overrides applied: what a single run needs to know."""
+
+    data: Data
+    model: Model
+    training: Training
+    augmentation: Augmentation
+    evaluation: Evaluation
+    compute: Compute
+
+    def data_identity(self) -> dict[str, Any]:
+        """The values that decide the manifest and the cache."""
+        identity = self.data.model_dump(mode="json")
+        if self.data.source != "phantom":
+            identity.pop("phantom")
+        return identity
+
+    def training_identity(self) -> dict[str, Any]:
+        """The values that decide a checkpoint; a weights file counts by content, not by path."""
+        model = self.model.model_dump(mode="json")
+        if isinstance(self.model.pretrained, str):
+            model["pretrained"] = "file"
+        return {
+            "data": self.data_identity(),
+            "model": model,
+            "training": self.training.model_dump(mode="json"),
+            "augmentation": self.augmentation.model_dump(mode="json"),
+            "compute": {"device": self.compute.device, "threads": self.compute.threads},
+        }
+
+    def prediction_identity(self) -> dict[str, Any]:
+        """The values that decide the predictions: those of the checkpoint and of the scoring."""
+        return self.training_identity() | {"tta": self.evaluation.tta}
+
+
+class Study(Section):
+    """Everything that names a study, with the defaults of the full one."""
+
+    study: Name
+    title: str
+    data_root: str | None = None
+    """Folder with train/ and test/ (source: folder)."""
+    weights: bool | str | None = None
+    """Replaces model.pretrained of the base model; for the command line."""
+    seeds: Annotated[list[Count], Field(min_length=1)]
+    reference: Name
+    data: Data = Data()
+    model: Model = Model()
+    training: Training = Training()
+    augmentation: Augmentation = Augmentation()
+    evaluation: Evaluation = Evaluation()
+    statistics: Statistics = Statistics()
+    compute: Compute = Compute()
+    variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+    omitted: dict[Name, str] = {}
+    """Variants of the full study that this one leaves out, each with the reason."""
+    source_note: str | None = None
+    """A sentence for the paper on what the images really are."""
+    stem_note: str | None = None
+    """A sentence for the paper on where the stem's weights come from."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat a number; each seed is a run of its own")
+        if self.reference not in self.variants:
+            raise ValueError(
+                f"reference {self.reference!r} is no variant; choose one of {list(self.variants)}"
+            )
+        return self
+
+    def recipe(self, variant: str) -> Recipe:
+        """The base sections with one variant's overrides; raises pydantic's ``ValidationError``."""
+        values = {key: getattr(self, key).model_dump() for key in TUNABLE}
+        if self.weights is not None:
+            values["model"]["pretrained"] = self.weights
+        for key in TUNABLE:
+            values[key] |= getattr(self.variants[variant], key)
+        return Recipe(data=self.data, compute=self.compute, **values)
+
+    def trained_as(self, variant: str) -> str:
+        """The first variant with the same training: evaluation-only variants share checkpoints."""
+        wanted = self.recipe(variant).training_identity()
+        return next(v for v in self.variants if self.recipe(v).training_identity() == wanted)
+
+    def trained_variants(self) -> list[str]:
+        """The variants that own a training, in the order of the config."""
+        return [v for v in self.variants if self.trained_as(v) == v]
+
+    def prediction_hash(self, variant: str) -> str:
+        """Hash of the config values behind a variant's predictions."""
+        return value_sha256(self.recipe(variant).prediction_identity())
+
+    def training_hash(self, variant: str) -> str:
+        """Hash of the config values behind a variant's checkpoints."""
+        return value_sha256(self.recipe(variant).training_identity())

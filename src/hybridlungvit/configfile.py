@@ -1,0 +1,90 @@
+"""Reading a study from YAML or JSON, and saying plainly what is wrong with it."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hybridlungvit.config import TUNABLE, Recipe, Study
+from hybridlungvit.errors import StudyError
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate ``path`` (YAML, or the workflow's resolved JSON).
+
+    Raises ``StudyError`` naming the file, the key, what was expected and the nearest valid key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
+    return study_from(values, str(path))
+
+
+def study_from(values: dict[str, Any], source: str) -> Study:
+    """Validate plain values; ``source`` names their origin in messages."""
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(_explain(error, Study, source)) from error
+    for variant in study.variants:
+        try:
+            study.recipe(variant)
+        except ValidationError as error:
+            raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
+    if study.data.source == "folder" and study.data.phantom != type(study.data.phantom)():
+        raise StudyError(f"{source}: data.phantom is set, but data.source is 'folder'.")
+    return study
+
+
+def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            wrong = str(item["loc"][-1])
+            valid = _fields_at(model, item["loc"][:-1])
+            near = difflib.get_close_matches(wrong, valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}."
+            lines.append(f"{source}: {key}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{source}: {key}: missing; add it as in config/demo.yaml.")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
+            lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The field names of the section that ``location`` leads to."""
+    for part in location:
+        if part not in model.model_fields:
+            continue  # a name the user chose, such as a variant's
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON schema of a study file; a variant overrides any of the sections' keys."""
+    schema = Study.model_json_schema()
+    sections = schema["$defs"]
+    for key in TUNABLE:
+        section = sections[key.capitalize()]
+        optional = {k: v for k, v in section.items() if k not in ("required", "description")}
+        sections["Variant"]["properties"][key] = optional | {"default": {}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def schema_text() -> str:
+    """The schema as committed in ``config/schema.json``."""
+    return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"

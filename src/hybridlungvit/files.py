@@ -1,0 +1,89 @@
+"""Atomic writes and content hashes: what lets results be trusted after a crash."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hybridlungvit.errors import StudyError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it there only if the block succeeds.
+
+    Readers therefore see the old file or the whole new one, never a part. Raises ``StudyError``
+    when the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise StudyError(
+            f"{path}: cannot be written ({error.strerror or error}). "
+            "Free space or mend the permissions and run again; the earlier file is untouched."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raise ``StudyError`` when the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
+    except ValueError as error:
+        raise StudyError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_sha256(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form (sorted keys, no white space)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def tree_sha256(paths: Iterable[Path], root: Path) -> str:
+    """SHA-256 over names (relative to ``root``) and contents of source files, order-independent."""
+    return value_sha256(
+        {path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(paths)}
+    )

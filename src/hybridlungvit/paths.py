@@ -1,0 +1,82 @@
+"""Where every file of a study lies: the one place that spells a path."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLES = (
+    "data", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
+    "provenance",
+)  # fmt: skip
+FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a study, relative to the folder the workflow runs in.
+
+    ``variant`` and ``seed`` may be Snakemake wildcards in braces, hence strings are welcome.
+    """
+
+    study: str
+    results: Path = Path("results")
+    paper: Path = Path("paper")
+
+    @property
+    def root(self) -> Path:
+        return self.results / self.study
+
+    @property
+    def config(self) -> Path:
+        return self.root / "study.json"
+
+    @property
+    def phantom(self) -> Path:
+        return self.root / "phantom"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.csv"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "cache" / "images.npy"
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "cache" / "masks.npy"
+
+    @property
+    def mask_table(self) -> Path:
+        return self.root / "masks.csv"
+
+    @property
+    def generated(self) -> Path:
+        return self.paper / "generated" / self.study
+
+    @property
+    def pdf(self) -> Path:
+        return self.paper / f"{self.study}.pdf"
+
+    def run(self, variant: str, seed: int | str) -> Path:
+        return self.root / "runs" / variant / f"seed-{seed}"
+
+    def work(self, variant: str, seed: int | str) -> Path:
+        """Checkpoints of a run under way: outside ``run``, which Snakemake empties on failure."""
+        return self.root / "work" / variant / f"seed-{seed}"
+
+    def predictions(self, variant: str, seed: int | str) -> Path:
+        return self.root / "predictions" / variant / f"seed-{seed}.csv"
+
+    def metrics(self, variant: str) -> Path:
+        return self.root / "metrics" / f"{variant}.json"
+
+    @property
+    def comparisons(self) -> Path:
+        return self.root / "metrics" / "comparisons.json"
+
+    def gradcam(self, variant: str) -> Path:
+        return self.root / "gradcam" / f"{variant}.npz"
+
+    @property
+    def mask_examples(self) -> Path:
+        return self.root / "mask_examples.npz"
