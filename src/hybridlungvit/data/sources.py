@@ -1,0 +1,78 @@
+"""Finding images in the Kaggle folder layout and reading patients from their names."""
+
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from hybridlungvit.errors import StudyError
+
+log = logging.getLogger(__name__)
+CLASSES = ("NORMAL", "PNEUMONIA")
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+# The person number alone is no patient: bacterial and viral images count their people apart.
+PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
+NORMAL_NAME = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
+
+
+def find_images(root: Path) -> pd.DataFrame:
+    """List the images below ``root/{train,test}/{NORMAL,PNEUMONIA}``, sorted by path.
+
+    Columns: path (relative to ``root``, POSIX), label (0 normal, 1 pneumonia), subtype (normal,
+    bacteria, virus or unknown), patient, side (train or test). Raises ``StudyError`` for a missing
+    or empty folder.
+    """
+    _require_folder(root, "the folder with train/ and test/ (config key data_root)")
+    rows = []
+    for side in ("train", "test"):
+        for label, name in enumerate(CLASSES):
+            folder = root / side / name
+            _require_folder(folder, f"the {name} images of {side}")
+            files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not files:
+                raise StudyError(
+                    f"{folder}: holds no image; expected .jpeg, .jpg or .png files. "
+                    "Unpack the data set again."
+                )
+            ignored = sum(1 for _ in folder.iterdir()) - len(files)
+            if ignored:
+                log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
+            for file in files:
+                patient, subtype = read_patient(file.stem, label)
+                path = file.relative_to(root).as_posix()
+                rows.append((path, label, subtype, patient, side))
+    if (root / "val").is_dir():
+        count = sum(1 for p in (root / "val").rglob("*") if p.suffix.lower() in SUFFIXES)
+        log.warning(
+            "%s holds %d images and is left unused: too few to choose an epoch by. "
+            "Validation is held out of train/, by patient.", root / "val", count,
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "side"])
+    unnamed = int(table.patient.str.startswith("image:").sum())
+    if unnamed:
+        log.warning(
+            "%d of %d file names tell no patient; each such image counts as a patient of its own, "
+            "so intervals and splits assume them independent", unnamed, len(table),
+        )  # fmt: skip
+    return table
+
+
+def read_patient(stem: str, label: int) -> tuple[str, str]:
+    """Patient key and subtype of a file name without suffix.
+
+    ``person12_virus_34`` → (``person12_virus``, ``virus``); ``NORMAL2-IM-0012-0001`` →
+    (``NORMAL2-IM-0012``, ``normal``). A name of neither form is its own patient, ``image:<stem>``.
+    """
+    match = (PNEUMONIA_NAME if label else NORMAL_NAME).match(stem)
+    if match is None:
+        return f"image:{stem}", "unknown" if label else "normal"
+    return match["patient"], match["subtype"] if label else "normal"
+
+
+def _require_folder(folder: Path, meaning: str) -> None:
+    if not folder.is_dir():
+        raise StudyError(
+            f"{folder}: no such folder; expected {meaning}. "
+            "Layout: train/NORMAL, train/PNEUMONIA, test/NORMAL, test/PNEUMONIA."
+        )
