@@ -1,0 +1,124 @@
+"""The stem: a timm vision transformer by name, its patch tokens laid out as a feature map."""
+
+import difflib
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from hybridlungvit.errors import StudyError
+
+HEADS = ("head.", "head_dist.", "fc_norm.")
+
+
+class Stem(nn.Module):
+    """Vision transformer without its classification head.
+
+    Parameters
+    ----------
+    name : any timm vision transformer (ViT, DeiT, distilled DeiT, DINO, …).
+    image_size : side S of the square input in pixels, a multiple of the patch; position embeddings
+        of pretrained weights are resampled to it.
+    pretrained : True for timm's published weights, False for random ones, or a safetensors/.pth
+        file in timm's key names.
+    options : further arguments of timm's constructor.
+
+    Raises ``StudyError`` for an unknown name, a model that is no ViT, a size that does not fit or
+    weights that do not belong to the model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        pretrained: bool | str | Path = False,
+        options: dict[str, bool | int | float | str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, timm.list_models(), n=3)
+            raise StudyError(
+                f"model.stem: timm has no {name!r}. Near: {', '.join(near) or 'none'}."
+            )
+        try:
+            vit = timm.create_model(
+                name,
+                pretrained=pretrained is True,
+                num_classes=0,
+                img_size=image_size,
+                **(options or {}),
+            )
+        except Exception as error:  # timm and the hub raise whatever they like
+            raise StudyError(
+                f"model.stem: timm could not build {name!r} at {image_size} px: {error}. "
+                "Without a network, give a weights file: --config weights=PATH."
+            ) from error
+        if not isinstance(vit, VisionTransformer):
+            raise StudyError(f"model.stem: {name!r} is no vision transformer with patch tokens.")
+        patch = vit.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise StudyError(f"data.image_size: {image_size} is no multiple of the patch {patch}.")
+        self.vit = vit
+        self.patch = patch
+        self.dim: int = vit.embed_dim
+        self.grid: tuple[int, int] = vit.patch_embed.grid_size
+        self.mean: tuple[float, ...] = vit.pretrained_cfg["mean"]
+        self.std: tuple[float, ...] = vit.pretrained_cfg["std"]
+        self.frozen = False
+        if isinstance(pretrained, str | Path):
+            load_weights(vit, Path(pretrained), name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) → feature map (B, C, h, w)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.feature_map(self.vit.forward_features(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, S, S) → the vector timm's own classifier reads, (B, C)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.vit.forward_head(self.vit.forward_features(images), pre_logits=True)
+
+    def feature_map(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, prefix + h·w, C) → (B, C, h, w), class and register tokens dropped."""
+        patches = tokens[:, self.vit.num_prefix_tokens :]  # (B, h·w, C)
+        return patches.transpose(1, 2).unflatten(2, self.grid)  # (B, C, h, w)
+
+    def freeze(self, frozen: bool) -> None:
+        """Stop (or resume) learning here: no gradients, and no dropout or drop path either."""
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Stem":
+        super().train(mode)
+        self.vit.train(mode and not self.frozen)
+        return self
+
+
+def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
+    """Load a weights file in timm's key names into ``vit``, all but the classification head."""
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise StudyError(f"{file}: cannot be read as weights ({error}).") from error
+    except Exception as error:  # pickle.UnpicklingError: code, not tensors
+        raise StudyError(f"{file}: holds more than tensors and is refused ({error}).") from error
+    # Resamples position embeddings and drops what a model without a head has no place for.
+    state = checkpoint_filter_fn(state.get("model", state), vit)
+    state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
+    try:
+        missing, unexpected = vit.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise StudyError(f"{file}: these are no weights of {name!r}: {error}") from error
+    if missing or unexpected:
+        raise StudyError(
+            f"{file}: these are no weights of {name!r}; missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}."
+        )
