@@ -1,0 +1,63 @@
+"""Checkpoints of a run under way: one folder an epoch, complete or absent."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hybridlungvit.errors import StudyError
+
+Weights = dict[str, Tensor]
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: Weights) -> None:
+    """Write ``folder/epoch-NNNN`` whole, then drop the older ones.
+
+    Raises ``StudyError`` when the disk refuses; the previous checkpoint then stays.
+    """
+    final = folder / f"epoch-{state['epoch']:04d}"
+    draft = folder / f".{final.name}"
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        save_file(model, draft / "model.safetensors")
+        save_file(best, draft / "best.safetensors")
+        torch.save(state, draft / "state.pt")
+        for file in draft.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+    except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk differently
+        shutil.rmtree(draft, ignore_errors=True)
+        raise StudyError(
+            f"{final}: the checkpoint cannot be written ({error}). "
+            "Free space and run the same command again; it resumes from the epoch before."
+        ) from error
+    for old in folder.glob("epoch-*"):
+        if old != final:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], Weights, Weights] | None:
+    """The latest (state, model weights, best weights) in ``folder``, or None when there is none.
+
+    Raises ``StudyError`` for a damaged checkpoint.
+    """
+    folders = sorted(folder.glob("epoch-*"))
+    if not folders:
+        return None
+    latest = folders[-1]
+    try:
+        state = torch.load(latest / "state.pt", map_location="cpu", weights_only=True)
+        model = load_file(latest / "model.safetensors")
+        best = load_file(latest / "best.safetensors")
+    except Exception as error:  # pickle, zip and safetensors errors share no base class
+        raise StudyError(
+            f"{latest}: damaged checkpoint ({error}). Delete this folder to train from the start."
+        ) from error
+    return state, model, best

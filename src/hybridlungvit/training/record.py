@@ -1,0 +1,83 @@
+"""The records of a finished run: weights, history, timing and provenance."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from hybridlungvit.config import Recipe, Study
+from hybridlungvit.device import device_name
+from hybridlungvit.files import file_sha256, replacing, value_sha256, write_json, write_text
+from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import TRAINING_CODE, code_commit, code_sha256, environment_record
+
+
+def weights_sha256(recipe: Recipe) -> str | None:
+    """SHA-256 of the pretrained weights file, or None when the config names no file."""
+    pretrained = recipe.model.pretrained
+    return file_sha256(Path(pretrained)) if isinstance(pretrained, str) else None
+
+
+def run_key(recipe: Recipe, seed: int, manifest_sha256: str) -> str:
+    """Hash of all that a checkpoint depends on: config values, seed, data, code and weights."""
+    return value_sha256(
+        {
+            "config": recipe.training_identity(),
+            "seed": seed,
+            "manifest": manifest_sha256,
+            "code": code_sha256(*TRAINING_CODE),
+            "weights": weights_sha256(recipe),
+            "torch": torch.__version__,
+        }
+    )
+
+
+def write_run(
+    study: Study,
+    variant: str,
+    seed: int,
+    layout: Layout,
+    model: nn.Module,
+    weights: bytes,
+    history: list[dict[str, float]],
+    timing: list[dict[str, float]],
+    device: torch.device,
+) -> None:
+    """Write model.safetensors, history.csv, timing.csv and run.json, then drop the checkpoints."""
+    recipe = study.recipe(variant)
+    run = layout.run(variant, seed)
+    with replacing(run / "model.safetensors") as temporary:
+        temporary.write_bytes(weights)
+    epochs, times = pd.DataFrame(history), pd.DataFrame(timing)
+    write_text(run / "history.csv", epochs.to_csv(index=False, lineterminator="\n"))
+    write_text(run / "timing.csv", times.to_csv(index=False, lineterminator="\n"))
+    best = epochs.val_auc.idxmax()
+    record: dict[str, Any] = {
+        "study": study.study,
+        "variant": variant,
+        "seed": seed,
+        "config_sha256": study.training_hash(variant),
+        "manifest_sha256": file_sha256(layout.manifest),
+        "code_sha256": code_sha256(*TRAINING_CODE),
+        "code_commit": code_commit(),
+        "pretrained": "file"
+        if isinstance(recipe.model.pretrained, str)
+        else recipe.model.pretrained,
+        "weights_sha256": weights_sha256(recipe),
+        "model_sha256": file_sha256(run / "model.safetensors"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "stem_parameters": sum(p.numel() for p in model.stem.parameters()),
+        "stem": {"patch": model.stem.patch, "dim": model.stem.dim},
+        "best_epoch": int(epochs.epoch[best]),
+        "epochs_run": len(epochs),
+        "best_val_auc": float(epochs.val_auc[best]),
+        "wall_seconds": float(times.seconds.sum()),
+        "device": device_name(device),
+        "threads": recipe.compute.threads,
+        **environment_record(),
+    }
+    write_json(run / "run.json", record)
+    shutil.rmtree(layout.work(variant, seed), ignore_errors=True)
