@@ -1,0 +1,201 @@
+"""The command line: one sub-command for each rule of the workflow, nothing else."""
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from hybridlungvit.config import Study
+from hybridlungvit.configfile import load_study, schema_text, study_from
+from hybridlungvit.errors import StudyError
+from hybridlungvit.files import write_json, write_text
+from hybridlungvit.paths import Layout
+from hybridlungvit.progress import start_logging
+
+# Stages are imported inside their command: torch takes seconds to load, and most need none.
+app = typer.Typer(
+    help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+Config = Annotated[Path, typer.Option(help="Study file: YAML, or the workflow's study.json.")]
+VariantName = Annotated[str, typer.Option(help="A variant of the study.")]
+Seed = Annotated[int, typer.Option(help="A seed of the study.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to use.")]
+
+
+def _open(
+    config: Path, variant: str | None = None, seed: int | None = None
+) -> tuple[Study, Layout]:
+    study = load_study(config)
+    if variant is not None and variant not in study.variants:
+        raise StudyError(f"{config}: no variant {variant!r}; it has {', '.join(study.variants)}.")
+    if seed is not None and seed not in study.seeds:
+        raise StudyError(f"{config}: no seed {seed}; it has {study.seeds}.")
+    return study, Layout(study.study)
+
+
+def image_root(study: Study, layout: Layout) -> Path:
+    """The folder with train/ and test/: the user's, or the generated phantoms."""
+    if study.data.source == "phantom":
+        return layout.phantom
+    if study.data_root is None:
+        raise StudyError(
+            "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
+        )
+    return Path(study.data_root)
+
+
+@app.command()
+def schema(output: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
+    """Write the JSON schema of study files."""
+    write_text(output, schema_text())
+
+
+@app.command()
+def resolve(
+    values: Annotated[str, typer.Option(help="All values of the study as JSON.")],
+    output: Annotated[Path, typer.Option(help="study.json to write.")],
+) -> None:
+    """Write the study with every default filled in, for the other commands to read."""
+    study = study_from(json.loads(values), "the study")
+    write_json(output, study.model_dump(mode="json"))
+
+
+@app.command()
+def phantom(config: Config, workers: Workers = 1) -> None:
+    """Generate the synthetic chest X-rays of a phantom study."""
+    from hybridlungvit.data.phantom import write_dataset
+
+    study, layout = _open(config)
+    write_dataset(layout.phantom, **study.data.phantom.model_dump(), workers=workers)
+
+
+@app.command()
+def manifest(config: Config, workers: Workers = 1) -> None:
+    """List, check and split the images."""
+    from hybridlungvit.data.manifest import build_manifest
+
+    study, layout = _open(config)
+    build_manifest(image_root(study, layout), study.data, layout.manifest, workers)
+
+
+@app.command()
+def cache(config: Config, workers: Workers = 1) -> None:
+    """Decode every image and compute every lung mask, once."""
+    from hybridlungvit.data.cache import build_cache
+
+    study, layout = _open(config)
+    build_cache(image_root(study, layout), layout, study.data.image_size, workers)
+
+
+@app.command()
+def examples(config: Config) -> None:
+    """Choose example images with their masks for the paper."""
+    from hybridlungvit.data.examples import write_examples
+
+    write_examples(*_open(config))
+
+
+@app.command()
+def train(config: Config, variant: VariantName, seed: Seed) -> None:
+    """Train one variant with one seed; resumes after an interruption."""
+    from hybridlungvit.training.loop import train as run
+
+    study, layout = _open(config, variant, seed)
+    run(study, variant, seed, layout)
+
+
+@app.command()
+def score(config: Config, variant: VariantName, seed: Seed) -> None:
+    """Predict the validation and test images with a trained run."""
+    from hybridlungvit.evaluation.predict import score as run
+
+    study, layout = _open(config, variant, seed)
+    run(study, variant, seed, layout)
+
+
+@app.command()
+def metrics(config: Config, variant: VariantName) -> None:
+    """Compute a variant's metrics with bootstrap intervals."""
+    from hybridlungvit.evaluation.metrics import evaluate_variant
+
+    study, layout = _open(config, variant)
+    evaluate_variant(study, variant, layout)
+
+
+@app.command()
+def compare(config: Config) -> None:
+    """Compare every variant with the reference, paired by patient and seed."""
+    from hybridlungvit.evaluation.metrics import compare_variants
+
+    compare_variants(*_open(config))
+
+
+@app.command()
+def gradcam(config: Config, variant: VariantName) -> None:
+    """Compute Grad-CAM for the cases the rule chooses."""
+    from hybridlungvit.explain.gradcam import explain_variant
+
+    study, layout = _open(config, variant)
+    explain_variant(study, variant, layout)
+
+
+@app.command()
+def macros(config: Config) -> None:
+    """Write every number of the text as TeX macros."""
+    from hybridlungvit.reporting.macros import write_macros
+
+    write_macros(*_open(config))
+
+
+@app.command()
+def tables(config: Config) -> None:
+    """Write the tables of the paper."""
+    from hybridlungvit.reporting.tables import write_tables
+
+    write_tables(*_open(config))
+
+
+@app.command()
+def figures(config: Config) -> None:
+    """Draw the figures of the paper."""
+    from hybridlungvit.reporting.figures import write_figures
+
+    write_figures(*_open(config))
+
+
+@app.command()
+def pdf(config: Config) -> None:
+    """Compile the paper."""
+    from hybridlungvit.reporting.pdf import build_pdf
+
+    build_pdf(*_open(config))
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a ``StudyError`` becomes one message and exit status 1."""
+    start_logging()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(standalone_mode=False)
+    except StudyError as error:
+        logging.getLogger(__name__).error("%s", error)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # usage errors know how to print themselves
+        if show is None:
+            raise
+        show()
+        sys.exit(2)

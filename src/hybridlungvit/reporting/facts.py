@@ -1,0 +1,78 @@
+"""What the paper may say: the study's files gathered into one object, and numbers as text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.predictions import require_same
+from hybridlungvit.files import file_sha256, read_json
+from hybridlungvit.paths import Layout
+
+LOW_CONFIDENCE = 0.5  # below it a lung mask is counted as a fallback
+
+
+@dataclass(frozen=True)
+class Facts:
+    study: Study
+    manifest: pd.DataFrame
+    masks: pd.DataFrame
+    metrics: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, Any]]
+    runs: dict[tuple[str, int], dict[str, Any]]
+    """The run.json of each variant and seed; evaluation-only variants have their parent's."""
+    histories: dict[tuple[str, int], pd.DataFrame]
+    predictions: dict[tuple[str, int], dict[str, Any]]
+    """The record beside each prediction file."""
+
+
+def gather(study: Study, layout: Layout) -> Facts:
+    """Read all results of a study; raises ``StudyError`` when metrics and predictions disagree."""
+    metrics = {variant: read_json(layout.metrics(variant)) for variant in study.variants}
+    pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
+    predictions = {}
+    for variant, seed in pairs:
+        path = layout.predictions(variant, seed)
+        record = read_json(path.with_suffix(".json"))
+        recorded = metrics[variant]["predictions_sha256"].get(str(seed), "none")
+        require_same(layout.metrics(variant), f"predictions of seed {seed}", recorded,
+                     file_sha256(path))  # fmt: skip
+        require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
+        predictions[variant, seed] = record
+    owners = {(variant, seed): (study.trained_as(variant), seed) for variant, seed in pairs}
+    folders = {pair: layout.run(*owner) for pair, owner in owners.items()}
+    return Facts(
+        study=study,
+        manifest=read_manifest(layout.manifest),
+        masks=pd.read_csv(layout.mask_table),
+        metrics=metrics,
+        differences=read_json(layout.comparisons)["differences"],
+        runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
+        histories={pair: pd.read_csv(folder / "history.csv") for pair, folder in folders.items()},
+        predictions=predictions,
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for print; a dash where there is none (no deviation from a single seed)."""
+    return "--" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference for print, always with its sign, in math mode for a true minus."""
+    return f"{value:+.{digits}f}"
+
+
+def with_interval(interval: dict[str, float], digits: int = 3) -> str:
+    """Estimate (low to high), all with the same digits."""
+    low, high = number(interval["low"], digits), number(interval["high"], digits)
+    return f"{number(interval['estimate'], digits)} ({low} to {high})"
+
+
+def tex(text: object) -> str:
+    """Plain text made safe for TeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {sign: "\\" + sign for sign in "&%$#_{}"}
+    return "".join(special.get(sign, sign) for sign in str(text))

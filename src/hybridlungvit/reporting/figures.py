@@ -1,0 +1,165 @@
+"""The figures of the paper that show numbers: ROC, forest, training curves, confusion."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hybridlungvit.config import Study
+from hybridlungvit.evaluation.bootstrap import Array, crossed_replicates
+from hybridlungvit.evaluation.metrics import scores_on_test
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.facts import Facts, gather, number
+from hybridlungvit.reporting.galleries import gradcam_gallery, mask_gallery
+from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
+
+GRID = np.linspace(0, 1, 201)  # false-positive rates at which curves are averaged
+BAND_RESAMPLES = 1000
+
+
+def write_figures(study: Study, layout: Layout) -> None:
+    """Draw every figure of the paper below ``layout.generated / "figures"``."""
+    use_style()
+    facts = gather(study, layout)
+    folder = layout.generated / "figures"
+    save_figure(roc(facts, layout), folder / "roc.pdf")
+    save_figure(forest(facts), folder / "forest.pdf")
+    save_figure(curves(facts), folder / "curves.pdf")
+    save_figure(confusion(facts), folder / "confusion.pdf")
+    save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
+    save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
+
+
+def roc_curves(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
+    """Sensitivity at the false-positive rates of ``GRID`` for weights (R, N): (R, len(GRID))."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.r_[scores[order][1:] != scores[order][:-1], True])  # ends of ties
+    hits = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
+    alarms = np.cumsum(weights[:, order] * (1 - labels[order]), axis=1)[:, last]
+    rows = [
+        np.interp(GRID, np.r_[0, a / a[-1]], np.r_[0, h / h[-1]])
+        for h, a in zip(hits, alarms, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def roc(facts: Facts, layout: Layout) -> Figure:
+    """Left: the reference's seeds and their crossed band. Right: each variant's mean curve."""
+    study = facts.study
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
+    for i, variant in enumerate(study.variants):
+        table, scores = scores_on_test(study, variant, layout)
+        labels = table.label.to_numpy()
+        once = np.ones((1, len(labels)))
+        curves = np.concatenate([roc_curves(labels, row, once) for row in scores])  # (K, grid)
+        main = variant == study.reference
+        style = {"color": PALETTE[i % len(PALETTE)], "lw": 1.6 if main else 1.0}
+        dashes = ["-", "--", "-.", ":"][i // 2 % 4]
+        right.plot(GRID, curves.mean(0), dashes, label=study.variants[variant].label, **style)
+        if main:
+            low, high = _band(study, labels, scores, table.patient.to_numpy())
+            level = f"{100 * study.statistics.level:g}% band"
+            left.fill_between(GRID, low, high, color=PALETTE[i], alpha=0.2, lw=0, label=level)
+            for k, curve in enumerate(curves):
+                left.plot(GRID, curve, color=PALETTE[i], lw=0.6, alpha=0.7,
+                          label="single seeds" if k == 0 else None)  # fmt: skip
+            left.plot(GRID, curves.mean(0), color=PALETTE[i], lw=1.6, label="mean over seeds")
+            left.set_title(f"{study.variants[variant].label} (reference)")
+    right.set_title("All variants, mean over seeds")
+    for axes in (left, right):
+        axes.plot([0, 1], [0, 1], color="0.7", lw=0.6, zorder=0)
+        axes.set(xlabel="1 − specificity", aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
+        axes.legend(loc="lower right", frameon=False)
+    left.set_ylabel("Sensitivity")
+    sns.despine(figure)
+    return figure
+
+
+def _band(study: Study, labels: NDArray, scores: Array, patients: NDArray) -> tuple[Array, Array]:
+    """Pointwise interval of the mean curve, seeds and patients resampled at once."""
+    columns = []
+    _, drawn = crossed_replicates(
+        lambda row, weights: roc_curves(labels, row, weights),
+        labels, scores, patients, BAND_RESAMPLES, study.statistics.seed,
+    )  # fmt: skip
+    tail = (1 - study.statistics.level) / 2
+    columns = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return columns[0], columns[1]
+
+
+def forest(facts: Facts) -> Figure:
+    """AUC of each variant with its seeds, and the paired difference to the reference."""
+    study = facts.study
+    names = list(study.variants)
+    height = 0.9 + 0.27 * len(names)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height), sharey=True)
+    for y, variant in enumerate(names):
+        record, difference = facts.metrics[variant], facts.differences.get(variant)
+        colour = PALETTE[0] if variant == study.reference else "0.25"
+        _whisker(left, record["headline"]["auc"], y, colour)
+        singles = [values["auc"]["estimate"] for values in record["seeds"].values()]
+        left.plot(singles, [y + 0.28] * len(singles), "o", ms=2.5, mfc="none", mec=colour, mew=0.6)
+        if difference is not None:
+            _whisker(right, difference, y, colour)
+    right.axvline(0, color="0.7", lw=0.6, zorder=0)
+    left.set_yticks(range(len(names)), [study.variants[v].label for v in names])
+    left.invert_yaxis()
+    level = f"{100 * study.statistics.level:g}%"
+    left.set_xlabel(f"Test AUC ({level} CI; circles: single seeds)")
+    right.set_xlabel(f"AUC minus the reference's ({level} CI)")
+    sns.despine(figure)
+    right.tick_params(left=False)
+    return figure
+
+
+def _whisker(axes: Axes, interval: dict[str, float], y: float, colour: str) -> None:
+    axes.plot([interval["low"], interval["high"]], [y, y], color=colour, lw=1.2)
+    axes.plot(interval["estimate"], y, "D", ms=4, color=colour)
+
+
+def curves(facts: Facts) -> Figure:
+    """Training loss and validation AUC by epoch: the mean over seeds, single seeds faint."""
+    study = facts.study
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.4), sharex=True)
+    for i, variant in enumerate(study.trained_variants()):
+        runs = [facts.histories[variant, seed].set_index("epoch") for seed in study.seeds]
+        for axes, column in zip(panels, ("classification", "val_auc"), strict=True):
+            style = {"color": PALETTE[i % len(PALETTE)]}
+            for run in runs:
+                axes.plot(run.index, run[column], lw=0.5, alpha=0.4, **style)
+            mean = pd.concat([run[column] for run in runs], axis=1).dropna().mean(axis=1)
+            dashes = ["-", "--", "-.", ":"][i // 2 % 4]
+            axes.plot(mean.index, mean, dashes, label=study.variants[variant].label, **style)
+    panels[0].set(xlabel="Epoch", ylabel="Training loss (classification)")
+    panels[1].set(xlabel="Epoch", ylabel="Validation AUC")
+    panels[0].xaxis.get_major_locator().set_params(integer=True)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def confusion(facts: Facts) -> Figure:
+    """Confusion matrices of the reference at its threshold, one for each seed."""
+    study = facts.study
+    seeds = facts.metrics[study.reference]["seeds"]
+    figure, panels = plt.subplots(
+        1, len(seeds), figsize=(min(WIDTH, 2.1 * len(seeds)), 1.9), sharey=True, squeeze=False
+    )
+    for axes, (seed, values) in zip(panels[0], seeds.items(), strict=True):
+        c = values["confusion"]
+        cells = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
+        shares = cells / cells.sum(axis=1, keepdims=True)
+        text = [[f"{n}\n{100 * s:.1f}%" for n, s in zip(*row, strict=True)]
+                for row in zip(cells, shares, strict=True)]  # fmt: skip
+        ticks = ["Normal", "Pneumonia"]
+        sns.heatmap(shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
+                    square=True, ax=axes, xticklabels=ticks, yticklabels=ticks,
+                    linewidths=0.5)  # fmt: skip
+        accuracy = number(values["accuracy"]["estimate"])
+        axes.set(title=f"Seed {seed}: accuracy {accuracy}", xlabel="Called")
+    panels[0, 0].set_ylabel("True")
+    return figure

@@ -1,0 +1,66 @@
+"""The figures of the paper that show images: lung masks and Grad-CAM."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hybridlungvit.errors import StudyError
+from hybridlungvit.reporting.style import WIDTH
+
+OUTLINE = "#56B4E9"
+CUT = "#E69F00"
+
+
+def read_cases(path: Path) -> dict[str, NDArray]:
+    """Load an npz of images and their annotations, arrays only."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}). Run its stage again.") from error
+
+
+def mask_gallery(path: Path) -> Figure:
+    """Training images at the lowest, median and highest mask confidence of each class."""
+    cases = read_cases(path)
+    count = len(cases["rule"])
+    figure, panels = plt.subplots(1, count, figsize=(WIDTH, WIDTH / count + 0.45))
+    for i, axes in enumerate(panels):
+        _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
+        name = ("Normal", "Pneumonia")[cases["label"][i]]
+        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
+        axes.set_title(title, fontsize=7.5)
+    return figure
+
+
+def gradcam_gallery(path: Path) -> Figure:
+    """For each chosen case: the image with lungs and cut above, Grad-CAM for pneumonia below."""
+    cases = read_cases(path)
+    count = len(cases["rule"])
+    figure, panels = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.5), squeeze=False)
+    for i, (above, below) in enumerate(panels.T):
+        _show(above, cases["images"][i], cases["masks"][i], cases["cuts"][i])
+        name = ("Normal", "Pneumonia")[cases["label"][i]]
+        above.set_title(f"{name}: {cases['rule'][i]}", fontsize=7.5)
+        side = len(cases["images"][i])
+        below.imshow(cases["images"][i], cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+        heat = cases["heat"][i].astype(float)
+        below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45, extent=(0, side, side, 0))
+        below.set_axis_off()
+        below.set_title(f"P(pneumonia) = {cases['probability'][i]:.2f}", fontsize=7.5)
+    return figure
+
+
+def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
+    """Image with the lung outline and the cut; coordinates run from 0 to the side in pixels."""
+    side = len(image)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+    centres = np.arange(side) + 0.5
+    if mask.any() and not mask.all():
+        axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
+    axes.axvline(cut, color=CUT, lw=0.8, ls="--")
+    axes.set_axis_off()

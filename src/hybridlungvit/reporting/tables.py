@@ -1,0 +1,202 @@
+"""The tables of the paper, each a booktabs tabular in a file of its own."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import SPLITS
+from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.files import write_text
+from hybridlungvit.paths import TABLES, Layout
+from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex, with_interval
+from hybridlungvit.reporting.macros import scientific
+
+SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+
+
+def write_tables(study: Study, layout: Layout) -> None:
+    """Write every table of the paper below ``layout.generated / "tables"``."""
+    facts = gather(study, layout)
+    for name in TABLES:
+        table, columns, *rest = globals()[name](facts)
+        _write(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
+
+
+def _write(path: Path, table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()) -> None:
+    body = table.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
+    for line in footer:
+        body = body.replace("\\bottomrule", f"{line} \\\\\n\\bottomrule")
+    write_text(path, body)
+
+
+def _label(facts: Facts, variant: str) -> str:
+    return tex(facts.study.variants[variant].label)
+
+
+def data(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Images and patients by split and class."""
+    rows = []
+    for split in SPLITS:
+        part = facts.manifest[facts.manifest.split == split]
+        row = {"Split": SPLIT_NAMES[split]}
+        for label, name in enumerate(CLASSES):
+            group = part[part.label == label]
+            counts = f"{len(group):,} ({group.patient.nunique():,})"
+            row[name.capitalize()] = counts
+        for subtype in ("bacteria", "virus"):
+            group = part[part.subtype == subtype]
+            row[subtype.capitalize()] = f"{len(group):,} ({group.patient.nunique():,})"
+        row["All"] = f"{len(part):,} ({part.patient.nunique():,})"
+        rows.append(row)
+    return pd.DataFrame(rows), "lrrrrr"
+
+
+def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """The reference's settings, as they stand in the config."""
+    study = facts.study
+    recipe = study.recipe(study.reference)
+    model, training, view = recipe.model, recipe.training, recipe.augmentation
+    settings = [
+        ("Stem", rf"\texttt{{{tex(model.stem)}}}"),
+        ("Image side (px)", recipe.data.image_size),
+        ("Token width $D$", model.d_model),
+        ("Token grid $g$", model.token_grid),
+        ("Encoder layers / heads", f"{model.encoder_layers} / {model.heads}"),
+        ("Dropout", f"{model.dropout:g}"),
+        ("Epochs (frozen stem)", f"{training.epochs} ({training.freeze_epochs})"),
+        ("Batch size", training.batch_size),
+        ("Learning rate", scientific(training.learning_rate)),
+        ("Stem learning-rate factor", f"{training.unfreeze_factor:g}"),
+        ("Weight decay", scientific(training.weight_decay)),
+        ("Label smoothing", f"{training.label_smoothing:g}"),
+        ("Class weights / balanced sampler",
+         f"{yes(training.class_weights)} / {yes(training.sampler)}"),
+        ("Patience (epochs)", training.patience),
+        (r"$\lambda_\mathrm{seg}$ / $\lambda_\mathrm{att}$",
+         f"{training.lambda_seg:g} / {training.lambda_att:g}"),
+        ("Crop area", f"{view.crop_scale[0]:g} to {view.crop_scale[1]:g}"),
+        ("Flip probability", f"{view.flip:g}"),
+        ("Rotation (degrees)", rf"$\pm${view.rotation:g}"),
+        ("Brightness / contrast jitter", rf"$\pm${view.brightness:g} / $\pm${view.contrast:g}"),
+        ("Test-time augmentation", yes(recipe.evaluation.tta)),
+    ]  # fmt: skip
+    half = -(-len(settings) // 2)
+    pairs = settings + [("", "")] * (2 * half - len(settings))
+    rows = [(*pairs[i], *pairs[i + half]) for i in range(half)]
+    # Two columns of settings side by side; the blank in the second heading keeps names unique.
+    columns = ["Setting", "Value", r"Setting\,", r"Value\,"]
+    return pd.DataFrame(rows, columns=columns).astype(str), r"ll@{\hspace{2em}}ll"
+
+
+def yes(value: bool) -> str:
+    """A switch in print."""
+    return "on" if value else "off"
+
+
+def variants(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
+    """What each variant changes, and which are left out and why."""
+    rows = [
+        {
+            "Variant": tex(v.label),
+            "Name": rf"\texttt{{{tex(name)}}}",
+            "What changes": tex(v.description),
+        }
+        for name, v in facts.study.variants.items()
+    ]
+    return pd.DataFrame(rows), "lll", _omitted(facts, 3, r"\texttt{{{}}}")
+
+
+def _omitted(facts: Facts, columns: int, form: str) -> tuple[str, ...]:
+    return tuple(
+        rf"\multicolumn{{{columns}}}{{l}}{{{form.format(tex(name))} left out: {tex(why)}}}"
+        for name, why in facts.study.omitted.items()
+    )
+
+
+def main(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
+    """AUC with the crossed interval, and the paired difference to the reference."""
+    level = f"{100 * facts.study.statistics.level:g}"
+    rows = []
+    for variant, record in facts.metrics.items():
+        auc, difference = record["headline"]["auc"], facts.differences.get(variant)
+        row = {
+            "Variant": _label(facts, variant),
+            rf"AUC ({level}\,\% CI)": with_interval(auc),
+            "Seed SD": number(auc["sd"]),
+            rf"$\Delta$AUC ({level}\,\% CI)": "reference",
+            "$p$ (Holm)": "",
+            "AUC is": "",
+        }
+        if difference is not None:
+            value, low, high = (signed(difference[key]) for key in ("estimate", "low", "high"))
+            row |= {
+                rf"$\Delta$AUC ({level}\,\% CI)": f"${value}$ (${low}$ to ${high}$)",
+                "$p$ (Holm)": p_value(difference["p_adjusted"]),
+                "AUC is": difference["verdict"].removesuffix(" than").removesuffix(" from"),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows), "lccccl", _omitted(facts, 6, r"\texttt{{{}}}")
+
+
+def p_value(value: float) -> str:
+    """A p-value with three digits, or the bound below which it lies."""
+    return "$<0.001$" if value < 0.001 else f"{value:.3f}"
+
+
+def operating(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Threshold metrics with crossed intervals."""
+    names = {"accuracy": "Accuracy", "sensitivity": "Sensitivity", "specificity": "Specificity",
+             "f1": "F1"}  # fmt: skip
+    rows = [
+        {"Variant": _label(facts, variant)}
+        | {title: with_interval(record["headline"][name]) for name, title in names.items()}
+        for variant, record in facts.metrics.items()
+    ]
+    return pd.DataFrame(rows), "lcccc"
+
+
+def seeds(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """AUC of each single model, patients resampled."""
+    rows = [
+        {"Variant": _label(facts, variant)}
+        | {f"Seed {seed}": with_interval(values["auc"]) for seed, values in record["seeds"].items()}
+        for variant, record in facts.metrics.items()
+    ]
+    return pd.DataFrame(rows), "l" + "c" * len(facts.study.seeds)
+
+
+def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """The reference's classification report, for its first seed."""
+    study = facts.study
+    report = facts.metrics[study.reference]["seeds"][str(study.seeds[0])]["report"]
+    rows = []
+    for name in (*CLASSES, "macro avg", "weighted avg"):
+        values = report[name]
+        row = {"Class": name.capitalize().replace("avg", "average")}
+        row |= {key.capitalize(): number(values[key]) for key in ("precision", "recall")}
+        rows.append(row | {"F1": number(values["f1-score"]), "Images": f"{values['support']:.0f}"})
+    return pd.DataFrame(rows), "lcccr"
+
+
+def provenance(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Which run stands behind which row."""
+    rows = []
+    for (variant, seed), run in facts.runs.items():
+        record = facts.predictions[variant, seed]
+        rows.append(
+            {
+                "Variant": rf"\texttt{{{tex(variant)}}}",
+                "Seed": str(seed),
+                "Config": _hash(record["config_sha256"]),
+                "Model": _hash(record["model_sha256"]),
+                "Predictions": _hash(record["predictions_sha256"]),
+                "Best epoch": f"{run['best_epoch']} of {run['epochs_run']}",
+                "Validation AUC": number(run["best_val_auc"]),
+            }
+        )
+    return pd.DataFrame(rows), "lrlllcc"
+
+
+def _hash(digest: str) -> str:
+    return rf"\texttt{{{digest[:10]}}}"
