@@ -1,0 +1,22 @@
+# From images to paper/<study>.pdf. The study is chosen by --configfile; the full one is the default.
+from pathlib import Path
+
+if "study" not in config:
+
+    configfile: str(Path(workflow.basedir) / "config" / "kermany.yaml")
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        layout.pdf,
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explain.smk"
+include: "workflow/rules/paper.smk"

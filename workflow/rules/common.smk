@@ -1,0 +1,93 @@
+# Validation of the study and the helpers that rules share; no rules here.
+import json
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+BASE = Path(workflow.basedir)
+# Rules call `python -m hybridlungvit` from this checkout: conda environments need no install step.
+sys.path.insert(0, str(BASE / "src"))
+os.environ["PYTHONPATH"] = str(BASE / "src")
+
+from hybridlungvit.configfile import study_from
+from hybridlungvit.errors import StudyError
+from hybridlungvit.files import value_sha256
+from hybridlungvit.paths import FIGURES, TABLES, Layout
+from hybridlungvit.provenance import code_files
+
+
+def load_config():
+    try:
+        return study_from(config, "config")
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+study = load_config()
+validate(config, str(BASE / "config" / "schema.json"), set_default=False)
+layout = Layout(study.study)
+base_recipe = study.recipe(study.reference)
+compute = study.compute
+GPU = 0 if compute.device == "cpu" else 1
+COMMAND = "python -m hybridlungvit"
+
+
+wildcard_constraints:
+    variant="|".join(v.replace(".", r"\.") for v in study.variants),
+    seed="|".join(str(seed) for seed in study.seeds),
+
+
+def code(*stages):
+    """The Python files of some stages: editing one reruns the stage's rule, and no earlier one."""
+    return [os.path.relpath(path) for path in code_files(*stages)]
+
+
+def log_file(name):
+    return str(layout.root / "logs" / f"{name}.log")
+
+
+def benchmark_file(name):
+    return str(layout.root / "benchmarks" / f"{name}.tsv")
+
+
+def weights_file(wildcards):
+    """The pretrained weights a training reads, when the config names a file."""
+    pretrained = study.recipe(wildcards.variant).model.pretrained
+    return [pretrained] if isinstance(pretrained, str) else []
+
+
+def checkpoint(wildcards):
+    """The weights behind a variant: evaluation-only variants share those of their parent."""
+    owner = study.trained_as(wildcards.variant)
+    return layout.run(owner, wildcards.seed) / "model.safetensors"
+
+
+def variant_predictions(wildcards):
+    return [layout.predictions(wildcards.variant, seed) for seed in study.seeds]
+
+
+def all_predictions():
+    return [layout.predictions(v, seed) for v in study.variants for seed in study.seeds]
+
+
+def report_inputs():
+    """What macros, tables and figures are made from."""
+    runs = [
+        layout.run(v, seed) / name
+        for v in study.trained_variants()
+        for seed in study.seeds
+        for name in ("run.json", "history.csv")
+    ]
+    metrics = [layout.metrics(v) for v in study.variants]
+    return [*all_predictions(), *runs, *metrics, layout.comparisons, layout.mask_table]
+
+
+def manuscript():
+    """The hand-written sources of the paper."""
+    paper = BASE / "paper"
+    files = [*paper.glob("*.tex"), *paper.glob("*.bib")]
+    files += [*paper.glob("sections/*.tex"), *paper.glob("figures/*.tex")]
+    return sorted(os.path.relpath(path) for path in files)

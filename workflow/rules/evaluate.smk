@@ -1,0 +1,78 @@
+# Predictions of every run, then metrics with intervals and paired comparisons.
+
+
+rule score:
+    input:
+        config=ancient(layout.config),
+        manifest=layout.manifest,
+        images=layout.images,
+        masks=layout.masks,
+        model=checkpoint,
+        code=code("evaluation/predict", "evaluation/predictions", "model/inference"),
+    output:
+        predictions=layout.predictions("{variant}", "{seed}"),
+        record=layout.predictions("{variant}", "{seed}").with_suffix(".json"),
+    log:
+        log_file("score/{variant}-seed-{seed}"),
+    benchmark:
+        benchmark_file("score/{variant}-seed-{seed}")
+    conda:
+        "../envs/train.yaml"
+    threads: compute.threads
+    resources:
+        mem_mb=compute.memory_mb,
+        runtime=60,
+        gpu=GPU,
+    params:
+        identity=lambda wildcards: study.prediction_hash(wildcards.variant),
+    shell:
+        "{COMMAND} score --config {input.config:q} --variant {wildcards.variant:q}"
+        " --seed {wildcards.seed:q} 2> {log:q}"
+
+
+rule metrics:
+    input:
+        config=ancient(layout.config),
+        predictions=variant_predictions,
+        code=code("evaluation/bootstrap", "evaluation/metrics"),
+    output:
+        layout.metrics("{variant}"),
+    log:
+        log_file("metrics/{variant}"),
+    benchmark:
+        benchmark_file("metrics/{variant}")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        statistics=value_sha256(study.statistics.model_dump()),
+        threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
+    shell:
+        "{COMMAND} metrics --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
+
+
+rule compare:
+    input:
+        config=ancient(layout.config),
+        predictions=all_predictions(),
+        code=code("evaluation/bootstrap", "evaluation/compare"),
+    output:
+        layout.comparisons,
+    log:
+        log_file("compare"),
+    benchmark:
+        benchmark_file("compare")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        statistics=value_sha256(study.statistics.model_dump()),
+        reference=study.reference,
+    shell:
+        "{COMMAND} compare --config {input.config:q} 2> {log:q}"

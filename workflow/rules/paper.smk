@@ -1,0 +1,96 @@
+# Macros, tables and figures into paper/generated/<study>/, then the PDF.
+
+
+rule macros:
+    input:
+        config=ancient(layout.config),
+        results=report_inputs(),
+        code=code("reporting/facts", "reporting/macros"),
+    output:
+        layout.generated / "macros.tex",
+    log:
+        log_file("macros"),
+    benchmark:
+        benchmark_file("macros")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+    shell:
+        "{COMMAND} macros --config {input.config:q} 2> {log:q}"
+
+
+rule tables:
+    input:
+        config=ancient(layout.config),
+        results=report_inputs(),
+        code=code("reporting/facts", "reporting/tables"),
+    output:
+        [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
+    log:
+        log_file("tables"),
+    benchmark:
+        benchmark_file("tables")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+    shell:
+        "{COMMAND} tables --config {input.config:q} 2> {log:q}"
+
+
+rule figures:
+    input:
+        config=ancient(layout.config),
+        results=report_inputs(),
+        gradcam=layout.gradcam(study.reference),
+        examples=layout.mask_examples,
+        code=code("reporting/facts", "reporting/figures", "reporting/galleries", "reporting/style"),
+    output:
+        [layout.generated / "figures" / f"{name}.pdf" for name in FIGURES],
+    log:
+        log_file("figures"),
+    benchmark:
+        benchmark_file("figures")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+    shell:
+        "{COMMAND} figures --config {input.config:q} 2> {log:q}"
+
+
+rule pdf:
+    input:
+        config=ancient(layout.config),
+        macros=rules.macros.output,
+        tables=rules.tables.output,
+        figures=rules.figures.output,
+        text=manuscript(),
+        code=code("reporting/pdf"),
+    output:
+        layout.pdf,
+    log:
+        log_file("pdf"),
+    benchmark:
+        benchmark_file("pdf")
+    conda:
+        "../envs/tex.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "{COMMAND} pdf --config {input.config:q} 2> {log:q}"

@@ -1,0 +1,33 @@
+# One training for each variant and seed. Checkpoints live outside the outputs, so that an
+# interrupted job resumes: see Layout.work.
+
+
+rule train:
+    input:
+        config=ancient(layout.config),
+        manifest=layout.manifest,
+        images=layout.images,
+        masks=layout.masks,
+        weights=weights_file,
+        code=code("data/augment", "model", "training"),
+    output:
+        model=layout.run("{variant}", "{seed}") / "model.safetensors",
+        history=layout.run("{variant}", "{seed}") / "history.csv",
+        timing=layout.run("{variant}", "{seed}") / "timing.csv",
+        record=layout.run("{variant}", "{seed}") / "run.json",
+    log:
+        log_file("train/{variant}-seed-{seed}"),
+    benchmark:
+        benchmark_file("train/{variant}-seed-{seed}")
+    conda:
+        "../envs/train.yaml"
+    threads: compute.threads
+    resources:
+        mem_mb=compute.memory_mb,
+        runtime=compute.runtime_minutes,
+        gpu=GPU,
+    params:
+        identity=lambda wildcards: study.training_hash(wildcards.variant),
+    shell:
+        "{COMMAND} train --config {input.config:q} --variant {wildcards.variant:q}"
+        " --seed {wildcards.seed:q} 2> {log:q}"
