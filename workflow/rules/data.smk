@@ -38,7 +38,7 @@ rule resolve:
         mem_mb=500,
         runtime=5,
     params:
-        values=json.dumps(study.model_dump(mode="json"), sort_keys=True),
+        values=json.dumps(study.model_dump(mode="json")),
     shell:
         "{COMMAND} resolve --values {params.values:q} --output {output:q} 2> {log:q}"
 

@@ -1,0 +1,97 @@
+"""A tiny phantom study, generated once a session, for every test that needs images."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridlungvit.config import Study
+from hybridlungvit.configfile import study_from
+from hybridlungvit.data.cache import build_cache
+from hybridlungvit.data.manifest import build_manifest
+from hybridlungvit.data.phantom import write_dataset
+from hybridlungvit.paths import Layout
+
+REPOSITORY = Path(__file__).parents[1]
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "title": "Tiny",
+    "seeds": [0, 1],
+    "reference": "no_seg",
+    "data": {
+        "source": "phantom",
+        "image_size": 32,
+        "validation_folds": 3,
+        "phantom": {"train_images": 60, "test_images": 30, "contrast": 2.0, "median_width": 96},
+    },
+    "model": {
+        "stem": "deit_tiny_patch16_224",
+        "pretrained": False,
+        "stem_options": {"depth": 1, "patch_size": 8, "drop_path_rate": 0.1},
+        "d_model": 16,
+        "token_grid": 2,
+        "map_size": 8,
+        "encoder_layers": 1,
+        "heads": 2,
+    },
+    "training": {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "freeze_epochs": 1},
+    "statistics": {"resamples": 200},
+    "compute": {"device": "cpu", "threads": 1, "loader_workers": 0},
+    "variants": {
+        "no_seg": {"label": "HybridLungViT", "description": "Reference"},
+        "seg_0.1": {
+            "label": "with segmentation",
+            "description": "Segmentation loss",
+            "training": {"lambda_seg": 0.1, "lambda_att": 0.1},
+        },
+        "no_tta": {
+            "label": "without TTA",
+            "description": "No mirrored image",
+            "evaluation": {"tta": False},
+        },
+        "plain_deit": {
+            "label": "plain DeiT",
+            "description": "Linear head",
+            "model": {"head": "linear"},
+        },
+    },
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """The tiny study's plain values, to alter freely."""
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    return study_from(TINY, "tiny")
+
+
+@pytest.fixture(scope="session")
+def phantoms(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms") / "data"
+    write_dataset(root, **study.data.phantom.model_dump(), workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cached(study: Study, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A layout whose manifest and cache exist; tests must not alter them."""
+    layout = Layout("tiny", results=tmp_path_factory.mktemp("results"))
+    build_manifest(phantoms, study.data, layout.manifest, workers=2)
+    build_cache(phantoms, layout, study.data.image_size, workers=2)
+    return layout
+
+
+@pytest.fixture
+def layout(cached: Layout, tmp_path: Path) -> Layout:
+    """A results folder of the test's own, over the shared manifest and cache."""
+    own = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    own.root.mkdir(parents=True)
+    own.manifest.symlink_to(cached.manifest)
+    own.mask_table.symlink_to(cached.mask_table)
+    own.images.parent.symlink_to(cached.images.parent)
+    return own

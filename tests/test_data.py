@@ -1,0 +1,275 @@
+"""Sources, manifest, cache and augmentation."""
+
+import logging
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from hybridlungvit.config import Augmentation, Data
+from hybridlungvit.data.augment import EpochSampler, TrainingSet, random_view, to_input
+from hybridlungvit.data.cache import build_cache, decode_grey, open_cache
+from hybridlungvit.data.examples import choose_examples
+from hybridlungvit.data.manifest import (
+    build_manifest,
+    inspect_image,
+    keep_whole_patients,
+    read_manifest,
+    split_validation,
+)
+from hybridlungvit.data.sources import find_images, read_patient
+from hybridlungvit.errors import StudyError
+
+
+@pytest.fixture
+def folder(phantoms, tmp_path):
+    """A copy of the phantoms that a test may break."""
+    return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("stem", "label", "expected"),
+    [
+        ("person12_bacteria_34", 1, ("person12_bacteria", "bacteria")),
+        ("person12_virus_34", 1, ("person12_virus", "virus")),
+        ("person1_virus_6_2", 1, ("person1_virus", "virus")),
+        ("IM-0115-0001", 0, ("IM-0115", "normal")),
+        ("IM-0011-0001-0002", 0, ("IM-0011", "normal")),
+        ("NORMAL2-IM-0927-0001", 0, ("NORMAL2-IM-0927", "normal")),
+        ("scan7", 1, ("image:scan7", "unknown")),
+        ("scan7", 0, ("image:scan7", "normal")),
+    ],
+)
+def test_patients_are_read_from_names(stem, label, expected):
+    assert read_patient(stem, label) == expected
+
+
+@pytest.mark.parametrize("part", ["", "train", "test", "train/NORMAL", "test/PNEUMONIA"])
+def test_missing_folder_is_named(folder, part):
+    shutil.rmtree(folder / part)
+    with pytest.raises(StudyError, match=str(folder / part)):
+        find_images(folder)
+
+
+def test_empty_class_folder_is_named(folder):
+    for file in (folder / "test" / "NORMAL").iterdir():
+        file.unlink()
+    with pytest.raises(StudyError, match="test/NORMAL: holds no image"):
+        find_images(folder)
+
+
+def test_val_folder_is_reported_and_unused(folder, caplog):
+    shutil.copytree(folder / "test", folder / "val")
+    with caplog.at_level(logging.WARNING):
+        table = find_images(folder)
+    assert "30 images and is left unused" in caplog.text
+    assert not table.path.str.startswith("val").any()
+
+
+def test_unnamed_images_are_counted_and_stand_alone(folder, caplog):
+    files = sorted((folder / "train" / "NORMAL").iterdir())[:2]
+    for i, file in enumerate(files):
+        file.rename(file.with_name(f"scan {i} é.JPEG"))
+    with caplog.at_level(logging.WARNING):
+        table = find_images(folder)
+    assert "2 of 90 file names tell no patient" in caplog.text
+    assert table.patient.str.startswith("image:scan").sum() == 2
+
+
+def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
+    file = next((folder / "train" / "PNEUMONIA").iterdir())
+    shutil.copy(file, folder / "test" / "PNEUMONIA" / file.name)
+    patient = read_patient(file.stem, 1)[0]
+    output = tmp_path / "manifest.csv"
+    with pytest.raises(StudyError, match=f"{patient} is in train and test"):
+        build_manifest(folder, study.data, output, 1)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
+def test_unreadable_image_is_named(folder, study, tmp_path, damage):
+    file = next((folder / "test" / "NORMAL").iterdir())
+    whole = file.read_bytes()
+    file.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hi"}[damage])
+    with pytest.raises(StudyError, match=file.name):
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 2)
+    assert list(tmp_path.glob("*manifest*")) == []
+
+
+def test_manifest_facts_agree_with_opencv(cached, phantoms):
+    table = read_manifest(cached.manifest)
+    assert len(table) == 90
+    for row in table.sample(5, random_state=0).itertuples():
+        image = cv2.imread(str(phantoms / row.path))
+        assert image.shape[:2] == (row.height, row.width)
+        assert (phantoms / row.path).stat().st_size == row.bytes
+    assert inspect_image(phantoms, table.path[0])[0] == table.sha256[0]
+
+
+def test_no_patient_is_in_two_splits(cached):
+    table = read_manifest(cached.manifest)
+    assert table.groupby("patient").split.nunique().max() == 1
+    assert set(table.split) == {"train", "val", "test"}
+    assert (table.split == "test").equals(table.path.str.startswith("test/"))
+
+
+patients = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(1, 5)), min_size=30, max_size=80
+).filter(lambda rows: 10 <= sum(label for label, _ in rows) <= len(rows) - 10)
+
+
+def table_of(rows):
+    """One row an image, for patients given as (label, number of images)."""
+    records = [
+        (f"p{i}-{k}", label, f"p{i}", "train")
+        for i, (label, images) in enumerate(rows)
+        for k in range(images)
+    ]
+    return pd.DataFrame(records, columns=["path", "label", "patient", "side"])
+
+
+@given(patients, st.integers(0, 99))
+def test_validation_split_is_by_patient_with_both_classes(rows, seed):
+    table = table_of(rows)
+    split = split_validation(table, folds=5, seed=seed)
+    assert split.groupby(table.patient).nunique().max() == 1
+    assert set(table.label[split == "val"]) == {0, 1}
+    assert 0 < (split == "val").mean() < 0.5
+    assert split.equals(split_validation(table, folds=5, seed=seed))
+
+
+@given(patients, st.integers(20, 200), st.integers(0, 99))
+def test_limiting_train_keeps_whole_patients_of_both_classes(rows, limit, seed):
+    table = table_of(rows)
+    kept = keep_whole_patients(table, limit, seed)
+    assert len(kept) <= limit
+    sizes = table[table.patient.isin(kept.patient)].groupby("patient").size()
+    assert kept.groupby("patient").size().equals(sizes)
+
+
+def test_too_few_patients_for_the_folds(study, folder, tmp_path):
+    data = Data(source="folder", image_size=32, validation_folds=1000)
+    with pytest.raises(StudyError, match="validation_folds"):
+        build_manifest(folder, data, tmp_path / "m.csv", 1)
+
+
+def test_cache_holds_the_decoded_images_and_masks(cached, phantoms, study):
+    manifest = read_manifest(cached.manifest)
+    cache = open_cache(cached, manifest, 32)
+    image = cv2.imread(str(phantoms / manifest.path[7]), cv2.IMREAD_GRAYSCALE)
+    expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(cache.images[7], expected)
+    masks = cache.masks([7, 3])
+    assert masks.shape == (2, 32, 32)
+    assert masks.dtype == bool
+    table = pd.read_csv(cached.mask_table)
+    assert table.area[7] == pytest.approx(masks[0].mean(), abs=1e-6)
+    assert table.cut[7] == pytest.approx((np.nonzero(masks[0])[1].mean() + 0.5) / 32, abs=1e-6)
+
+
+def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
+    other = type(layout)("other", results=tmp_path / "w")
+    other.root.mkdir(parents=True)
+    shutil.copy(cached.manifest, other.manifest)
+    build_cache(phantoms, other, 32, workers=1)
+    for name in ("images", "masks", "mask_table"):
+        assert getattr(other, name).read_bytes() == getattr(cached, name).read_bytes()
+
+
+def test_cache_of_another_size_is_refused(cached):
+    with pytest.raises(StudyError, match="Run `cache` again"):
+        open_cache(cached, read_manifest(cached.manifest), 64)
+
+
+def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = cv2.GaussianBlur(rng.normal(size=(1200, 1600)).astype(np.float32), (0, 0), 12)
+    image = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    path = tmp_path / "big.jpeg"
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    shrunk = decode_grey(path, 1600, 1200, 224)
+    assert shrunk.shape == (300, 400)
+    whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk.astype(int) - whole).mean() < 1.0
+
+
+def samples(cached, seed=0, **changes):
+    manifest = read_manifest(cached.manifest)
+    rows = np.flatnonzero(manifest.split == "train")
+    view = random_view(Augmentation(**changes), 32)
+    labels = manifest.label.to_numpy()[rows]
+    return TrainingSet(open_cache(cached, manifest, 32), rows, labels, view, seed)
+
+
+def test_a_sample_depends_on_seed_epoch_and_place_alone(cached):
+    first, again = samples(cached), samples(cached)
+    assert torch.equal(first[3, 5][0], again[3, 5][0])
+    assert not torch.equal(first[3, 5][0], first[4, 5][0])
+    again.epoch = 1
+    assert not torch.equal(first[3, 5][0], again[3, 5][0])
+    assert not torch.equal(first[3, 5][0], samples(cached, seed=1)[3, 5][0])
+
+
+def test_a_sample_leaves_the_models_random_stream_alone(cached):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    samples(cached)[0, 0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_loader_processes_change_nothing(cached):
+    data = samples(cached)
+    batches = []
+    for workers in (0, 2):
+        sampler = EpochSampler(None, len(data), 0, 0)
+        loader = DataLoader(data, 8, sampler=sampler, num_workers=workers)
+        batches.append([images for images, _, _ in loader])
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_mask_moves_with_its_image(cached):
+    data = samples(cached, brightness=0, contrast=0)
+    rows = data.rows.copy()
+    bright = np.where(data.cache.masks(rows), 255, 0).astype(np.uint8)
+    data.cache = type(data.cache)(bright, data.cache.packed_masks[rows])
+    data.rows = np.arange(len(rows))
+    for place in range(20):
+        image, mask, _ = data[place, place]
+        agreement = ((image > 127) == mask).float().mean()
+        assert agreement > 0.93
+
+
+def test_balanced_sampler_draws_classes_equally():
+    labels = torch.tensor([0] * 100 + [1] * 900)
+    weights = torch.where(labels == 1, 1 / 900, 1 / 100)
+    drawn = labels[EpochSampler(weights, 20_000, 0, 0).rows].float().mean()
+    assert drawn == pytest.approx(0.5, abs=0.02)
+
+
+def test_input_is_normalised_as_the_stem_expects():
+    images = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    inputs = to_input(images, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+    assert inputs.shape == (1, 3, 1, 2)
+    assert inputs[0, :, 0, 0].tolist() == pytest.approx([-1, -2, -3])
+    assert inputs[0, :, 0, 1].tolist() == pytest.approx([1, 3, 7])
+
+
+def test_examples_are_extremes_of_confidence(cached):
+    manifest = read_manifest(cached.manifest)
+    masks = pd.read_csv(cached.mask_table)
+    chosen = choose_examples(manifest, masks)
+    assert len(chosen) == 6
+    for label, (row, rule) in zip((0, 0, 0, 1, 1, 1), chosen, strict=True):
+        group = masks.confidence[(manifest.split == "train") & (manifest.label == label)]
+        assert manifest.label[row] == label
+        if rule == "least confident":
+            assert masks.confidence[row] == group.min()
+        if rule == "most confident":
+            assert masks.confidence[row] == group.max()
