@@ -32,7 +32,6 @@ layout = Layout(study.study)
 base_recipe = study.recipe(study.reference)
 compute = study.compute
 GPU = 0 if compute.device == "cpu" else 1
-COMMAND = "python -m hybridlungvit"
 
 
 wildcard_constraints:

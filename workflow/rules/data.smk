@@ -21,7 +21,7 @@ if study.data.source == "phantom":
         params:
             identity=value_sha256(study.data.phantom.model_dump()),
         shell:
-            "{COMMAND} phantom --config {input.config:q} --workers {threads} 2> {log:q}"
+            "python -m hybridlungvit phantom --config {input.config:q} --workers {threads} 2> {log:q}"
 
 
 rule resolve:
@@ -40,7 +40,7 @@ rule resolve:
     params:
         values=json.dumps(study.model_dump(mode="json")),
     shell:
-        "{COMMAND} resolve --values {params.values:q} --output {output:q} 2> {log:q}"
+        "python -m hybridlungvit resolve --values {params.values:q} --output {output:q} 2> {log:q}"
 
 
 rule manifest:
@@ -64,7 +64,7 @@ rule manifest:
         identity=value_sha256(base_recipe.data_identity()),
         root=study.data_root,
     shell:
-        "{COMMAND} manifest --config {input.config:q} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit manifest --config {input.config:q} --workers {threads} 2> {log:q}"
 
 
 rule cache:
@@ -89,7 +89,7 @@ rule cache:
     params:
         image_size=study.data.image_size,
     shell:
-        "{COMMAND} cache --config {input.config:q} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit cache --config {input.config:q} --workers {threads} 2> {log:q}"
 
 
 rule examples:
@@ -112,4 +112,4 @@ rule examples:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{COMMAND} examples --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit examples --config {input.config:q} 2> {log:q}"

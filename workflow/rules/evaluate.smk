@@ -26,7 +26,7 @@ rule score:
     params:
         identity=lambda wildcards: study.prediction_hash(wildcards.variant),
     shell:
-        "{COMMAND} score --config {input.config:q} --variant {wildcards.variant:q}"
+        "python -m hybridlungvit score --config {input.config:q} --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q} 2> {log:q}"
 
 
@@ -51,7 +51,7 @@ rule metrics:
         statistics=value_sha256(study.statistics.model_dump()),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
-        "{COMMAND} metrics --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
+        "python -m hybridlungvit metrics --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
 
 
 rule compare:
@@ -75,4 +75,4 @@ rule compare:
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
     shell:
-        "{COMMAND} compare --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit compare --config {input.config:q} 2> {log:q}"

@@ -27,4 +27,4 @@ rule gradcam:
     params:
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
-        "{COMMAND} gradcam --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
+        "python -m hybridlungvit gradcam --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"

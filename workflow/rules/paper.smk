@@ -21,7 +21,7 @@ rule macros:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "{COMMAND} macros --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit macros --config {input.config:q} 2> {log:q}"
 
 
 rule tables:
@@ -44,7 +44,7 @@ rule tables:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "{COMMAND} tables --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit tables --config {input.config:q} 2> {log:q}"
 
 
 rule figures:
@@ -69,7 +69,7 @@ rule figures:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "{COMMAND} figures --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit figures --config {input.config:q} 2> {log:q}"
 
 
 rule pdf:
@@ -93,4 +93,4 @@ rule pdf:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{COMMAND} pdf --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit pdf --config {input.config:q} 2> {log:q}"

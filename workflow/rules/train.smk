@@ -29,5 +29,5 @@ rule train:
     params:
         identity=lambda wildcards: study.training_hash(wildcards.variant),
     shell:
-        "{COMMAND} train --config {input.config:q} --variant {wildcards.variant:q}"
+        "python -m hybridlungvit train --config {input.config:q} --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q} 2> {log:q}"

@@ -1,0 +1,193 @@
+"""Losses against closed forms and literal versions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import entropy
+from sklearn.utils.class_weight import compute_class_weight
+
+from hybridlungvit.config import Training
+from hybridlungvit.model import ModelOutput
+from hybridlungvit.model.tokens import cut_positions
+from hybridlungvit.training.losses import (
+    attention_loss,
+    class_weights,
+    loss_parts,
+    lung_shares,
+    segmentation_loss,
+)
+
+moderate = settings(deadline=None, max_examples=60)
+
+
+@given(st.lists(st.integers(0, 1), min_size=2, max_size=50).filter(lambda v: len(set(v)) == 2))
+def test_class_weights_are_scikit_learns_balanced_ones(labels):
+    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=np.array(labels))
+    assert class_weights(torch.tensor(labels)).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def two_by_two():
+    masks = torch.tensor([[[True, False], [True, False]], [[False, False], [False, True]]])
+    return masks, torch.where(masks, 50.0, -50.0)
+
+
+def test_perfect_segmentation_costs_nothing():
+    masks, logits = two_by_two()
+    assert segmentation_loss(logits, masks).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_inverted_segmentation_costs_its_logits_and_the_smoothed_dice():
+    masks, logits = two_by_two()
+    # No overlap: 1 - 1 / (4 + 1) for each image, whose mask and prediction make up four pixels.
+    expected = 0.5 * 50 + 0.5 * (1 - 1 / 5)
+    assert segmentation_loss(-logits, masks).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_undecided_segmentation_by_hand():
+    masks, _ = two_by_two()
+    dice = 1 - ((2 * 1 + 1) / (2 + 2 + 1) + (2 * 0.5 + 1) / (2 + 1 + 1)) / 2
+    expected = 0.5 * math.log(2) + 0.5 * dice
+    assert segmentation_loss(torch.zeros(2, 2, 2), masks).item() == pytest.approx(expected)
+
+
+def test_segmentation_by_hand_with_unequal_logits():
+    mask = torch.tensor([[[True, False], [False, True]]])
+    logits = torch.tensor([[[2.0, -1.0], [0.5, 0.0]]])
+    p = [[1 / (1 + math.exp(-x)) for x in row] for row in logits[0].tolist()]
+    bce = -(math.log(p[0][0]) + math.log(1 - p[0][1]) + math.log(1 - p[1][0]) + math.log(p[1][1]))
+    dice = 1 - (2 * (p[0][0] + p[1][1]) + 1) / (sum(p[0]) + sum(p[1]) + 2 + 1)
+    expected = 0.5 * bce / 4 + 0.5 * dice
+    assert segmentation_loss(logits, mask).item() == pytest.approx(expected, rel=1e-6)
+
+
+def literal_shares(mask, cut, grid):
+    """Lung pixels counted cell by cell; sides must divide into the grid."""
+    side = len(mask)
+    counts = []
+    for start, stop in ((0, math.floor(cut + 0.5)), (math.ceil(cut - 0.5), side)):
+        assert side % grid == 0 and (stop - start) % grid == 0
+        high, wide = side // grid, (stop - start) // grid
+        for i in range(grid):
+            for j in range(grid):
+                rows = mask[i * high : (i + 1) * high]
+                cell = [row[start + j * wide : start + (j + 1) * wide] for row in rows]
+                counts.append(sum(map(sum, cell)))
+    total = sum(counts)
+    return [c / total if total else 1 / len(counts) for c in counts]
+
+
+@moderate
+@given(st.integers(1, 4), st.integers(2, 5), st.data(), st.floats(0, 0.6), st.integers(0, 99))
+def test_lung_shares_are_counted_pixels(grid, cells, data, density, seed):
+    side = grid * cells
+    columns = data.draw(st.lists(st.integers(1, cells - 1), min_size=2, max_size=2))
+    cuts = torch.tensor([float(grid * c) for c in columns])
+    masks = torch.rand(2, side, side, generator=torch.Generator().manual_seed(seed)) < density
+    shares = lung_shares(masks, cuts, grid)
+    for i in range(2):
+        expected = literal_shares(masks[i].tolist(), cuts[i].item(), grid)
+        assert shares[i].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_column_cut_in_the_middle_is_counted_on_both_sides():
+    mask = torch.zeros(1, 3, 3, dtype=torch.bool)
+    mask[0, 0, 1] = mask[0, 1, 0] = True  # the shared column and the left one
+    shares = lung_shares(mask, torch.tensor([1.5]), 1)
+    assert shares[0].tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
+@moderate
+@given(st.integers(2, 25), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
+def test_lung_shares_sum_to_one(side, grid, density, seed):
+    masks = torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed)) < density
+    shares = lung_shares(masks, cut_positions(masks), grid)
+    assert shares.shape == (3, 2 * grid**2)
+    assert (shares >= 0).all()
+    assert shares.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+
+
+def test_empty_mask_shares_equally():
+    shares = lung_shares(torch.zeros(2, 8, 8, dtype=torch.bool), torch.tensor([4.0, 4.0]), 2)
+    assert shares.tolist() == [[1 / 8] * 8] * 2
+
+
+def distributions(seed, rows=4, columns=6, empty=2):
+    values = np.random.default_rng(seed).dirichlet(np.ones(columns - empty), rows)
+    return np.hstack([values, np.zeros((rows, empty))])  # cells without lung: shares of zero
+
+
+@moderate
+@given(st.integers(0, 999))
+def test_attention_loss_is_the_divergence_of_the_attention_from_the_shares(seed):
+    attention, shares = distributions(seed, empty=0), distributions(seed + 1000)
+    expected = np.mean([entropy(p, q) for p, q in zip(shares, attention, strict=True)])
+    found = attention_loss(torch.from_numpy(attention), torch.from_numpy(shares)).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found > 1e-3
+
+
+@moderate
+@given(st.integers(0, 999))
+def test_attention_loss_of_equal_distributions_is_zero(seed):
+    shares = torch.from_numpy(distributions(seed))
+    assert attention_loss(shares, shares).item() == pytest.approx(0, abs=1e-12)
+
+
+def output(attention=True, segmentation=True):
+    generator = torch.Generator().manual_seed(3)
+    return ModelOutput(
+        torch.tensor([[1.0, -0.5], [0.2, 0.7], [-1.5, 2.0]]),
+        torch.rand(3, 8, generator=generator).softmax(1) if attention else None,
+        torch.randn(3, 8, 8, generator=generator) if segmentation else None,
+    )
+
+
+LABELS = torch.tensor([0, 0, 1])
+MASKS = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(4)) < 0.4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [0.75, 1.5]])
+def test_cross_entropy_with_smoothing_and_weights_by_hand(smoothing, weights):
+    given_weights = weights or [1, 1]
+    total, weight = 0.0, 0.0
+    for logits, label in zip(output().logits.tolist(), LABELS.tolist(), strict=True):
+        log_sum = math.log(sum(map(math.exp, logits)))
+        for c in (0, 1):
+            target = (1 - smoothing) * (c == label) + smoothing / 2
+            total += given_weights[c] * target * (log_sum - logits[c])
+        weight += given_weights[label]
+    tensor = None if weights is None else torch.tensor(weights)
+    training = Training(label_smoothing=smoothing)
+    parts = loss_parts(output(segmentation=False), LABELS, MASKS, training, tensor)
+    assert parts["classification"].item() == pytest.approx(total / weight, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "has", "expected"),
+    [
+        ((0, 0), (True, False), {"classification"}),
+        ((0.1, 0), (True, True), {"classification", "segmentation"}),
+        ((0, 0.2), (True, False), {"classification", "attention"}),
+        ((0.1, 0.2), (True, True), {"classification", "segmentation", "attention"}),
+        ((0.1, 0.2), (False, False), {"classification"}),
+    ],
+)
+def test_loss_parts_follow_config_and_model(lambdas, has, expected):
+    training = Training(lambda_seg=lambdas[0], lambda_att=lambdas[1])
+    assert set(loss_parts(output(*has), LABELS, MASKS, training, None)) == expected
+
+
+def test_loss_parts_carry_their_weights():
+    once = loss_parts(output(), LABELS, MASKS, Training(lambda_seg=1, lambda_att=1), None)
+    some = loss_parts(output(), LABELS, MASKS, Training(lambda_seg=0.3, lambda_att=0.2), None)
+    assert some["classification"].item() == once["classification"].item()
+    assert some["segmentation"].item() == pytest.approx(0.3 * once["segmentation"].item())
+    assert some["attention"].item() == pytest.approx(0.2 * once["attention"].item())
+    assert once["segmentation"].item() == segmentation_loss(output().segmentation, MASKS).item()
+    shares = lung_shares(MASKS, cut_positions(MASKS), 2)
+    assert once["attention"].item() == attention_loss(output().attention, shares).item()

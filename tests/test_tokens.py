@@ -1,0 +1,180 @@
+"""Lung tokens: the two small matrices do what interpolating, cutting and pooling would do."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlungvit.model.tokens import (
+    LungTokens,
+    cut_positions,
+    interpolation_matrix,
+    pooling_matrix,
+)
+
+moderate = settings(deadline=None, max_examples=60)
+sizes = st.integers(1, 9)
+
+
+@st.composite
+def settings_of_tokens(draw):
+    """(feature size, map size, image size, grid), image sides even and odd."""
+    feature_size = draw(sizes), draw(sizes)
+    return feature_size, draw(st.integers(1, 14)), draw(st.integers(2, 30)), draw(st.integers(1, 5))
+
+
+def oracle(features, cuts, map_size, image_size, grid):
+    """The definition, word for word: interpolate twice, cut each sample, pool."""
+    fine = F.interpolate(features, size=(map_size, map_size), mode="bilinear", align_corners=False)
+    fine = F.interpolate(fine, size=(image_size, image_size), mode="bilinear", align_corners=False)
+    sets = ([], [], [])
+    for i, cut in enumerate(cuts.tolist()):
+        image = fine[i : i + 1]
+        parts = image[..., : math.floor(cut + 0.5)], image[..., math.ceil(cut - 0.5) :], image
+        for tokens, part in zip(sets, parts, strict=True):
+            tokens.append(F.adaptive_avg_pool2d(part, grid).flatten(2).transpose(1, 2))
+    return tuple(torch.cat(tokens) for tokens in sets)
+
+
+def random_features(feature_size, batch, seed, channels=3):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, channels, *feature_size, generator=generator)
+
+
+def assert_agrees(shape, cuts, seed):
+    feature_size, map_size, image_size, grid = shape
+    features = random_features(feature_size, len(cuts), seed).requires_grad_()
+    found = LungTokens(feature_size, map_size, image_size, grid)(features, cuts)
+    expected = oracle(features, cuts, map_size, image_size, grid)
+    weights = [torch.randn(t.shape, generator=torch.Generator().manual_seed(9)) for t in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == (len(cuts), grid**2, 3)
+        assert torch.allclose(a, b, atol=1e-5, rtol=0)
+    gradients = [
+        torch.autograd.grad(
+            sum((t * w).sum() for t, w in zip(sets, weights, strict=True)), features
+        )
+        for sets in (found, expected)
+    ]
+    assert torch.allclose(gradients[0][0], gradients[1][0], atol=1e-4, rtol=1e-5)
+
+
+@moderate
+@given(settings_of_tokens(), st.data(), st.integers(0, 99))
+def test_tokens_and_gradients_equal_the_literal_definition(shape, data, seed):
+    side = shape[2]
+    halves = data.draw(st.lists(st.integers(1, 2 * side - 1), min_size=1, max_size=4))
+    assert_agrees(shape, torch.tensor(halves) / 2, seed)
+
+
+@pytest.mark.parametrize("side", [20, 21])
+def test_every_cut_of_an_image_equals_the_definition(side):
+    cuts = torch.arange(1, 2 * side) / 2
+    assert (cuts[0], cuts[-1]) == (0.5, side - 0.5)
+    assert_agrees(((3, 4), 7, side, 3), cuts, seed=0)
+
+
+def test_tokens_of_a_real_size_equal_the_definition():
+    assert_agrees(((14, 14), 56, 224, 4), torch.tensor([0.5, 90, 112, 130.5, 223.5]), seed=1)
+
+
+def random_masks(side, kind, seed):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(3, side, side, generator=generator) < 0.3
+    half = side // 2
+    if kind == "empty":
+        masks[:] = False
+    if kind == "left":
+        masks[..., half:] = False
+    if kind == "right":
+        masks[..., :half] = False
+    if kind == "first column":
+        masks[:] = False
+        masks[..., 0] = True
+    if kind == "last column":
+        masks[:] = False
+        masks[..., -1] = True
+    return masks
+
+
+kinds = st.sampled_from(["both", "empty", "left", "right", "first column", "last column"])
+
+
+@moderate
+@given(settings_of_tokens(), kinds, st.integers(0, 999))
+def test_masks_of_every_kind_give_the_definitions_tokens(shape, kind, seed):
+    assert_agrees(shape, cut_positions(random_masks(shape[2], kind, seed)), seed)
+
+
+@moderate
+@given(settings_of_tokens(), kinds, st.integers(0, 999))
+def test_mirroring_swaps_the_sides_and_mirrors_each(shape, kind, seed):
+    feature_size, map_size, image_size, grid = shape
+    masks = random_masks(image_size, kind, seed)
+    features = random_features(feature_size, 3, seed)
+    tokens = LungTokens(feature_size, map_size, image_size, grid)
+    left, right, whole = tokens(features, cut_positions(masks))
+    mirrored = tokens(features.flip(3), cut_positions(masks.flip(2)))
+    for found, expected in zip(mirrored, (right, left, whole), strict=True):
+        expected = expected.unflatten(1, (grid, grid)).flip(2).flatten(1, 2)
+        assert torch.allclose(found, expected, atol=1e-6, rtol=0)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 40), kinds, st.integers(0, 9999))
+def test_cut_of_a_mirrored_mask_is_mirrored_to_the_bit(side, kind, seed):
+    masks = random_masks(side, kind, seed)
+    assert torch.equal(cut_positions(masks.flip(2)), side - cut_positions(masks))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 40), kinds, st.integers(0, 9999))
+def test_cut_is_the_rounded_mean_of_the_lung_pixels(side, kind, seed):
+    masks = random_masks(side, kind, seed)
+    for mask, cut in zip(masks, cut_positions(masks).tolist(), strict=True):
+        centres = [x + 0.5 for row in mask.tolist() for x, inside in enumerate(row) if inside]
+        doubled = round(2 * sum(centres))  # 2·n·mean, an integer
+        mean, tie = (side / 2, side % 2 == 1) if not centres else (None, None)
+        if centres:
+            mean, tie = (
+                doubled / 2 / len(centres),
+                (doubled - len(centres)) % (2 * len(centres)) == 0,
+            )
+        assert cut == (mean if tie else math.floor(mean + 0.5))
+
+
+def test_empty_mask_is_cut_at_the_centre():
+    assert cut_positions(torch.zeros(1, 8, 8, dtype=torch.bool)).tolist() == [4]
+    assert cut_positions(torch.zeros(1, 9, 9, dtype=torch.bool)).tolist() == [4.5]
+
+
+def test_a_column_cut_in_the_middle_belongs_to_both_sides():
+    features = torch.zeros(1, 1, 1, 5)
+    features[..., 2] = 1
+    left, right, whole = LungTokens((1, 5), 5, 5, 1)(features, torch.tensor([2.5]))
+    assert (left.item(), right.item(), whole.item()) == pytest.approx((1 / 3, 1 / 3, 1 / 5))
+
+
+@moderate
+@given(st.integers(1, 30), st.integers(1, 60))
+def test_interpolation_matrix_is_torchs_own_interpolation(size, target):
+    matrix = interpolation_matrix(size, target)
+    assert matrix.shape == (target, size)
+    assert torch.allclose(matrix.sum(1), torch.ones(target, dtype=torch.float64), atol=1e-12)
+    line = torch.rand(1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(line, size=target, mode="linear", align_corners=False)[0, 0]
+    assert torch.allclose(matrix @ line[0, 0], expected, atol=1e-12)
+
+
+@moderate
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_pooling_matrix_is_torchs_own_pooling(size, grid):
+    matrix = pooling_matrix(size, grid)
+    assert matrix.shape == (grid, size)
+    assert torch.allclose(matrix.sum(1), torch.ones(grid, dtype=torch.float64), atol=1e-12)
+    line = torch.rand(1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = F.adaptive_avg_pool1d(line, grid)[0, 0]
+    assert torch.allclose(matrix @ line[0, 0], expected, atol=1e-12)

@@ -1,0 +1,154 @@
+"""The whole workflow on tiny phantoms, from nothing to the PDF, in a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY, TINY
+
+SOURCES = ("Snakefile", "workflow", "src", "config", "paper")
+
+
+def checkout(folder, origin=REPOSITORY):
+    """A copy of the sources without any result, with the tiny study's config."""
+    skip = shutil.ignore_patterns("__pycache__", "build", "generated", "*.pdf", "*.egg-info")
+    for name in SOURCES:
+        source = origin / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=skip)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"seeds": [0]}, sort_keys=False))
+    return folder
+
+
+def snakemake(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def planned(folder):
+    """The rules a dry run would execute."""
+    done = snakemake(folder, "-n", "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    return {
+        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = checkout(tmp_path_factory.mktemp("first"))
+    done = snakemake(folder, "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def append(path, text):
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def test_the_default_study_plans_without_data_or_gpu(tmp_path):
+    done = snakemake(checkout(tmp_path), "-n")
+    assert done.returncode == 0, done.stderr
+    jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    assert jobs["train"] == str(6 * 5)
+    assert jobs["score"] == str(7 * 5)
+
+
+def test_a_bad_config_stops_with_one_message(tmp_path):
+    folder = checkout(tmp_path)
+    done = snakemake(folder, "-n", "--configfile", "tiny.yaml", "--config", "lambda_sgg=1")
+    assert done.returncode != 0
+    assert "config: lambda_sgg: unknown key" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_workflow_ends_with_a_clean_pdf(finished):
+    assert (finished / "paper" / "tiny.pdf").stat().st_size > 50_000
+    log = (finished / "paper" / "build" / "tiny" / "tiny.log").read_text(errors="replace")
+    assert "undefined" not in log
+    assert "multiply defined" not in log
+
+
+@pytest.mark.slow
+def test_every_job_leaves_a_log_and_a_benchmark(finished):
+    root = finished / "results" / "tiny"
+    logs = {p.relative_to(root / "logs").with_suffix("") for p in root.glob("logs/**/*.log")}
+    times = {
+        p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
+    }
+    assert logs == times
+    assert len(logs) == 5 + 3 + 4 + 4 + 1 + 1 + 4
+
+
+@pytest.mark.slow
+def test_every_macro_the_text_uses_is_set(finished):
+    macros = (finished / "paper" / "generated" / "tiny" / "macros.tex").read_text()
+    assert r"\phantomtrue" in macros
+    assert r"\setresult{auc}{seg_0.1}" in macros
+
+
+@pytest.mark.slow
+def test_predictions_cover_validation_and_test(finished):
+    root = finished / "results" / "tiny"
+    manifest = pd.read_csv(root / "manifest.csv")
+    expected = manifest[manifest.split != "train"].path.tolist()
+    for variant in TINY["variants"]:
+        table = pd.read_csv(root / "predictions" / variant / "seed-0.csv")
+        assert table.path.tolist() == expected
+        assert table.probability.between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_a_second_call_does_nothing(finished):
+    done = snakemake(finished, "--configfile", "tiny.yaml")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "runs", "rests"),
+    [
+        ("paper/sections/introduction.tex", {"pdf"}, {"macros", "tables", "figures", "train"}),
+        ("src/hybridlungvit/reporting/figures.py", {"figures", "pdf"}, {"train", "metrics"}),
+        ("src/hybridlungvit/evaluation/metrics.py", {"metrics", "macros", "pdf"}, {"train"}),
+        ("src/hybridlungvit/model/tokens.py", {"train", "score", "metrics", "pdf"}, {"cache"}),
+    ],
+)
+def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
+    path = finished / file
+    before, times = path.read_text(), path.stat()
+    append(path, "\n% edited\n" if file.endswith(".tex") else "\n# edited\n")
+    try:
+        rules = planned(finished)
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert runs <= rules
+    assert not rests & rules
+
+
+@pytest.mark.slow
+def test_two_folders_give_the_same_bytes(finished, tmp_path):
+    other = checkout(tmp_path, origin=finished)
+    targets = ["results/tiny/metrics/comparisons.json", "paper/generated/tiny/macros.tex"]
+    done = snakemake(other, *targets, "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [*targets, "results/tiny/manifest.csv", "results/tiny/masks.csv"]
+    for pattern in ("predictions/*/*.csv", "metrics/*.json", "runs/*/*/history.csv"):
+        found = sorted((finished / "results" / "tiny").glob(pattern))
+        assert found
+        names += [path.relative_to(finished) for path in found]
+    for name in names:
+        assert (finished / name).read_bytes() == (other / name).read_bytes(), name
