@@ -10,7 +10,7 @@ from snakemake.utils import validate
 BASE = Path(workflow.basedir)
 # Rules call `python -m hybridlungvit` from this checkout: conda environments need no install step.
 sys.path.insert(0, str(BASE / "src"))
-os.environ["PYTHONPATH"] = str(BASE / "src")
+os.environ.update(PYTHONPATH=str(BASE / "src"))
 
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
