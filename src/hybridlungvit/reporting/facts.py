@@ -11,7 +11,7 @@ from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 
-LOW_CONFIDENCE = 0.5  # below it a lung mask is counted as a fallback
+LOW_CONFIDENCE = 0.3  # below it a lung mask counts as a fallback on the prior shape
 
 
 @dataclass(frozen=True)

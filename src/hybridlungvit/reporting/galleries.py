@@ -41,15 +41,17 @@ def gradcam_gallery(path: Path) -> Figure:
     """For each chosen case: the image with lungs and cut above, Grad-CAM for pneumonia below."""
     cases = read_cases(path)
     count = len(cases["rule"])
-    figure, panels = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.5), squeeze=False)
+    figure, panels = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.7), squeeze=False)
     for i, (above, below) in enumerate(panels.T):
         _show(above, cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = ("Normal", "Pneumonia")[cases["label"][i]]
-        above.set_title(f"{name}: {cases['rule'][i]}", fontsize=7.5)
+        above.set_title(f"{name}:\n{cases['rule'][i]}", fontsize=7.5)
         side = len(cases["images"][i])
         below.imshow(cases["images"][i], cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
         heat = cases["heat"][i].astype(float)
-        below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45, extent=(0, side, side, 0))
+        # Opacity follows the heat too: where there is none, the image shows unchanged.
+        extent = (0, side, side, 0)
+        below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * heat, extent=extent)
         below.set_axis_off()
         below.set_title(f"P(pneumonia) = {cases['probability'][i]:.2f}", fontsize=7.5)
     return figure

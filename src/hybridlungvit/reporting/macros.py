@@ -71,7 +71,10 @@ def _method(facts: Facts) -> Iterator[tuple[str, str]]:
         "epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "label_smoothing", "patience",
         "lambda_seg", "lambda_att", "plateau_factor", "plateau_patience",
     ):  # fmt: skip
-        yield key, f"{getattr(training, key)}"
+        value = getattr(training, key)
+        yield key, f"{value:g}" if isinstance(value, float) else str(value)
+    for key in ("class_weights", "sampler"):
+        yield key, "on" if getattr(training, key) else "off"
     for key in ("learning_rate", "weight_decay"):
         yield key, scientific(getattr(training, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
