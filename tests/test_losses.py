@@ -143,6 +143,7 @@ def output(attention=True, segmentation=True):
         torch.tensor([[1.0, -0.5], [0.2, 0.7], [-1.5, 2.0]]),
         torch.rand(3, 8, generator=generator).softmax(1) if attention else None,
         torch.randn(3, 8, 8, generator=generator) if segmentation else None,
+        cut_positions(MASKS),
     )
 
 

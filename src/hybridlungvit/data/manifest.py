@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
-from sklearn.model_selection import StratifiedGroupKFold
 
 from hybridlungvit.config import Data
 from hybridlungvit.data.sources import find_images
@@ -88,6 +87,8 @@ def split_validation(table: pd.DataFrame, folds: int, seed: int) -> pd.Series:
             f"train has only {patients.min()} patients in one class; data.validation_folds "
             f"= {folds} needs at least that many. Lower it or add data."
         )
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to load; readers do not need it
+
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     part = table.loc[train]
     _, held_out = next(folding.split(part, part.label, part.patient))

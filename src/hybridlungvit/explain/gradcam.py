@@ -23,6 +23,7 @@ from hybridlungvit.model import HybridLungViT
 from hybridlungvit.model.tokens import cut_positions
 from hybridlungvit.paths import Layout
 
+NO_GRADIENT = "Grad-CAM: no gradient reaches the feature map; are its layers frozen?"
 RULES = ("surest right", "surest wrong", "nearest the threshold")
 
 
@@ -49,13 +50,15 @@ def gradcam_maps(
     hybrid = isinstance(model, HybridLungViT)
     layer = model.project if hybrid else model.stem.vit.blocks[-1].norm1
     reshape = None if hybrid else model.stem.feature_map
+    if not any(p.requires_grad for p in (*model.stem.parameters(), *layer.parameters())):
+        raise StudyError(NO_GRADIENT)  # grad-cam itself would fail without saying why
     inputs = to_input(images, model.stem.mean, model.stem.std)
     targets = [ClassifierOutputTarget(target)] * len(images)
     with GradCAM(_Logits(model, masks), [layer], reshape) as cam:
         heat = cam(inputs, targets)
         flows = any(bool(g.abs().sum() > 0) for g in cam.activations_and_grads.gradients)
     if not flows:
-        raise StudyError("Grad-CAM: no gradient reaches the feature map; is the stem frozen?")
+        raise StudyError(NO_GRADIENT)
     return heat
 
 

@@ -20,6 +20,8 @@ class ModelOutput(NamedTuple):
     """(B, 2·g²): weight of each left and right token; None for the plain control."""
     segmentation: Tensor | None
     """(B, S, S): lung logits, when the model has a segmentation head."""
+    cuts: Tensor | None = None
+    """(B,): where left and right were parted, in pixels; None for the plain control."""
 
 
 class HybridLungViT(nn.Module):
@@ -69,7 +71,7 @@ class HybridLungViT(nn.Module):
             cuts = cut_positions(masks)
         embedding, attention = self.fusion(*self.tokens(features, cuts))
         segmentation = None if self.segment is None else self.segment(features)
-        return ModelOutput(self.classify(embedding), attention, segmentation)
+        return ModelOutput(self.classify(embedding), attention, segmentation, cuts)
 
 
 class PlainViT(nn.Module):

@@ -110,12 +110,12 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
         raise StudyError(f"{file}: cannot be read as weights ({error}).") from error
     except Exception as error:  # pickle.UnpicklingError: code, not tensors
         raise StudyError(f"{file}: holds more than tensors and is refused ({error}).") from error
-    # Resamples position embeddings and drops what a model without a head has no place for.
-    state = checkpoint_filter_fn(state.get("model", state), vit)
-    state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
     try:
+        # Resamples position embeddings; a model without a head has no place for the head's weights.
+        state = checkpoint_filter_fn(state.get("model", state), vit)
+        state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
         missing, unexpected = vit.load_state_dict(state, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise StudyError(f"{file}: these are no weights of {name!r}: {error}") from error
     if missing or unexpected:
         raise StudyError(

@@ -30,6 +30,7 @@ from hybridlungvit.training.losses import class_weights, loss_parts
 from hybridlungvit.training.record import run_key, write_run
 
 log = logging.getLogger(__name__)
+DIVERGED = "Lower training.learning_rate; the last good checkpoint is kept."
 
 
 @dataclass
@@ -81,8 +82,7 @@ class Trainer:
             loss = sum(parts.values())
             if not torch.isfinite(loss):
                 raise StudyError(
-                    f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.item()}. "
-                    "Lower training.learning_rate; the last good checkpoint is kept."
+                    f"epoch {epoch + 1}, step {step + 1}: the loss is {loss.item()}. {DIVERGED}"
                 )
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()
@@ -92,7 +92,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.item()
         return {name: value / len(loader) for name, value in sums.items()}
 
-    def validate(self, cache: Cache, rows: np.ndarray, labels: np.ndarray) -> float:
+    def validate(self, epoch: int, cache: Cache, rows: np.ndarray, labels: np.ndarray) -> float:
         """AUC on the validation rows, without test-time augmentation."""
         self.model.eval()
         size = self.recipe.evaluation.batch_size
@@ -102,7 +102,10 @@ class Trainer:
             images = torch.from_numpy(cache.images[part]).to(self.device)
             masks = torch.from_numpy(cache.masks(part)).to(self.device)
             scores.append(pneumonia_probability(self.model, images, masks, tta=False).cpu())
-        return float(roc_auc_score(labels, torch.cat(scores)))
+        probability = torch.cat(scores)
+        if not probability.isfinite().all():
+            raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
+        return float(roc_auc_score(labels, probability))
 
 
 def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
@@ -145,7 +148,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
         while not _finished(history, training.epochs, training.patience):
             epoch, start = len(history), time.monotonic()
             losses = trainer.run_epoch(epoch)
-            auc = trainer.validate(cache, rows["val"], labels["val"])
+            auc = trainer.validate(epoch, cache, rows["val"], labels["val"])
             rate = trainer.optimizer.param_groups[0]["lr"]
             if not history or auc > max(row["val_auc"] for row in history):
                 best = _weights(model)

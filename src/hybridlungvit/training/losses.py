@@ -6,7 +6,6 @@ from torch import Tensor
 
 from hybridlungvit.config import Training
 from hybridlungvit.model import ModelOutput
-from hybridlungvit.model.tokens import cut_positions
 
 
 def class_weights(labels: Tensor) -> Tensor:
@@ -66,6 +65,6 @@ def loss_parts(
         )
     if training.lambda_att > 0 and output.attention is not None:
         grid = int((output.attention.shape[1] // 2) ** 0.5)
-        shares = lung_shares(masks, cut_positions(masks), grid)
+        shares = lung_shares(masks, output.cuts, grid)
         parts["attention"] = training.lambda_att * attention_loss(output.attention.float(), shares)
     return parts

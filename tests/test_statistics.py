@@ -1,0 +1,545 @@
+"""Bootstrap intervals, paired comparisons and metrics against literal versions and scikit-learn."""
+
+import hashlib
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn import metrics as sk
+
+from hybridlungvit.configfile import study_from
+from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.bootstrap import (
+    auc_interval,
+    crossed_replicates,
+    patient_weights,
+    percentile_interval,
+    weighted_auc,
+)
+from hybridlungvit.evaluation.compare import Comparison, holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.metrics import (
+    METRICS,
+    compare_variants,
+    evaluate_variant,
+    weighted_metric,
+)
+from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions
+from hybridlungvit.paths import Layout
+
+moderate = settings(deadline=None, max_examples=60)
+
+
+@st.composite
+def weighted_scores(draw):
+    """Labels of both classes, scores with many ties, and integer weights on both classes."""
+    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 3))
+    labels, scores, weights = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
+    return labels, scores / 6, weights[None].astype(float)
+
+
+@moderate
+@given(weighted_scores())
+def test_weighted_auc_is_scikit_learns(data):
+    labels, scores, weights = data
+    expected = sk.roc_auc_score(labels, scores, sample_weight=weights[0])
+    assert weighted_auc(labels, scores, weights)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@moderate
+@given(weighted_scores())
+def test_weighted_auc_counts_pairs_and_ties_half(data):
+    labels, scores, weights = data
+    won = total = 0
+    for i, j in itertools.product(np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)):
+        pair = weights[0, i] * weights[0, j]
+        won += pair * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+        total += pair
+    assert weighted_auc(labels, scores, weights)[0] == pytest.approx(won / total, abs=1e-12)
+
+
+@moderate
+@given(weighted_scores(), st.floats(0.05, 0.95))
+def test_weighted_metrics_are_scikit_learns(data, threshold):
+    labels, scores, weights = data
+    called = (scores >= threshold).astype(int)
+    weight = {"sample_weight": weights[0]}
+    expected = {
+        "auc": sk.roc_auc_score(labels, scores, **weight),
+        "accuracy": sk.accuracy_score(labels, called, **weight),
+        "sensitivity": sk.recall_score(labels, called, **weight),
+        "specificity": sk.recall_score(labels, called, pos_label=0, **weight),
+        "f1": sk.f1_score(labels, called, **weight),
+    }
+    assert set(expected) == set(METRICS)
+    for name, value in expected.items():
+        found = weighted_metric(name, labels, scores, weights, threshold)
+        assert found.tolist() == pytest.approx([value], abs=1e-12)
+
+
+def test_a_score_at_the_threshold_is_called_pneumonia():
+    labels, scores = np.array([1, 0]), np.array([0.5, 0.4])
+    assert weighted_metric("accuracy", labels, scores, np.ones((1, 2)), 0.5)[0] == 1
+
+
+# Resampling
+
+
+@st.composite
+def clustered(draw):
+    """Labels and patients: pure patients of both classes and some with images of both."""
+    sizes = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), min_size=2, max_size=15))
+    rows = [(0, "n"), (1, "p")]
+    for i, (kind, count) in enumerate(sizes):
+        rows += [((kind + k) % 2 if kind == 2 else kind, f"x{i}") for k in range(count)]
+    rows = draw(st.permutations(rows))
+    labels, patients = zip(*rows, strict=True)
+    return np.array(labels), np.array(patients)
+
+
+def all_weights(labels, clusters, resamples, seed=0):
+    return np.concatenate(list(patient_weights(labels, clusters, resamples, seed)))
+
+
+@moderate
+@given(clustered(), st.integers(0, 99))
+def test_images_of_a_patient_share_a_weight_and_strata_keep_their_patients(data, seed):
+    labels, patients = data
+    weights = all_weights(labels, patients, 30, seed)
+    assert weights.shape == (30, len(labels))
+    table = pd.DataFrame({"label": labels, "patient": patients})
+    strata = {}
+    for index in table.groupby("patient").indices.values():
+        assert (weights[:, index] == weights[:, index[:1]]).all()
+        kinds = frozenset(labels[index].tolist())
+        strata.setdefault(kinds, []).append(weights[:, index[0]])
+    for drawn in strata.values():
+        assert (np.sum(drawn, axis=0) == len(drawn)).all()
+
+
+def test_resampling_does_not_depend_on_the_chunk_and_chunks_are_not_repeated():
+    labels = np.array([0, 1] * 10)
+    chunks = list(patient_weights(labels, None, 1100, 0))
+    assert [len(chunk) for chunk in chunks] == [500, 500, 100]
+    assert not np.array_equal(chunks[0], chunks[1])
+
+
+def test_without_clusters_every_image_is_a_patient_drawn_as_in_an_image_bootstrap():
+    labels = np.array([0] * 6 + [1] * 4)
+    weights = all_weights(labels, None, 20_000)
+    assert np.array_equal(weights, all_weights(labels, np.arange(10), 20_000))
+    covariance = np.cov(weights.T)
+    expected = np.zeros((10, 10))  # of two multinomials, one for each class
+    expected[:6, :6], expected[6:, 6:] = -1 / 6, -1 / 4
+    expected[np.diag_indices(10)] += 1
+    assert np.allclose(weights.mean(0), 1, atol=0.04)
+    assert np.allclose(covariance, expected, atol=0.06)
+
+
+def binormal(seed, patients=40, images=3, between=1.0, shift=1.5):
+    """Scores with a patient effect; every patient has one class and several images."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(patients) % 2
+    effect = rng.normal(0, between, patients) + shift * label
+    clusters = np.repeat(np.arange(patients), images)
+    scores = effect[clusters] + rng.normal(0, 0.5, patients * images)
+    return label[clusters], scores, clusters
+
+
+def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
+    labels, scores, clusters = binormal(0)
+    scores = scores.round(1)  # ties
+    replicates = []
+    for counts in all_weights(labels, clusters, 300, seed=5):
+        images = []
+        for patient in np.unique(clusters):
+            (members,) = np.nonzero(clusters == patient)
+            images += list(members) * int(counts[members[0]])
+        replicates.append(sk.roc_auc_score(labels[images], scores[images]))
+    interval = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
+    low, high = np.percentile(replicates, [5, 95])
+    assert interval.low == pytest.approx(low, abs=1e-12)
+    assert interval.high == pytest.approx(high, abs=1e-12)
+    assert interval.estimate == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+
+
+@moderate
+@given(st.integers(0, 999))
+def test_auc_interval_brackets_its_estimate_and_repeats_itself(seed):
+    data = binormal(seed)
+    interval = auc_interval(*data, resamples=200, seed=seed)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert interval == auc_interval(*data, resamples=200, seed=seed)
+    assert interval != auc_interval(*data, resamples=200, seed=seed + 1)
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    narrow, wide = (auc_interval(*binormal(0), resamples=500, level=v) for v in (0.8, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@moderate
+@given(st.integers(0, 99), st.sampled_from([np.exp, np.cbrt, lambda x: 5 * x - 3]))
+def test_auc_interval_depends_on_ranks_alone(seed, transform):
+    labels, scores, clusters = binormal(seed)
+    scores = scores.round(1)
+    assert auc_interval(labels, transform(scores), clusters, 100) == auc_interval(
+        labels, scores, clusters, 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([1, 1, 1], [0.1, 0.2, 0.3], "both classes"),
+        ([0, 1, 2], [0.1, 0.2, 0.3], "both classes"),
+        ([0, 1, 1], [0.1, math.nan, 0.3], "1 scores are not finite"),
+        ([0, 1, 1], [0.1, math.inf, math.nan], "2 scores are not finite"),
+        ([0, 1], [0.1, 0.2, 0.3], "one length"),
+        ([[0, 1]], [[0.1, 0.2]], "one length"),
+    ],
+)
+def test_unusable_scores_are_refused(labels, scores, expected):
+    with pytest.raises(StudyError, match=expected):
+        auc_interval(np.array(labels), np.array(scores))
+    with pytest.raises(StudyError, match=expected):
+        paired_auc_difference(np.array(labels), np.array(scores), np.array(scores))
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+def test_copies_of_a_patients_images_bring_no_certainty():
+    labels, scores, _ = binormal(1, patients=60, images=1)
+    once = auc_interval(labels, scores, resamples=1000)
+    many_labels, many_scores, patients = (np.repeat(x, 4) for x in (labels, scores, np.arange(60)))
+    by_patient = auc_interval(many_labels, many_scores, patients, 1000)
+    by_image = auc_interval(many_labels, many_scores, None, 1000)
+    assert width(by_patient) == pytest.approx(width(once), abs=1e-12)
+    assert width(by_image) < 0.65 * width(once)  # half in theory
+
+
+def test_intervals_cover_the_true_auc_as_often_as_they_say():
+    between, shift, within = 1.0, 1.5, 0.5
+    truth = norm.cdf(shift / math.sqrt(2 * (between**2 + within**2)))
+    hits = {"patients": 0, "images": 0}
+    for seed in range(150):
+        labels, scores, clusters = binormal(seed, 60, 4, between, shift)
+        for name, groups in (("patients", clusters), ("images", None)):
+            interval = auc_interval(labels, scores, groups, 400, seed=seed)
+            hits[name] += interval.low <= truth <= interval.high
+    assert 0.88 <= hits["patients"] / 150 <= 0.99
+    assert hits["images"] / 150 < 0.8, "the data must tell patients from images"
+
+
+# Seeds
+
+
+def seed_scores(spread, seeds=4):
+    """Labels, scores (K, N) of models that differ by ``spread``, patients."""
+    labels, scores, clusters = binormal(2)
+    noise = np.random.default_rng(3).normal(0, spread, (seeds, len(scores)))
+    quality = np.linspace(1, 1 - spread / 2, seeds)[:, None]
+    return labels, scores * quality + noise, clusters
+
+
+def replicates_of(labels, scores, clusters, resamples=2000):
+    def auc(row, weights):
+        return weighted_auc(labels, row, weights)
+
+    return crossed_replicates(auc, labels, scores, clusters, resamples, 0)
+
+
+def test_crossed_replicates_of_equal_seeds_are_those_of_one_model():
+    per_seed, crossed = replicates_of(*seed_scores(0))
+    assert np.allclose(crossed, per_seed[:, 0], atol=1e-15)
+    labels, scores, clusters = seed_scores(0)
+    alone = auc_interval(labels, scores[0], clusters, 2000)
+    assert percentile_interval(alone.estimate, crossed, 0.95).low == pytest.approx(alone.low)
+
+
+def test_crossed_replicates_spread_by_patients_and_seeds():
+    per_seed, crossed = replicates_of(*seed_scores(1.2))
+    patients_only = per_seed.mean(axis=1)
+    assert np.ptp(np.percentile(crossed, [2.5, 97.5])) > 1.02 * np.ptp(
+        np.percentile(patients_only, [2.5, 97.5])
+    )
+    # The law of total variance, the K seeds being drawn K times with replacement.
+    expected = patients_only.var() + per_seed.var(axis=1).mean() / per_seed.shape[1]
+    assert crossed.var() == pytest.approx(expected, rel=0.1)
+    assert crossed.mean() == pytest.approx(patients_only.mean(), abs=0.003)
+
+
+def test_all_seeds_see_the_same_patients():
+    labels, scores, clusters = seed_scores(1.2)
+    per_seed, _ = replicates_of(labels, scores, clusters, 600)
+    for k, row in enumerate(scores):
+        weights = all_weights(labels, clusters, 600)
+        assert np.array_equal(per_seed[:, k], weighted_auc(labels, row, weights))
+
+
+# Comparisons
+
+
+def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
+    """Labels, scores of two models that agree on most, patients."""
+    labels, scores, clusters = binormal(seed, patients)
+    rng = np.random.default_rng(seed + 100)
+    first = scores + rng.normal(0, noise, len(scores)) + gap * labels
+    return labels, first, scores + rng.normal(0, noise, len(scores)), clusters
+
+
+def test_a_model_does_not_differ_from_itself():
+    labels, scores, _, clusters = two_models()
+    assert paired_auc_difference(labels, scores, scores, clusters, 200) == Comparison(0, 0, 0, 1)
+    seeds = np.stack([scores, scores[::-1]])
+    assert paired_auc_difference(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
+
+
+@moderate
+@given(st.integers(0, 99), st.booleans())
+def test_swapping_the_models_swaps_the_sign(seed, several):
+    labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
+    if several:
+        a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
+    there = paired_auc_difference(labels, a, b, clusters, 200, seed=seed)
+    back = paired_auc_difference(labels, b, a, clusters, 200, seed=seed)
+    assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
+    assert back.p_value == there.p_value
+
+
+def test_pairing_narrows_the_interval_of_models_that_agree():
+    labels, a, b, clusters = two_models()
+    paired = paired_auc_difference(labels, a, b, clusters, 1000)
+    alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
+    assert 0 < width(paired) < 0.5 * math.hypot(*alone)
+
+
+def test_paired_difference_is_that_of_a_literal_loop():
+    labels, a, b, clusters = two_models(0.3)
+    replicates = [
+        sk.roc_auc_score(labels, a, sample_weight=w) - sk.roc_auc_score(labels, b, sample_weight=w)
+        for w in all_weights(labels, clusters, 150, seed=2)
+    ]
+    found = paired_auc_difference(labels, a, b, clusters, 150, 0.9, seed=2)
+    assert (found.low, found.high) == pytest.approx(np.percentile(replicates, [5, 95]), abs=1e-12)
+    expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
+    assert found.estimate == pytest.approx(expected, abs=1e-12)
+    smaller = min(sum(r <= 0 for r in replicates), sum(r >= 0 for r in replicates))
+    assert found.p_value == pytest.approx(min(1, 2 * (smaller + 1) / 151))
+
+
+def test_p_value_is_small_for_different_models_and_large_for_like_ones():
+    labels, a, b, clusters = two_models(gap=2.0)
+    assert paired_auc_difference(labels, a, b, clusters, 1000).p_value < 0.01
+    assert paired_auc_difference(labels, b, a, clusters, 1000).p_value < 0.01
+    assert paired_auc_difference(*two_models(), 1000).p_value > 0.1
+
+
+def test_p_values_are_never_zero():
+    labels, _, _, clusters = two_models()
+    found = paired_auc_difference(labels, labels * 1.0, 1.0 - labels, clusters, 199)
+    assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
+
+
+def test_seeds_that_disagree_widen_a_difference():
+    labels, scores, _, clusters = two_models(noise=0.1)
+    better, worse = scores + 1.5 * labels, scores - 1.5 * labels
+    alike = paired_auc_difference(
+        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, 500
+    )
+    mixed = paired_auc_difference(
+        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, 500
+    )
+    assert alike.low > 0
+    assert mixed.low < -0.1 < 0.1 < mixed.high
+
+
+def literal_holm(p_values):
+    """Step down: at each step the smallest p left, times how many are left, never falling."""
+    left, adjusted, floor = dict(p_values), {}, 0.0
+    while left:
+        name = min(left, key=left.get)
+        floor = max(floor, min(1.0, left[name] * len(left)))
+        adjusted[name] = floor
+        del left[name]
+    return adjusted
+
+
+@moderate
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
+def test_holm_is_the_literal_procedure(p_values):
+    found = holm(p_values)
+    assert found == pytest.approx(literal_holm(p_values))
+    assert list(found) == list(p_values)
+    assert all(p_values[name] <= found[name] <= 1 for name in found)
+
+
+def test_holm_by_hand():
+    given_values = {"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.005}
+    assert holm(given_values) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06, "d": 0.02})
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "expected"),
+    [
+        ((0.01, 0.03), 0.01, "higher than"),
+        ((-0.03, -0.01), 0.01, "lower than"),
+        ((-0.01, 0.03), 0.01, "not distinguishable from"),
+        ((0.01, 0.03), 0.06, "not distinguishable from"),
+        ((-0.03, -0.01), 0.06, "not distinguishable from"),
+        ((0.0, 0.03), 0.01, "not distinguishable from"),
+    ],
+)
+def test_verdict_needs_interval_and_adjusted_p(interval, p, expected):
+    low, high = interval
+    assert verdict(Comparison((low + high) / 2, low, high, 0.001), p, 0.95) == expected
+
+
+# Files
+
+
+def write_predictions(study, variant, seed, layout, probability):
+    """Predictions as ``score`` writes them: 60 test images of 20 patients, and some of val."""
+    path = layout.predictions(variant, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels, _, patients = binormal(0, 20)
+    table = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "patient": patients})
+    table["patient"] = "00" + table.patient.astype(str)
+    table["split"], table["label"] = "test", labels
+    table["subtype"], table["probability"] = np.where(labels, "virus", "normal"), probability
+    other = table.head(9).assign(split="val", probability=0.5)
+    other["path"] = "train/" + other.path
+    text = pd.concat([other, table])[COLUMNS].to_csv(index=False, float_format="%.9g")
+    path.write_text(text)
+    record = {
+        "config_sha256": study.prediction_hash(variant),
+        "predictions_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(record))
+    return path
+
+
+@pytest.fixture
+def scored(study, tmp_path):
+    """A layout with predictions of every variant; plain_deit's are far worse."""
+    layout = Layout("tiny", results=tmp_path / "results")
+    _, scores, _ = binormal(0, 20, between=0.7)
+    rng = np.random.default_rng(0)
+    for variant in study.variants:
+        for seed in study.seeds:
+            noise = rng.normal(0, 0.1, 60)
+            quality = -1 if variant == "plain_deit" else 1
+            probability = 1 / (1 + np.exp(-(quality * (scores - 0.7) + noise)))
+            write_predictions(study, variant, seed, layout, probability)
+    return layout
+
+
+def test_evaluation_agrees_with_scikit_learn(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    assert json.loads(scored.metrics("no_seg").read_text()) == record
+    assert (record["images"], record["patients"], record["threshold"]) == (60, 20, 0.5)
+    aucs = []
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str}).query("split == 'test'")
+        called = table.probability >= 0.5
+        found = record["seeds"][str(seed)]
+        aucs.append(sk.roc_auc_score(table.label, table.probability))
+        assert found["auc"]["estimate"] == pytest.approx(aucs[-1])
+        assert found["f1"]["estimate"] == pytest.approx(sk.f1_score(table.label, called))
+        cells = sk.confusion_matrix(table.label, called).ravel().tolist()
+        assert list(found["confusion"].items()) == list(
+            zip(("tn", "fp", "fn", "tp"), cells, strict=True)
+        )
+        alone = auc_interval(table.label, table.probability.to_numpy(), table.patient, 200)
+        assert (found["auc"]["low"], found["auc"]["high"]) == pytest.approx((alone.low, alone.high))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert record["predictions_sha256"][str(seed)] == digest
+    headline = record["headline"]["auc"]
+    assert headline["estimate"] == pytest.approx(np.mean(aucs))
+    assert headline["sd"] == pytest.approx(abs(aucs[0] - aucs[1]) / math.sqrt(2))
+    assert headline["low"] < headline["estimate"] < headline["high"]
+    assert set(record["headline"]) == set(METRICS)
+
+
+def test_a_single_seed_has_no_deviation(tiny, tmp_path):
+    study = study_from(tiny | {"seeds": [3]}, "x")
+    layout = Layout("tiny", results=tmp_path)
+    write_predictions(study, "no_seg", 3, layout, np.linspace(0.01, 0.99, 60))
+    assert evaluate_variant(study, "no_seg", layout)["headline"]["auc"]["sd"] is None
+
+
+def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored):
+    record = compare_variants(study, scored)
+    assert json.loads(scored.comparisons.read_text()) == record
+    assert record["reference"] == "no_seg"
+    differences = record["differences"]
+    assert list(differences) == ["seg_0.1", "no_tta", "plain_deit"]
+    adjusted = literal_holm({name: value["p_value"] for name, value in differences.items()})
+    assert {n: v["p_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
+    assert differences["plain_deit"]["verdict"] == "lower than"
+    assert differences["no_tta"]["verdict"] == "not distinguishable from"
+    means = {
+        variant: evaluate_variant(study, variant, scored)["headline"]["auc"]["estimate"]
+        for variant in ("no_seg", "plain_deit")
+    }
+    expected = means["plain_deit"] - means["no_seg"]
+    assert differences["plain_deit"]["estimate"] == pytest.approx(expected)
+
+
+def test_patients_are_read_as_text(study, scored):
+    assert read_predictions(study, "no_seg", 0, scored).patient.iloc[-1] == "0019"
+
+
+def test_an_altered_prediction_file_is_refused(study, scored):
+    path = scored.predictions("no_seg", 1)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text(path.read_text().replace("virus", "bacteria"))
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    for step in (evaluate_variant, lambda *a: compare_variants(a[0], a[2])):
+        with pytest.raises(StudyError) as caught:
+            step(study, "no_seg", scored)
+        assert all(text in str(caught.value) for text in (str(path), before[:12], after[:12]))
+
+
+def test_predictions_of_another_config_are_refused(study, scored, tiny):
+    tiny["training"]["learning_rate"] = 2e-3
+    other = study_from(tiny, "x")
+    with pytest.raises(StudyError) as caught:
+        read_predictions(other, "no_seg", 0, scored)
+    hashes = [s.prediction_hash("no_seg")[:12] for s in (study, other)]
+    assert all(text in str(caught.value) for text in hashes)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_missing_predictions_are_named(study, scored, suffix):
+    path = scored.predictions("no_seg", 0).with_suffix(suffix)
+    path.unlink()
+    with pytest.raises(StudyError, match=str(path)):
+        read_predictions(study, "no_seg", 0, scored)
+
+
+def rename_first_test_image(study, variant, seed, layout):
+    path = layout.predictions(variant, seed)
+    path.write_text(path.read_text().replace("\ntest/0.jpeg", "\ntest/other.jpeg"))
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def test_seeds_and_variants_scored_on_other_images_are_refused(study, scored):
+    rename_first_test_image(study, "seg_0.1", 1, scored)
+    with pytest.raises(StudyError, match=r"seg_0.1/seed-1.csv: other images than .* seed 0"):
+        evaluate_variant(study, "seg_0.1", scored)
+    rename_first_test_image(study, "seg_0.1", 0, scored)
+    with pytest.raises(StudyError, match=r"seg_0.1: scored on other images than no_seg"):
+        compare_variants(study, scored)
