@@ -11,16 +11,16 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo test study check setup tex clean
+.PHONY: demo test study check setup system clean
 .DEFAULT_GOAL := demo
 
-demo: setup tex
+demo: setup
 	$(SNAKEMAKE) --configfile config/demo.yaml
 
-test: setup tex
+test: setup
 	python -m pytest
 
-study: setup tex
+study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
 check: setup
@@ -29,20 +29,19 @@ check: setup
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
 
-setup: $(VENV)/ready
+# The system first: its checks cost nothing, the packages gigabytes.
+setup: system
+	@$(MAKE) --no-print-directory $(VENV)/ready
+
+system:
+	@sh workflow/system.sh $(PYTHON)
 
 # The stamp is written last: an interrupted installation is taken up again.
 $(VENV)/ready: requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or newer is needed; try make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { echo "error: no venv module; on Debian or Ubuntu:" \
-		"apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
 	python -m pip install --disable-pip-version-check -r requirements.txt
 	python -m pip install --disable-pip-version-check --no-deps -e .
 	@touch $@
-
-tex:
-	@sh workflow/tex.sh
 
 clean:
 	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf

@@ -36,7 +36,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
         folder = build
     else:
         raise StudyError(
-            "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make tex`; "
+            "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
     environment = os.environ | FIXED_DATE
