@@ -1,19 +1,18 @@
-"""The command line: one sub-command for each rule of the workflow, nothing else."""
+"""The command line: one sub-command for each rule of the workflow, and `masks` for annotations."""
 
-import json
 import logging
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hybridlungvit.config import Study
-from hybridlungvit.configfile import load_study, schema_text, study_from
+from hybridlungvit.configfile import load_study, schema_text
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import write_json, write_text
+from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import start_logging
 
@@ -21,9 +20,12 @@ from hybridlungvit.progress import start_logging
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-Config = Annotated[Path, typer.Option(help="Study file: YAML, or the workflow's study.json.")]
+Config = Annotated[
+    Path, typer.Option(help="Study file, YAML or JSON.", envvar="HYBRIDLUNGVIT_CONFIG")
+]
 VariantName = Annotated[str, typer.Option(help="A variant of the study.")]
 Seed = Annotated[int, typer.Option(help="A seed of the study.")]
+Half = Literal["reporting", "development", "all"]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to use.")]
 
 
@@ -53,16 +55,6 @@ def image_root(study: Study, layout: Layout) -> Path:
 def schema(output: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
     """Write the JSON schema of study files."""
     write_text(output, schema_text())
-
-
-@app.command()
-def resolve(
-    values: Annotated[str, typer.Option(help="All values of the study as JSON.")],
-    output: Annotated[Path, typer.Option(help="study.json to write.")],
-) -> None:
-    """Write the study with every default filled in, for the other commands to read."""
-    study = study_from(json.loads(values), "the study")
-    write_json(output, study.model_dump(mode="json"))
 
 
 @app.command()
@@ -97,7 +89,17 @@ def examples(config: Config) -> None:
     """Choose example images with their masks for the paper."""
     from hybridlungvit.data.examples import write_examples
 
-    write_examples(*_open(config))
+    study, layout = _open(config)
+    write_examples(image_root(study, layout), study, layout)
+
+
+@app.command()
+def quality(config: Config) -> None:
+    """Check the study's lung masks: confidence, geometry and what they give away of the label."""
+    from hybridlungvit.evaluation.mask_quality import write_quality
+
+    study, layout = _open(config)
+    write_quality(image_root(study, layout), study, layout)
 
 
 @app.command()
@@ -174,6 +176,45 @@ def pdf(config: Config) -> None:
     from hybridlungvit.reporting.pdf import build_pdf
 
     build_pdf(*_open(config))
+
+
+@app.command()
+def masks(
+    data: Annotated[Path, typer.Option(help="Folder with train/ and test/.")],
+    annotations: Annotated[Path, typer.Option(help="CSV with the columns image, class and mask.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table and the gallery.")],
+    half: Annotated[
+        Half, typer.Option(help="The half of the patients to measure on; see half_of.")
+    ] = "reporting",
+) -> None:
+    """Measure the lung masks on annotated radiographs."""
+    from hybridlungvit.reporting.mask_report import report_masks
+
+    report_masks(data, annotations, out, half)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Chest X-rays: JPEG or PNG.")],
+    checkpoint: Annotated[Path, typer.Option(help="A model.safetensors of a finished run.")],
+    gradcam: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays.")] = None,
+) -> None:
+    """Predict your own images: one CSV row each. Research software, not a medical device."""
+    from hybridlungvit.predict import predict_images
+
+    predict_images(images, checkpoint, gradcam)
+
+
+@app.command()
+def cite(
+    study: Annotated[str, typer.Option(help="A study: config/STUDY.yaml.")] = "kermany-cpu",
+    variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
+) -> None:
+    """Print the metric sentence with its interval, and BibTeX."""
+    from hybridlungvit.reporting.cite import citation
+
+    opened, layout = _open(Path("config") / f"{study}.yaml", variant)
+    typer.echo(citation(opened, variant or opened.reference, layout))
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -166,7 +165,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
                 "at most %.0f s left", variant, seed, epoch + 1, training.epochs,
                 sum(losses.values()), auc, speed, seconds * (training.epochs - epoch - 1),
             )  # fmt: skip
-    write_run(study, variant, seed, layout, model, save(best), history, timing, device)
+    write_run(study, variant, seed, layout, model, best, history, timing, device)
 
 
 def _assemble(

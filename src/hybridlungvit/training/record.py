@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from hybridlungvit.config import Recipe, Study
+from hybridlungvit.config import Compute, Recipe, Study
 from hybridlungvit.device import device_name
 from hybridlungvit.files import file_sha256, replacing, value_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
@@ -19,6 +20,19 @@ def weights_sha256(recipe: Recipe) -> str | None:
     """SHA-256 of the pretrained weights file, or None when the config names no file."""
     pretrained = recipe.model.pretrained
     return file_sha256(Path(pretrained)) if isinstance(pretrained, str) else None
+
+
+def _portable(recipe: Recipe) -> Recipe:
+    """The recipe without what belongs to this machine: paths, threads and devices."""
+    pretrained = recipe.model.pretrained
+    name = Path(pretrained).name if isinstance(pretrained, str) else pretrained
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update={"pretrained": name}),
+            "data": recipe.data.model_copy(update={"annotations": None}),
+            "compute": Compute(),
+        }
+    )
 
 
 def run_key(recipe: Recipe, seed: int, manifest_sha256: str) -> str:
@@ -41,7 +55,7 @@ def write_run(
     seed: int,
     layout: Layout,
     model: nn.Module,
-    weights: bytes,
+    weights: dict[str, Tensor],
     history: list[dict[str, float]],
     timing: list[dict[str, float]],
     device: torch.device,
@@ -50,7 +64,8 @@ def write_run(
     recipe = study.recipe(variant)
     run = layout.run(variant, seed)
     with replacing(run / "model.safetensors") as temporary:
-        temporary.write_bytes(weights)
+        # The recipe travels with the weights: predicting needs no other file.
+        temporary.write_bytes(save(weights, {"recipe": _portable(recipe).model_dump_json()}))
     epochs, times = pd.DataFrame(history), pd.DataFrame(timing)
     write_text(run / "history.csv", epochs.to_csv(index=False, lineterminator="\n"))
     write_text(run / "timing.csv", times.to_csv(index=False, lineterminator="\n"))

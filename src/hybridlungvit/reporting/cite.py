@@ -1,0 +1,45 @@
+"""The sentence to paste into a manuscript, and the BibTeX that goes with it."""
+
+from hybridlungvit import __version__
+from hybridlungvit.config import Study
+from hybridlungvit.files import read_json
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.facts import number
+
+SOFTWARE = f"""@software{{hybridlungvit,
+  author  = {{{{The HybridLungViT authors}}}},
+  title   = {{HybridLungViT: a reproducible experiment paper on lung-aware vision transformers}},
+  version = {{{__version__}}},
+  year    = {{2026}}
+}}"""
+DATA = """@misc{kermany2018data,
+  author = {Kermany, Daniel and Zhang, Kang and Goldbaum, Michael},
+  title  = {Labeled Optical Coherence Tomography ({OCT}) and Chest {X}-Ray Images for
+            Classification},
+  year   = {2018},
+  note   = {Mendeley Data, version 2},
+  doi    = {10.17632/rscbjbr9sj.2}
+}"""
+
+
+def citation(study: Study, variant: str, layout: Layout) -> str:
+    """Metric, interval, what the interval covers, and BibTeX for software and data.
+
+    Raises ``StudyError`` when the variant has not been evaluated.
+    """
+    record = read_json(layout.metrics(variant))
+    auc = record["headline"]["auc"]
+    low, high = number(auc["low"]), number(auc["high"])
+    count = len(study.seeds)
+    covers = "patients" if count == 1 else f"patients and {count} training seeds"
+    subject = "synthetic" if study.data.source == "phantom" else "test"
+    sentence = (
+        f"{study.variants[variant].label} (variant {variant}, study {study.study}) reached an area "
+        f"under the ROC curve of {number(auc['estimate'])} "
+        f"({100 * record['level']:g}% CI {low} to {high}; bootstrap over {covers}, "
+        f"{record['resamples']:,} resamples) on {record['images']:,} {subject} images of "
+        f"{record['patients']:,} patients."
+    )
+    if study.data.source == "phantom":
+        return f"{sentence} The images are synthetic; this is no clinical result.\n\n{SOFTWARE}"
+    return f"{sentence}\n\n{SOFTWARE}\n\n{DATA}"
