@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from hybridlungvit.config import Study
@@ -11,7 +12,11 @@ from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
 from hybridlungvit.data.phantom import write_dataset
+from hybridlungvit.evaluation.mask_quality import write_quality
 from hybridlungvit.paths import Layout
+
+# The cache forks its workers, and a fork of OpenCV's thread pool never wakes up.
+cv2.setNumThreads(1)
 
 REPOSITORY = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -79,10 +84,11 @@ def phantoms(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cached(study: Study, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A layout whose manifest and cache exist; tests must not alter them."""
+    """A layout whose manifest, cache and mask quality exist; tests must not alter them."""
     layout = Layout("tiny", results=tmp_path_factory.mktemp("results"))
     build_manifest(phantoms, study.data, layout.manifest, workers=2)
     build_cache(phantoms, layout, study.data.image_size, workers=2)
+    write_quality(phantoms, study, layout)
     return layout
 
 
@@ -93,5 +99,6 @@ def layout(cached: Layout, tmp_path: Path) -> Layout:
     own.root.mkdir(parents=True)
     own.manifest.symlink_to(cached.manifest)
     own.mask_table.symlink_to(cached.mask_table)
+    own.mask_quality.symlink_to(cached.mask_quality)
     own.images.parent.symlink_to(cached.images.parent)
     return own

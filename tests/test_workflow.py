@@ -11,6 +11,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, TINY
 
+REPORT = {"macros", "tables", "figures", "pdf"}
 SOURCES = ("Snakefile", "workflow", "src", "config", "paper")
 
 
@@ -137,6 +138,34 @@ def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert runs <= rules
     assert not rests & rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        ({"title": "Another"}, REPORT),
+        (
+            {"statistics": {"resamples": 300}},
+            REPORT | {"metrics", "compare", "quality"},
+        ),
+        ({"compute": {**TINY["compute"], "loader_workers": 1}}, REPORT),
+        ({"training": {**TINY["training"], "learning_rate": 2e-3}}, None),
+    ],
+)
+def test_a_changed_value_reruns_the_stages_it_matters_to(finished, change, runs):
+    path = finished / "tiny.yaml"
+    before = path.read_text()
+    path.write_text(yaml.safe_dump(yaml.safe_load(before) | change, sort_keys=False))
+    try:
+        rules = planned(finished)
+    finally:
+        path.write_text(before)
+    if runs is None:
+        assert {"train", "score", "metrics", "compare", "macros", "pdf"} <= rules
+        assert "cache" not in rules
+    else:
+        assert rules - {"all"} == runs
 
 
 @pytest.mark.slow

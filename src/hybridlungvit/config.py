@@ -41,6 +41,9 @@ class Data(Section):
     split_seed: Count = 0
     max_train_images: Annotated[int, Field(ge=20)] | None = None
     """Keep whole patients of train up to this many images, validation included; null keeps all."""
+    annotations: str | None = None
+    """CSV with the columns image, class and mask: lungs drawn by a reader (source: folder). They
+    measure the lung masks and train nothing; only patients of the reporting half count."""
     phantom: Phantom = Phantom()
 
 
@@ -166,7 +169,7 @@ class Recipe(Section):
 
     def data_identity(self) -> dict[str, Any]:
         """The values that decide the manifest and the cache."""
-        identity = self.data.model_dump(mode="json")
+        identity = self.data.model_dump(mode="json", exclude={"annotations"})
         if self.data.source != "phantom":
             identity.pop("phantom")
         return identity

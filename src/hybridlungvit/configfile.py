@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from hybridlungvit.config import TUNABLE, Recipe, Study
 from hybridlungvit.errors import StudyError
+from hybridlungvit.files import value_sha256, write_json
+from hybridlungvit.paths import Layout
 
 
 def load_study(path: Path) -> Study:
@@ -41,7 +43,18 @@ def study_from(values: dict[str, Any], source: str) -> Study:
             raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
     if study.data.source == "folder" and study.data.phantom != type(study.data.phantom)():
         raise StudyError(f"{source}: data.phantom is set, but data.source is 'folder'.")
+    if study.data.source == "phantom" and study.data.annotations is not None:
+        raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
     return study
+
+
+def save_resolved(study: Study, layout: Layout) -> Path:
+    """Write the study with every default filled in, once, under a name that follows its values."""
+    values = study.model_dump(mode="json")
+    path = layout.root / "config" / f"{value_sha256(values)[:16]}.json"
+    if not path.exists():
+        write_json(path, values)
+    return path
 
 
 def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:

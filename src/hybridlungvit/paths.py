@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = (
-    "data", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
+    "data", "masks", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
     "provenance",
 )  # fmt: skip
-FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks")
+FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps")
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,6 @@ class Layout:
     @property
     def root(self) -> Path:
         return self.results / self.study
-
-    @property
-    def config(self) -> Path:
-        return self.root / "study.json"
 
     @property
     def phantom(self) -> Path:
@@ -48,6 +44,10 @@ class Layout:
     @property
     def mask_table(self) -> Path:
         return self.root / "masks.csv"
+
+    @property
+    def mask_quality(self) -> Path:
+        return self.root / "mask_quality.json"
 
     @property
     def generated(self) -> Path:

@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parent
 RECORDED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scikit-learn")
 # What decides a checkpoint's bits beyond the data, whose hash stands beside it. The config's reader
 # is left out: its values are hashed instead.
-TRAINING_CODE = ("data/augment", "data/cache", "data/masks", "model", "training")
+TRAINING_CODE = (
+    "data/augment", "data/cache", "data/masks", "data/mask_template", "model", "training",
+)  # fmt: skip
 
 
 def code_files(*parts: str) -> list[Path]:

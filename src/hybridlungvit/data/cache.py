@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -91,7 +92,9 @@ def _decode_all(
     root: Path, manifest: pd.DataFrame, image_size: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     work = partial(prepare_image, root)
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # A fork would inherit OpenCV's locks without the threads that hold them.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
         columns = (manifest.path, manifest.width, manifest.height, repeat(image_size))
         yield from pool.map(work, *columns, chunksize=16)
 

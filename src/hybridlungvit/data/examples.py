@@ -1,15 +1,19 @@
 """Example images with their masks, chosen by mask confidence, for the figure of the paper."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.cache import MASK_DETAIL, decode_grey, open_cache
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.masks import lung_mask_steps
 from hybridlungvit.files import replacing
 from hybridlungvit.paths import Layout
 
 QUANTILES = {"least confident": 0.0, "median": 0.5, "most confident": 1.0}
+STEPS = 4  # of the six examples, the one whose steps are shown: pneumonia, median confidence
 
 
 def choose_examples(manifest: pd.DataFrame, masks: pd.DataFrame) -> list[tuple[int, str]]:
@@ -23,13 +27,17 @@ def choose_examples(manifest: pd.DataFrame, masks: pd.DataFrame) -> list[tuple[i
     return chosen
 
 
-def write_examples(study: Study, layout: Layout) -> None:
-    """Write the chosen images, masks and cuts as one npz."""
+def write_examples(root: Path, study: Study, layout: Layout) -> None:
+    """Write the chosen images, masks and cuts, and the steps to one of the masks, as one npz.
+
+    ``root`` is the folder with the images: the cached ones may be too small to show the steps.
+    """
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, study.data.image_size)
     table = pd.read_csv(layout.mask_table)
     rows, rules = zip(*choose_examples(manifest, table), strict=True)
     index = list(rows)
+    shown = manifest.iloc[index[STEPS]]
     with replacing(layout.mask_examples) as temporary:
         np.savez_compressed(
             temporary,
@@ -39,4 +47,19 @@ def write_examples(study: Study, layout: Layout) -> None:
             confidence=table.confidence.to_numpy()[index],
             label=manifest.label.to_numpy()[index],
             rule=np.array(rules),
+            **mask_steps(root / shown.path, shown.width, shown.height, study.data.image_size),
         )
+
+
+def mask_steps(path: Path, width: int, height: int, side: int) -> dict[str, np.ndarray]:
+    """The image as the cache masked it and each step to its mask, by name: see MaskSteps."""
+    image = decode_grey(path, width, height, max(side, MASK_DETAIL))
+    steps = lung_mask_steps(image)
+    return {
+        "steps_image": image,
+        "steps_working": steps.working,
+        "steps_edges": steps.edges,
+        "steps_start": steps.start,
+        "steps_fitted": steps.fitted,
+        "steps_mask": steps.result.mask,
+    }

@@ -5,6 +5,7 @@ import io
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def split_validation(table: pd.DataFrame, folds: int, seed: int) -> pd.Series:
 
 
 def _inspect_all(root: Path, paths: pd.Series, workers: int) -> pd.DataFrame:
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         results = pool.map(partial(inspect_image, root), paths, chunksize=16)
         rows = list(track(results, len(paths), "checking images"))
     return pd.DataFrame(rows, columns=["sha256", "width", "height", "bytes"], index=paths.index)

@@ -11,14 +11,13 @@ from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 
-LOW_CONFIDENCE = 0.3  # below it a lung mask counts as a fallback on the prior shape
-
 
 @dataclass(frozen=True)
 class Facts:
     study: Study
     manifest: pd.DataFrame
     masks: pd.DataFrame
+    mask_quality: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
     differences: dict[str, dict[str, Any]]
     runs: dict[tuple[str, int], dict[str, Any]]
@@ -47,12 +46,20 @@ def gather(study: Study, layout: Layout) -> Facts:
         study=study,
         manifest=read_manifest(layout.manifest),
         masks=pd.read_csv(layout.mask_table),
+        mask_quality=_quality(layout),
         metrics=metrics,
         differences=read_json(layout.comparisons)["differences"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={pair: pd.read_csv(folder / "history.csv") for pair, folder in folders.items()},
         predictions=predictions,
     )
+
+
+def _quality(layout: Layout) -> dict[str, Any]:
+    record = read_json(layout.mask_quality)
+    require_same(layout.mask_quality, "masks", record["masks_sha256"],
+                 file_sha256(layout.mask_table))  # fmt: skip
+    return record
 
 
 def number(value: float | None, digits: int = 3) -> str:

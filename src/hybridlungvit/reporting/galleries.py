@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hybridlungvit.errors import StudyError
@@ -66,3 +67,46 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
         axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
     axes.axvline(cut, color=CUT, lw=0.8, ls="--")
     axes.set_axis_off()
+
+
+def mask_steps(path: Path) -> Figure:
+    """One image on its way to a mask: image, working image, edges, outlines, mask with cut."""
+    cases = read_cases(path)
+    figure, panels = plt.subplots(1, 5, figsize=(WIDTH, WIDTH / 5 + 0.4))
+    image, mask = cases["steps_image"], cases["steps_mask"]
+    pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
+    titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
+    for axes, picture, title in zip(panels, pictures, titles, strict=True):
+        axes.imshow(picture, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_box_aspect(1)  # the working image is square, whatever the image
+        axes.set_title(title, fontsize=7.5)
+        axes.set_axis_off()
+    for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
+        for lung in cases[f"steps_{name}"]:
+            panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
+    _contour(panels[4], mask, OUTLINE)
+    panels[4].axvline(
+        (np.nonzero(mask)[1].mean() + 0.5) / mask.shape[1], color=CUT, lw=0.8, ls="--"
+    )
+    return figure
+
+
+def annotation_gallery(cases: list[tuple[NDArray, NDArray, NDArray, str]]) -> Figure:
+    """Images with mask and annotation outlined, in two rows: (image, mask, lungs, title) each."""
+    figure, panels = plt.subplots(2, len(cases) // 2, figsize=(WIDTH, 5.2))
+    for axes, (image, mask, lungs, title) in zip(panels.flat, cases, strict=True):
+        axes.imshow(image, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_box_aspect(image.shape[0] / image.shape[1])
+        _contour(axes, lungs, CUT)
+        _contour(axes, mask, OUTLINE)
+        axes.set_title(title, fontsize=8)
+        axes.set_axis_off()
+    handles = [Line2D([], [], color=colour, lw=1) for colour in (OUTLINE, CUT)]
+    figure.legend(handles, ["mask", "annotation"], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _contour(axes: Axes, mask: NDArray, colour: str) -> None:
+    """Outline of a mask (H, W) on axes that run from 0 to 1."""
+    y, x = ((np.arange(side) + 0.5) / side for side in mask.shape)
+    axes.contour(x, y, mask.astype(float), [0.5], colors=colour, linewidths=0.8)

@@ -52,6 +52,30 @@ def data(facts: Facts) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(rows), "lrrrrr"
 
 
+def masks(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Confidence and geometry of the lung masks by class, and Dice where the lungs are known."""
+    known = facts.mask_quality["annotated"]
+    rows = []
+    for group in facts.mask_quality["groups"]:
+        if group["split"] != "all":
+            continue
+        name = group["class"]
+        row = {
+            "Class": name.capitalize(),
+            "Images": f"{group['images']:,}",
+            r"Low confidence (\%)": number(100 * group["low_confidence"], 1),
+            r"Area (\%)": number(100 * group["area"], 1),
+            r"Cut, mean (SD) (\%)": (
+                f"{number(100 * group['cut_mean'], 1)} ({number(100 * group['cut_sd'], 1)})"
+            ),
+        }
+        if known is not None:
+            level = f"{100 * facts.study.statistics.level:g}"
+            row[rf"Dice ({level}\,\% CI)"] = with_interval(known["dice"][name])
+        rows.append(row)
+    return pd.DataFrame(rows), "lrrrr" + "c" * (known is not None)
+
+
 def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
     """The reference's settings, as they stand in the config."""
     study = facts.study
