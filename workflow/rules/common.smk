@@ -1,5 +1,4 @@
 # Validation of the study and the helpers that rules share; no rules here.
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 os.environ.update(PYTHONPATH=str(BASE / "src"))
 
-from hybridlungvit.configfile import study_from
+from hybridlungvit.configfile import save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import FIGURES, TABLES, Layout
@@ -29,6 +28,9 @@ def load_config():
 study = load_config()
 validate(config, str(BASE / "config" / "schema.json"), set_default=False)
 layout = Layout(study.study)
+# Jobs read the study from here. It is no input of theirs: each rule names the values it depends on
+# as params, so that a changed value reruns just the stages it matters to.
+os.environ.update(HYBRIDLUNGVIT_CONFIG=str(save_resolved(study, layout)))
 base_recipe = study.recipe(study.reference)
 compute = study.compute
 GPU = 0 if compute.device == "cpu" else 1
@@ -58,6 +60,13 @@ def weights_file(wildcards):
     return [pretrained] if isinstance(pretrained, str) else []
 
 
+def annotations_file():
+    """The table of known lungs that the quality control reads, when there is one."""
+    if study.data.source == "phantom":
+        return layout.phantom
+    return study.data.annotations or []
+
+
 def checkpoint(wildcards):
     """The weights behind a variant: evaluation-only variants share those of their parent."""
     owner = study.trained_as(wildcards.variant)
@@ -81,7 +90,8 @@ def report_inputs():
         for name in ("run.json", "history.csv")
     ]
     metrics = [layout.metrics(v) for v in study.variants]
-    return [*all_predictions(), *runs, *metrics, layout.comparisons, layout.mask_table]
+    masks = [layout.mask_table, layout.mask_quality]
+    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks]
 
 
 def manuscript():

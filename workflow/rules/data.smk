@@ -4,7 +4,6 @@ if study.data.source == "phantom":
 
     rule phantom:
         input:
-            config=ancient(layout.config),
             code=code("data/phantom*"),
         output:
             directory(layout.phantom),
@@ -21,31 +20,11 @@ if study.data.source == "phantom":
         params:
             identity=value_sha256(study.data.phantom.model_dump()),
         shell:
-            "python -m hybridlungvit phantom --config {input.config:q} --workers {threads} 2> {log:q}"
-
-
-rule resolve:
-    output:
-        layout.config,
-    log:
-        log_file("resolve"),
-    benchmark:
-        benchmark_file("resolve")
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=5,
-    params:
-        values=json.dumps(study.model_dump(mode="json")),
-    shell:
-        "python -m hybridlungvit resolve --values {params.values:q} --output {output:q} 2> {log:q}"
+            "python -m hybridlungvit phantom --workers {threads} 2> {log:q}"
 
 
 rule manifest:
     input:
-        config=ancient(layout.config),
         phantom=layout.phantom if study.data.source == "phantom" else [],
         code=code("data/sources", "data/manifest"),
     output:
@@ -64,14 +43,13 @@ rule manifest:
         identity=value_sha256(base_recipe.data_identity()),
         root=study.data_root,
     shell:
-        "python -m hybridlungvit manifest --config {input.config:q} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
 
 
 rule cache:
     input:
-        config=ancient(layout.config),
         manifest=layout.manifest,
-        code=code("data/cache", "data/masks"),
+        code=code("data/cache", "data/masks", "data/mask_template"),
     output:
         images=layout.images,
         masks=layout.masks,
@@ -89,12 +67,35 @@ rule cache:
     params:
         image_size=study.data.image_size,
     shell:
-        "python -m hybridlungvit cache --config {input.config:q} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
+
+
+rule quality:
+    input:
+        manifest=layout.manifest,
+        table=layout.mask_table,
+        annotations=annotations_file(),
+        code=code("evaluation/mask_quality", "evaluation/agreement", "evaluation/annotated"),
+    output:
+        layout.mask_quality,
+    log:
+        log_file("quality"),
+    benchmark:
+        benchmark_file("quality")
+    conda:
+        "../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        statistics=value_sha256(study.statistics.model_dump()),
+    shell:
+        "python -m hybridlungvit quality 2> {log:q}"
 
 
 rule examples:
     input:
-        config=ancient(layout.config),
         manifest=layout.manifest,
         images=layout.images,
         table=layout.mask_table,
@@ -112,4 +113,4 @@ rule examples:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m hybridlungvit examples --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit examples 2> {log:q}"

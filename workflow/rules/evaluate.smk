@@ -3,7 +3,6 @@
 
 rule score:
     input:
-        config=ancient(layout.config),
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,
@@ -26,13 +25,12 @@ rule score:
     params:
         identity=lambda wildcards: study.prediction_hash(wildcards.variant),
     shell:
-        "python -m hybridlungvit score --config {input.config:q} --variant {wildcards.variant:q}"
+        "python -m hybridlungvit score --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q} 2> {log:q}"
 
 
 rule metrics:
     input:
-        config=ancient(layout.config),
         predictions=variant_predictions,
         code=code("evaluation/bootstrap", "evaluation/metrics"),
     output:
@@ -51,12 +49,11 @@ rule metrics:
         statistics=value_sha256(study.statistics.model_dump()),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
-        "python -m hybridlungvit metrics --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
+        "python -m hybridlungvit metrics --variant {wildcards.variant:q} 2> {log:q}"
 
 
 rule compare:
     input:
-        config=ancient(layout.config),
         predictions=all_predictions(),
         code=code("evaluation/bootstrap", "evaluation/compare"),
     output:
@@ -75,4 +72,4 @@ rule compare:
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
     shell:
-        "python -m hybridlungvit compare --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit compare 2> {log:q}"

@@ -3,7 +3,6 @@
 
 rule gradcam:
     input:
-        config=ancient(layout.config),
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,
@@ -27,4 +26,4 @@ rule gradcam:
     params:
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
-        "python -m hybridlungvit gradcam --config {input.config:q} --variant {wildcards.variant:q} 2> {log:q}"
+        "python -m hybridlungvit gradcam --variant {wildcards.variant:q} 2> {log:q}"

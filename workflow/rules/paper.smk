@@ -3,7 +3,6 @@
 
 rule macros:
     input:
-        config=ancient(layout.config),
         results=report_inputs(),
         code=code("reporting/facts", "reporting/macros"),
     output:
@@ -21,12 +20,11 @@ rule macros:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "python -m hybridlungvit macros --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit macros 2> {log:q}"
 
 
 rule tables:
     input:
-        config=ancient(layout.config),
         results=report_inputs(),
         code=code("reporting/facts", "reporting/tables"),
     output:
@@ -44,12 +42,11 @@ rule tables:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "python -m hybridlungvit tables --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit tables 2> {log:q}"
 
 
 rule figures:
     input:
-        config=ancient(layout.config),
         results=report_inputs(),
         gradcam=layout.gradcam(study.reference),
         examples=layout.mask_examples,
@@ -69,12 +66,11 @@ rule figures:
     params:
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "python -m hybridlungvit figures --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit figures 2> {log:q}"
 
 
 rule pdf:
     input:
-        config=ancient(layout.config),
         macros=rules.macros.output,
         tables=rules.tables.output,
         figures=rules.figures.output,
@@ -93,4 +89,4 @@ rule pdf:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m hybridlungvit pdf --config {input.config:q} 2> {log:q}"
+        "python -m hybridlungvit pdf 2> {log:q}"

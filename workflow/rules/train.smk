@@ -4,7 +4,6 @@
 
 rule train:
     input:
-        config=ancient(layout.config),
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,
@@ -29,5 +28,5 @@ rule train:
     params:
         identity=lambda wildcards: study.training_hash(wildcards.variant),
     shell:
-        "python -m hybridlungvit train --config {input.config:q} --variant {wildcards.variant:q}"
+        "python -m hybridlungvit train --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q} 2> {log:q}"
