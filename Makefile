@@ -24,8 +24,8 @@ study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
 check: setup
-	ruff check src tests
-	ruff format --check src tests
+	ruff check src tests benchmarks
+	ruff format --check src tests benchmarks
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
 
