@@ -1,6 +1,6 @@
 """The lung mask generator beside two baselines, on annotated radiographs.
 
-    python benchmarks/masks.py --data PATH --annotations CSV
+    python benchmarks/masks.py --data PATH --annotations CSV [--table FILE]
 
 Both baselines are as simple as they look: a threshold that takes what is dark for lung, and the
 constant average shape of the annotations. What the generator gains over them is what it is worth.
@@ -8,16 +8,27 @@ constant average shape of the annotations. What the generator gains over them is
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.data.masks import LungMask
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.agreement import assess
-from hybridlungvit.evaluation.annotated import Case, Segment, generator, read_cases, read_lungs
+from hybridlungvit.evaluation.agreement import assess, mean_of, patient_interval, quantile_of
+from hybridlungvit.evaluation.annotated import (
+    Case,
+    Segment,
+    generator,
+    measure,
+    read_cases,
+    read_lungs,
+)
+from hybridlungvit.files import write_text
+from hybridlungvit.reporting.facts import with_interval
 from hybridlungvit.reporting.mask_report import print_summary, title_of
 
 SIDE = 224  # px: the baselines work on squares of this side
@@ -66,20 +77,44 @@ def average_shape(cases: list[Case]) -> Segment:
     return segment
 
 
+def tabular(cases: list[Case], methods: dict[str, Segment], level: float) -> str:
+    """Dice and cut error of each method as a booktabs tabular for the paper."""
+    columns = {
+        "Dice, mean": mean_of("dice"),
+        "Dice, 5th percentile": quantile_of("dice", 0.05),
+        "Cut error, median": quantile_of("cut_error", 0.5),
+        "Cut error, mean": mean_of("cut_error"),
+    }
+    rows = []
+    for name, segment in methods.items():
+        images = measure(cases, segment)
+        row = {"Method": name}
+        for title, statistic in columns.items():
+            interval = asdict(patient_interval(images, statistic, level=level))
+            row[title] = with_interval(interval, 3 if "Dice" in title else 1)
+        rows.append(row)
+    return pd.DataFrame(rows).style.hide(axis="index").to_latex(hrules=True, column_format="lcccc")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
     parser.add_argument("--annotations", type=Path, required=True, help="CSV: image, class, mask")
     halves = ("reporting", "development", "all")
     parser.add_argument("--half", choices=halves, default="reporting")
+    parser.add_argument("--table", type=Path, help="write Dice and cut error as TeX, print nothing")
+    parser.add_argument("--level", type=float, default=0.95, help="of the table's intervals")
     given = parser.parse_args()
     try:
         cases = read_cases(given.data, given.annotations, given.half)
         methods = {
             "generator": generator,
-            "baseline, CLAHE and Otsu": otsu,
-            "baseline, average shape": average_shape(cases),
+            "CLAHE and Otsu": otsu,
+            "average shape": average_shape(cases),
         }
+        if given.table is not None:
+            write_text(given.table, tabular(cases, methods, given.level))
+            return
         for name, segment in methods.items():
             summary, images = assess(cases, segment)
             print_summary(summary, f"{name}. {title_of(images, given.half)}")

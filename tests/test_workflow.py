@@ -12,7 +12,7 @@ import yaml
 from conftest import REPOSITORY, TINY
 
 REPORT = {"macros", "tables", "figures", "pdf"}
-SOURCES = ("Snakefile", "workflow", "src", "config", "paper")
+SOURCES = ("Snakefile", "workflow", "src", "config", "paper", "benchmarks")
 
 
 def checkout(folder, origin=REPOSITORY):
@@ -89,7 +89,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
         p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
     }
     assert logs == times
-    assert len(logs) == 5 + 3 + 4 + 4 + 1 + 1 + 4
+    assert len(logs) == 6 + 3 + 4 + 4 + 1 + 1 + 4
 
 
 @pytest.mark.slow

@@ -67,6 +67,19 @@ def annotations_file():
     return study.data.annotations or []
 
 
+ANNOTATED = study.data.source == "phantom" or study.data.annotations is not None
+
+
+def mask_benchmark_arguments():
+    """Where the known lungs are, and which of them played no part in choosing constants."""
+    level = study.statistics.level
+    if study.data.source == "phantom":
+        root, table, half = layout.phantom, layout.phantom / "lungs.csv", "all"
+    else:
+        root, table, half = study.data_root, study.data.annotations, "reporting"
+    return {"data": root, "annotations": table, "half": half, "level": level}
+
+
 def checkpoint(wildcards):
     """The weights behind a variant: evaluation-only variants share those of their parent."""
     owner = study.trained_as(wildcards.variant)

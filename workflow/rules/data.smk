@@ -94,6 +94,32 @@ rule quality:
         "python -m hybridlungvit quality 2> {log:q}"
 
 
+if ANNOTATED:
+
+    rule mask_benchmark:
+        input:
+            annotations=annotations_file(),
+            script=os.path.relpath(BASE / "benchmarks" / "masks.py"),
+            code=code("data/masks", "data/mask_template", "evaluation/a*"),
+        output:
+            layout.generated / "tables" / "mask_benchmark.tex",
+        log:
+            log_file("mask_benchmark"),
+        benchmark:
+            benchmark_file("mask_benchmark")
+        conda:
+            "../envs/train.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            **mask_benchmark_arguments(),
+        shell:
+            "python {input.script:q} --data {params.data:q} --annotations {params.annotations:q}"
+            " --half {params.half:q} --level {params.level} --table {output:q} 2> {log:q}"
+
+
 rule examples:
     input:
         manifest=layout.manifest,
