@@ -1,7 +1,7 @@
 # From images to paper/<study>.pdf. The study is chosen by --configfile; the full one is the default.
 from pathlib import Path
 
-if "study" not in config:
+if not workflow.overwrite_configfiles:
 
     configfile: str(Path(workflow.basedir) / "config" / "kermany.yaml")
 

@@ -226,7 +226,8 @@ def main() -> None:
     start_logging()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app(standalone_mode=False)
+        # Typer answers Ctrl-C and SIGTERM with a returned status, not with an exception.
+        sys.exit(app(standalone_mode=False) or 0)
     except StudyError as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)

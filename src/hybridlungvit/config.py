@@ -16,7 +16,9 @@ TUNABLE = ("model", "training", "augmentation", "evaluation")
 class Section(BaseModel):
     """Frozen, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Phantom(Section):
@@ -222,6 +224,8 @@ class Study(Section):
     def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat a number; each seed is a run of its own")
+        if "comparisons" in self.variants:
+            raise ValueError("variants: 'comparisons' is the name of a result file; choose another")
         if self.reference not in self.variants:
             raise ValueError(
                 f"reference {self.reference!r} is no variant; choose one of {list(self.variants)}"

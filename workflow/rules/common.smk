@@ -20,17 +20,18 @@ from hybridlungvit.provenance import code_files
 
 def load_config():
     try:
-        return study_from(config, "config")
+        study = study_from(config, "config")
+        return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
 
-study = load_config()
+study, resolved = load_config()
 validate(config, str(BASE / "config" / "schema.json"), set_default=False)
 layout = Layout(study.study)
 # Jobs read the study from here. It is no input of theirs: each rule names the values it depends on
 # as params, so that a changed value reruns just the stages it matters to.
-os.environ.update(HYBRIDLUNGVIT_CONFIG=str(save_resolved(study, layout)))
+os.environ.update(HYBRIDLUNGVIT_CONFIG=resolved)
 base_recipe = study.recipe(study.reference)
 compute = study.compute
 GPU = 0 if compute.device == "cpu" else 1

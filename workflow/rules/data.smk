@@ -41,7 +41,7 @@ rule manifest:
         runtime=60,
     params:
         identity=value_sha256(base_recipe.data_identity()),
-        root=study.data_root,
+        root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
     shell:
         "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
 

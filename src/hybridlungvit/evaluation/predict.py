@@ -32,6 +32,9 @@ def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module
     record = read_json(run / "run.json")
     require_same(run, "config", record["config_sha256"], study.training_hash(variant))
     require_same(run, "manifest", record["manifest_sha256"], file_sha256(layout.manifest))
+    weights = run / "model.safetensors"
+    if weights.is_file():
+        require_same(run, "weights", record["model_sha256"], file_sha256(weights))
     model = build_model(study.recipe(variant), pretrained=False)
     try:
         model.load_state_dict(load_file(run / "model.safetensors"))

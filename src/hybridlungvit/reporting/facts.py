@@ -7,6 +7,7 @@ import pandas as pd
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
@@ -40,6 +41,14 @@ def gather(study: Study, layout: Layout) -> Facts:
                      file_sha256(path))  # fmt: skip
         require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
         predictions[variant, seed] = record
+    for variant, record in metrics.items():
+        _require_settings(study, variant, record, layout)
+    comparisons = read_json(layout.comparisons)
+    if comparisons["reference"] != study.reference:
+        raise StudyError(
+            f"{layout.comparisons}: compares with {comparisons['reference']!r}, but the reference "
+            f"is {study.reference!r}. Run `compare` again."
+        )
     owners = {(variant, seed): (study.trained_as(variant), seed) for variant, seed in pairs}
     folders = {pair: layout.run(*owner) for pair, owner in owners.items()}
     return Facts(
@@ -48,7 +57,7 @@ def gather(study: Study, layout: Layout) -> Facts:
         masks=pd.read_csv(layout.mask_table),
         mask_quality=_quality(layout),
         metrics=metrics,
-        differences=read_json(layout.comparisons)["differences"],
+        differences=comparisons["differences"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={pair: pd.read_csv(folder / "history.csv") for pair, folder in folders.items()},
         predictions=predictions,
@@ -60,6 +69,21 @@ def _quality(layout: Layout) -> dict[str, Any]:
     require_same(layout.mask_quality, "masks", record["masks_sha256"],
                  file_sha256(layout.mask_table))  # fmt: skip
     return record
+
+
+def _require_settings(study: Study, variant: str, record: dict[str, Any], layout: Layout) -> None:
+    """Raise ``StudyError`` when metrics were computed with other settings than the study's."""
+    expected = {
+        "level": study.statistics.level,
+        "resamples": study.statistics.resamples,
+        "threshold": study.recipe(variant).evaluation.threshold,
+    }
+    for key, value in expected.items():
+        if record[key] != value:
+            raise StudyError(
+                f"{layout.metrics(variant)}: computed with {key} {record[key]}, the config says "
+                f"{value}. Run `metrics --variant {variant}` again."
+            )
 
 
 def number(value: float | None, digits: int = 3) -> str:
