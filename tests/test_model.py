@@ -353,7 +353,7 @@ def test_build_model_hands_every_setting_on(tiny):
     tiny["training"]["lambda_seg"] = 0.1
     model = build_model(study_from(tiny, "x").recipe("no_seg"), pretrained=False)
     assert model.cut == "midline"
-    assert model.project.out_channels == 24
+    assert model.project.out_features == 24
     assert model.fusion.positions.shape == (3, 1, 9, 24)
     assert model.fusion.cross_attention.heads == 3
     assert model.fusion.cross_attention.dropout.p == 0.3

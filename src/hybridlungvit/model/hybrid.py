@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybridlungvit.config import Recipe
 from hybridlungvit.model.fusion import LungFusion
 from hybridlungvit.model.segmentation import SegmentationHead
-from hybridlungvit.model.stem import Stem
+from hybridlungvit.model.stem import Projection, Stem
 from hybridlungvit.model.tokens import LungTokens, cut_positions
 
 
@@ -55,7 +55,7 @@ class HybridLungViT(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = Stem(stem, image_size, pretrained, stem_options)
-        self.project = nn.Conv2d(self.stem.dim, d_model, 1)
+        self.project = Projection(self.stem.dim, d_model)
         self.tokens = LungTokens(self.stem.grid, map_size, image_size, token_grid)
         self.fusion = LungFusion(d_model, token_grid**2, heads, encoder_layers, dropout)
         self.segment = SegmentationHead(d_model, map_size, image_size) if segmentation else None

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridlungvit.model.stem import Projection
+
 
 class SegmentationHead(nn.Module):
     """Feature map (B, D, h, w) → lung logits (B, S, S).
@@ -14,7 +16,7 @@ class SegmentationHead(nn.Module):
     def __init__(self, d_model: int, map_size: int, image_size: int, width: int = 32) -> None:
         super().__init__()
         self.map_size, self.image_size = map_size, image_size
-        self.reduce = nn.Conv2d(d_model, width, 1)
+        self.reduce = Projection(d_model, width)
         self.smooth = nn.Conv2d(width, width, 3, padding=1)
         self.predict = nn.Conv2d(width, 1, 1)
 

@@ -99,6 +99,17 @@ class Stem(nn.Module):
         return self
 
 
+class Projection(nn.Linear):
+    """A 1×1 convolution, (B, C, h, w) → (B, D, h, w), on a map whose channels lie last in memory.
+
+    The stem's map is its tokens seen from another side; as a linear layer over tokens the
+    projection needs no reordered copy, forward or backward.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.movedim(1, 3)).movedim(3, 1)
+
+
 def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
     """Load a weights file in timm's key names into ``vit``, all but the classification head."""
     try:

@@ -88,15 +88,13 @@ class LungTokens(nn.Module):
         widest = self.image_size
         left_width = torch.floor(cuts + 0.5).long().clamp(1, widest)  # (B,)
         right_width = (widest - torch.ceil(cuts - 0.5)).long().clamp(1, widest)
-        pooled = torch.einsum("gh,bdhw->bdgw", self.rows, features)  # (B, D, g, w)
         left = self.left[left_width - 1]  # (B, g, w)
         right = self.left[right_width - 1].flip(1, 2)  # the mirrored side, mirrored back
-        return (
-            _grid_tokens(torch.einsum("bdgw,bkw->bgkd", pooled, left)),
-            _grid_tokens(torch.einsum("bdgw,bkw->bgkd", pooled, right)),
-            _grid_tokens(torch.einsum("bdgw,kw->bgkd", pooled, self.across)),
-        )
-
-
-def _grid_tokens(tokens: Tensor) -> Tensor:
-    return tokens.flatten(1, 2)  # (B, g, g, D) → (B, g², D), row by row
+        across = self.across.expand_as(left)
+        sides = torch.stack([left, right, across], dim=1)  # (B, 3, g, w)
+        # Rows and columns together in one small matrix a sample: a single product then reads the
+        # map as the stem left it, tokens first, without a copy.
+        pooling = torch.einsum("gh,bskw->bsgkhw", self.rows, sides)  # (B, 3, g, g, h, w)
+        pooling = pooling.flatten(4).flatten(1, 3)  # (B, 3·g², h·w)
+        tokens = pooling @ features.flatten(2).transpose(1, 2)  # (B, 3·g², D)
+        return tokens.chunk(3, dim=1)
