@@ -1,4 +1,4 @@
-"""Sources, manifest, cache and augmentation."""
+"""Sources, manifest and cache."""
 
 import logging
 import shutil
@@ -7,13 +7,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
-from hybridlungvit.config import Augmentation, Data
-from hybridlungvit.data.augment import EpochSampler, TrainingSet, random_view, to_input
+from hybridlungvit.config import Data
 from hybridlungvit.data.cache import build_cache, decode_grey, open_cache
 from hybridlungvit.data.examples import choose_examples
 from hybridlungvit.data.manifest import (
@@ -197,68 +194,6 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
     assert shrunk.shape == (300, 400)
     whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
     assert np.abs(shrunk.astype(int) - whole).mean() < 1.0
-
-
-def samples(cached, seed=0, **changes):
-    manifest = read_manifest(cached.manifest)
-    rows = np.flatnonzero(manifest.split == "train")
-    view = random_view(Augmentation(**changes), 32)
-    labels = manifest.label.to_numpy()[rows]
-    return TrainingSet(open_cache(cached, manifest, 32), rows, labels, view, seed)
-
-
-def test_a_sample_depends_on_seed_epoch_and_place_alone(cached):
-    first, again = samples(cached), samples(cached)
-    assert torch.equal(first[3, 5][0], again[3, 5][0])
-    assert not torch.equal(first[3, 5][0], first[4, 5][0])
-    again.epoch = 1
-    assert not torch.equal(first[3, 5][0], again[3, 5][0])
-    assert not torch.equal(first[3, 5][0], samples(cached, seed=1)[3, 5][0])
-
-
-def test_a_sample_leaves_the_models_random_stream_alone(cached):
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    samples(cached)[0, 0]
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_loader_processes_change_nothing(cached):
-    data = samples(cached)
-    batches = []
-    for workers in (0, 2):
-        sampler = EpochSampler(None, len(data), 0, 0)
-        loader = DataLoader(data, 8, sampler=sampler, num_workers=workers)
-        batches.append([images for images, _, _ in loader])
-    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
-
-
-def test_mask_moves_with_its_image(cached):
-    data = samples(cached, brightness=0, contrast=0)
-    rows = data.rows.copy()
-    bright = np.where(data.cache.masks(rows), 255, 0).astype(np.uint8)
-    data.cache = type(data.cache)(bright, data.cache.packed_masks[rows])
-    data.rows = np.arange(len(rows))
-    for place in range(20):
-        image, mask, _ = data[place, place]
-        agreement = ((image > 127) == mask).float().mean()
-        assert agreement > 0.93
-
-
-def test_balanced_sampler_draws_classes_equally():
-    labels = torch.tensor([0] * 100 + [1] * 900)
-    weights = torch.where(labels == 1, 1 / 900, 1 / 100)
-    drawn = labels[EpochSampler(weights, 20_000, 0, 0).rows].float().mean()
-    assert drawn == pytest.approx(0.5, abs=0.02)
-
-
-def test_input_is_normalised_as_the_stem_expects():
-    images = torch.tensor([[[0, 255]]], dtype=torch.uint8)
-    inputs = to_input(images, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
-    assert inputs.shape == (1, 3, 1, 2)
-    assert inputs[0, :, 0, 0].tolist() == pytest.approx([-1, -2, -3])
-    assert inputs[0, :, 0, 1].tolist() == pytest.approx([1, 3, 7])
 
 
 def test_examples_are_extremes_of_confidence(cached):

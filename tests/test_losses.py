@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
@@ -16,6 +17,7 @@ from hybridlungvit.model.tokens import cut_positions
 from hybridlungvit.training.losses import (
     attention_loss,
     class_weights,
+    classification_loss,
     loss_parts,
     lung_shares,
     segmentation_loss,
@@ -148,6 +150,7 @@ def output(attention=True, segmentation=True):
 
 
 LABELS = torch.tensor([0, 0, 1])
+TARGETS = F.one_hot(LABELS, 2).float()
 MASKS = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(4)) < 0.4
 
 
@@ -164,7 +167,7 @@ def test_cross_entropy_with_smoothing_and_weights_by_hand(smoothing, weights):
         weight += given_weights[label]
     tensor = None if weights is None else torch.tensor(weights)
     training = Training(label_smoothing=smoothing)
-    parts = loss_parts(output(segmentation=False), LABELS, MASKS, training, tensor)
+    parts = loss_parts(output(segmentation=False), TARGETS, MASKS, training, tensor)
     assert parts["classification"].item() == pytest.approx(total / weight, rel=1e-6)
 
 
@@ -180,15 +183,65 @@ def test_cross_entropy_with_smoothing_and_weights_by_hand(smoothing, weights):
 )
 def test_loss_parts_follow_config_and_model(lambdas, has, expected):
     training = Training(lambda_seg=lambdas[0], lambda_att=lambdas[1])
-    assert set(loss_parts(output(*has), LABELS, MASKS, training, None)) == expected
+    assert set(loss_parts(output(*has), TARGETS, MASKS, training, None)) == expected
 
 
 def test_loss_parts_carry_their_weights():
-    once = loss_parts(output(), LABELS, MASKS, Training(lambda_seg=1, lambda_att=1), None)
-    some = loss_parts(output(), LABELS, MASKS, Training(lambda_seg=0.3, lambda_att=0.2), None)
+    once = loss_parts(output(), TARGETS, MASKS, Training(lambda_seg=1, lambda_att=1), None)
+    some = loss_parts(output(), TARGETS, MASKS, Training(lambda_seg=0.3, lambda_att=0.2), None)
     assert some["classification"].item() == once["classification"].item()
     assert some["segmentation"].item() == pytest.approx(0.3 * once["segmentation"].item())
     assert some["attention"].item() == pytest.approx(0.2 * once["attention"].item())
     assert once["segmentation"].item() == segmentation_loss(output().segmentation, MASKS).item()
     shares = lung_shares(MASKS, cut_positions(MASKS), 2)
     assert once["attention"].item() == attention_loss(output().attention, shares).item()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [0.75, 1.5]])
+def test_classification_loss_of_certain_targets_is_torchs_of_labels(smoothing, weights):
+    tensor = None if weights is None else torch.tensor(weights)
+    logits = output().logits
+    found = classification_loss(logits, TARGETS, Training(label_smoothing=smoothing), tensor)
+    expected = F.cross_entropy(logits, LABELS, tensor, label_smoothing=smoothing)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_mixed_target_costs_what_its_parts_cost():
+    training = Training(label_smoothing=0.1)
+    share = torch.tensor([[0.3], [0.8], [0.5]])
+    mixed = share * TARGETS + (1 - share) * TARGETS.flip(1)
+    logits = output().logits
+    parts = [
+        F.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+        for labels in (LABELS, 1 - LABELS)
+    ]
+    expected = (share[:, 0] * parts[0] + (1 - share[:, 0]) * parts[1]).mean()
+    found = classification_loss(logits, mixed, training, None)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("weights", [None, [0.75, 1.5]])
+def test_focal_loss_by_hand(gamma, weights):
+    given_weights, total, weight = weights or [1, 1], 0.0, 0.0
+    for logits, label in zip(output().logits.tolist(), LABELS.tolist(), strict=True):
+        right = math.exp(logits[label]) / sum(map(math.exp, logits))
+        total -= given_weights[label] * (1 - right) ** gamma * math.log(right)
+        weight += given_weights[label]
+    training = Training(loss="focal", focal_gamma=gamma, label_smoothing=0)
+    tensor = None if weights is None else torch.tensor(weights)
+    found = classification_loss(output().logits, TARGETS, training, tensor)
+    assert found.item() == pytest.approx(total / weight, rel=1e-5)
+    if gamma == 0:
+        plain = classification_loss(output().logits, TARGETS, Training(label_smoothing=0), tensor)
+        assert found.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_segmentation_of_a_mixed_mask_lies_between():
+    soft = MASKS.float() * 0.7 + MASKS.flip(0).float() * 0.3
+    logits = output().segmentation
+    pixels = F.binary_cross_entropy_with_logits
+    assert segmentation_loss(logits, soft).item() != segmentation_loss(logits, MASKS).item()
+    expected = 0.7 * pixels(logits, MASKS.float()) + 0.3 * pixels(logits, MASKS.flip(0).float())
+    assert pixels(logits, soft).item() == pytest.approx(expected.item(), rel=1e-5)

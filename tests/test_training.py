@@ -16,9 +16,11 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
 from hybridlungvit.model import build_model
-from hybridlungvit.training import loop, losses, record
-from hybridlungvit.training.loop import Trainer, _assemble, _finished, train
+from hybridlungvit.training import loop as training_loop
+from hybridlungvit.training import losses, record, trainer
+from hybridlungvit.training.loop import _finished, train
 from hybridlungvit.training.record import run_key
+from hybridlungvit.training.trainer import Trainer
 
 VARIANT = "seg_0.1"  # every part of the loss
 
@@ -78,7 +80,7 @@ def test_a_run_killed_before_its_records_writes_them_when_run_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "write_run", killed)
+        patch.setattr(training_loop, "write_run", killed)
         train(study, VARIANT, 0, layout)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", killed)
@@ -131,8 +133,7 @@ def test_the_kept_model_is_that_of_the_best_epoch(study, whole):
     recipe = study.recipe(VARIANT)
     model = build_model(recipe, pretrained=False)
     model.load_state_dict(load_file(run / "model.safetensors"))
-    trainer, cache, rows, labels = assembled(study, whole, model)
-    assert trainer.validate(0, cache, rows, labels) == pytest.approx(best, abs=1e-12)
+    assert assembled(study, whole, model).validate(0) == pytest.approx(best, abs=1e-12)
 
 
 def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
@@ -153,23 +154,21 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monke
 
 
 def assembled(study, layout, model=None, variant=VARIANT):
-    """A trainer over the training split, and cache, rows and labels of validation."""
+    """A trainer at the start of a run."""
     recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, recipe.data.image_size)
     rows = {name: np.flatnonzero(manifest.split == name) for name in ("train", "val")}
     labels = {name: manifest.label.to_numpy()[index] for name, index in rows.items()}
     model = model or build_model(recipe, pretrained=True)
-    device = torch.device("cpu")
-    trainer = _assemble(recipe, 0, device, model, cache, rows["train"], labels["train"])
-    return trainer, cache, rows["val"], labels["val"]
+    return Trainer.assemble(recipe, 0, torch.device("cpu"), model, cache, rows, labels)
 
 
 def test_the_stem_learns_at_its_own_rate_once_it_is_unfrozen(study, cached):
-    trainer, *_ = assembled(study, cached)
+    ready = assembled(study, cached)
     training = study.recipe(VARIANT).training
-    rates = {id(p): g["lr"] for g in trainer.optimizer.param_groups for p in g["params"]}
-    stem = {id(p) for p in trainer.model.stem.parameters()}
-    parameters = list(trainer.model.parameters())
+    rates = {id(p): g["lr"] for g in ready.optimizer.param_groups for p in g["params"]}
+    stem = {id(p) for p in ready.model.stem.parameters()}
+    parameters = list(ready.model.parameters())
     assert len(rates) == len(parameters)
     for parameter in parameters:
         factor = training.unfreeze_factor if id(parameter) in stem else 1
@@ -179,24 +178,24 @@ def test_the_stem_learns_at_its_own_rate_once_it_is_unfrozen(study, cached):
 def test_first_step_is_the_learning_rate_of_each_group(tiny, cached):
     """Adam's first step is lr in each coordinate: the sign of the gradient."""
     tiny["training"] |= {"weight_decay": 0, "batch_size": 60, "freeze_epochs": 0}
-    trainer, *_ = assembled(study_from(tiny, "x"), cached)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trainer.run_epoch(0)
-    for name, value in trainer.model.state_dict().items():
+    ready = assembled(study_from(tiny, "x"), cached)
+    before = {k: v.clone() for k, v in ready.model.state_dict().items()}
+    ready.run_epoch(0)
+    for name, value in ready.model.state_dict().items():
         step = 1e-3 * (0.2 if name.startswith("stem.") else 1)
         assert (value - before[name]).abs().max().item() == pytest.approx(step, rel=1e-2)
 
 
 def test_the_stem_rests_while_frozen_and_learns_afterwards(study, cached):
-    trainer, *_ = assembled(study, cached)
+    ready = assembled(study, cached)
     for epoch, frozen in ((0, True), (1, False), (2, False)):
-        before = [p.detach().clone() for p in trainer.model.stem.parameters()]
-        head = trainer.model.classify.weight.detach().clone()
-        trainer.run_epoch(epoch)
-        after = trainer.model.stem.parameters()
+        before = [p.detach().clone() for p in ready.model.stem.parameters()]
+        head = ready.model.classify.weight.detach().clone()
+        ready.run_epoch(epoch)
+        after = ready.model.stem.parameters()
         same = [torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         assert all(same) if frozen else not any(same)
-        assert not torch.equal(head, trainer.model.classify.weight)
+        assert not torch.equal(head, ready.model.classify.weight)
 
 
 def test_a_stem_frozen_throughout_keeps_the_weights_it_was_given(tiny, layout, tmp_path):
@@ -218,8 +217,8 @@ def test_attention_is_compared_with_the_lungs_at_the_models_own_cut(tiny, cached
     tiny["model"]["cut"] = "midline"
     cuts, shares = [], losses.lung_shares
     monkeypatch.setattr(losses, "lung_shares", lambda m, c, g: (cuts.append(c), shares(m, c, g))[1])
-    trainer, *_ = assembled(study_from(tiny, "x"), cached)
-    trainer.run_epoch(0)
+    ready = assembled(study_from(tiny, "x"), cached)
+    ready.run_epoch(0)
     assert torch.cat(cuts).unique().tolist() == [16]
 
 
@@ -262,7 +261,7 @@ def test_a_run_without_progress_stops_early(tiny, layout, monkeypatch):
 def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_checkpoint(
     study, layout, whole, monkeypatch
 ):
-    parts, calls = loop.loss_parts, []
+    parts, calls = trainer.loss_parts, []
 
     def broken(*values):
         calls.append(None)
@@ -270,7 +269,7 @@ def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_checkpoint(
         return good if len(calls) < 4 else good | {"classification": torch.tensor(float("nan"))}
 
     with monkeypatch.context() as patch, pytest.raises(StudyError, match=r"epoch 2, .*loss is nan"):
-        patch.setattr(loop, "loss_parts", broken)
+        patch.setattr(trainer, "loss_parts", broken)
         train(study, VARIANT, 0, layout)
     assert len(calls) == 4, "the fourth batch is in the second epoch"
     assert [f.name for f in layout.work(VARIANT, 0).glob("*/*")] == ["epoch-0001"]

@@ -81,6 +81,9 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """How strongly the focal loss discounts what is already right; 0 is cross-entropy."""
     lambda_seg: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the lung segmentation loss; 0 builds no segmentation head."""
     lambda_att: Annotated[float, Field(ge=0)] = 0.0
@@ -114,6 +117,12 @@ class Augmentation(Section):
     """Largest angle, in degrees."""
     brightness: Fraction = 0.15
     contrast: Fraction = 0.15
+    randaugment: Count = 0
+    """Exposure operations of RandAugment on each image, after the above; 0: none."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mix_alpha: Annotated[float, Field(gt=0)] = 0.2
+    """Both parameters of the Beta distribution that the mixing weight is drawn from."""
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:

@@ -1,6 +1,8 @@
 """Where to compute and how: the one place that knows about GPUs, threads and determinism."""
 
 import os
+import resource
+import sys
 from contextlib import AbstractContextManager
 
 import torch
@@ -31,6 +33,14 @@ def prepare_device(compute: Compute) -> torch.device:
 def autocast(device: torch.device, wanted: bool) -> AbstractContextManager[None]:
     """Mixed precision where it pays: on a GPU, when the config allows it."""
     return torch.autocast(device.type, enabled=wanted and device.type == "cuda")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory this process has held so far, in MiB: on the GPU, or resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
 
 
 def device_name(device: torch.device) -> str:

@@ -64,6 +64,10 @@ class Layout:
         """Checkpoints of a run under way: outside ``run``, which Snakemake empties on failure."""
         return self.root / "work" / variant / f"seed-{seed}"
 
+    def events(self, variant: str, seed: int | str) -> Path:
+        """TensorBoard's folder of a run."""
+        return self.root / "tensorboard" / variant / f"seed-{seed}"
+
     def predictions(self, variant: str, seed: int | str) -> Path:
         return self.root / "predictions" / variant / f"seed-{seed}.csv"
 

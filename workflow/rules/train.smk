@@ -8,7 +8,7 @@ rule train:
         images=layout.images,
         masks=layout.masks,
         weights=weights_file,
-        code=code("data/augment", "model", "training"),
+        code=code("data/augment", "data/batches", "model", "training"),
     output:
         model=layout.run("{variant}", "{seed}") / "model.safetensors",
         history=layout.run("{variant}", "{seed}") / "history.csv",

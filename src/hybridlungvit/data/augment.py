@@ -1,87 +1,115 @@
-"""Training samples: random views of image and mask together, seeded by their place in the epoch."""
+"""Random training views: crop, mirror, turn and exposure of image and mask together.
 
-from collections.abc import Iterator
+A whole batch is one affine resampling on the device that trains, each image with its own numbers;
+torchvision's own transforms would give every image of a batch the same ones. The numbers are drawn
+on the CPU from the epoch's generator, so that neither the device nor the loader changes a view.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from hybridlungvit.config import Augmentation
-from hybridlungvit.data.cache import Cache
 
 
-def random_view(augmentation: Augmentation, image_size: int) -> v2.Transform:
-    """The augmentation of one image and its mask: crop, flip, rotation and colour jitter."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(
-                image_size, augmentation.crop_scale, augmentation.crop_ratio, antialias=True
-            ),
-            v2.RandomHorizontalFlip(augmentation.flip),
-            v2.RandomRotation(augmentation.rotation, interpolation=v2.InterpolationMode.BILINEAR),
-            v2.ColorJitter(brightness=augmentation.brightness, contrast=augmentation.contrast),
-        ]
-    )
+class Views(NamedTuple):
+    """The numbers behind a batch of views."""
+
+    affine: Tensor
+    """(B, 2, 3): from output to input coordinates, both in [-1, 1] with x first."""
+    brightness: Tensor
+    """(B,): factor on the grey values."""
+    contrast: Tensor
+    """(B,): factor on their distance from the image's mean."""
 
 
-def to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 grey (B, S, S) → float32 (B, 3, S, S), normalised as the stem expects."""
-    scaled = images.unsqueeze(1).float() / 255  # (B, 1, S, S)
-    centre = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
-    return (scaled - centre) / scale  # (B, 3, S, S) by broadcasting
+class ExposureOperations(v2.RandAugment):
+    """RandAugment (Cubuk et al. 2020) without its geometry, which here moves the mask as well."""
+
+    _AUGMENTATION_SPACE = {  # noqa: RUF012 - torchvision's own name and kind
+        name: v2.RandAugment._AUGMENTATION_SPACE[name]
+        for name in (
+            "Identity", "Brightness", "Contrast", "Sharpness", "Posterize", "Solarize",
+            "AutoContrast", "Equalize",
+        )
+    }  # fmt: skip
 
 
 def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from integers such as (seed, epoch, place): distinct parts, own streams."""
+    """A 63-bit seed from integers such as (seed, epoch, use): distinct parts, own streams."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (place in the epoch, row), so that a row drawn twice gets two different views."""
+def draw_views(augmentation: Augmentation, count: int, generator: torch.Generator) -> Views:
+    """Random views of ``count`` images.
 
-    def __init__(self, weights: Tensor | None, count: int, seed: int, epoch: int) -> None:
-        generator = torch.Generator().manual_seed(derive_seed(seed, epoch, 0))
-        if weights is None:
-            self.rows = torch.randperm(count, generator=generator)
-        else:
-            self.rows = torch.multinomial(weights, count, replacement=True, generator=generator)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return enumerate(self.rows.tolist())
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-class TrainingSet(Dataset[tuple[Tensor, Tensor, int]]):
-    """Augmented (image uint8 (S, S), mask bool (S, S), label) of one epoch.
-
-    Each sample seeds the generator from (seed, epoch, place) alone: the number of loader processes
-    and a resumed run change nothing.
+    The crop's share of the area is uniform and its aspect log-uniform, as in torchvision's
+    RandomResizedCrop; a side that would exceed the image is the image's.
     """
+    draws = torch.rand(count, 8, generator=generator, dtype=torch.float64).T
+    area, ratio, right, down, mirror, turn, brightness, contrast = draws
+    low, high = augmentation.crop_scale
+    area = low + (high - low) * area
+    low, high = torch.tensor(augmentation.crop_ratio, dtype=torch.float64).log()
+    ratio = (low + (high - low) * ratio).exp()
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    x, y = (1 - width) * (2 * right - 1), (1 - height) * (2 * down - 1)  # the crop's centre
+    width = torch.where(mirror < augmentation.flip, -width, width)
+    angle = torch.deg2rad(augmentation.rotation * (2 * turn - 1))
+    cosine, sine = angle.cos(), angle.sin()
+    rows = (width * cosine, -width * sine, x), (height * sine, height * cosine, y)
+    affine = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (B, 2, 3)
+    return Views(
+        affine.float(),
+        (1 + augmentation.brightness * (2 * brightness - 1)).float(),
+        (1 + augmentation.contrast * (2 * contrast - 1)).float(),
+    )
 
-    def __init__(
-        self, cache: Cache, rows: np.ndarray, labels: np.ndarray, view: v2.Transform, seed: int
-    ) -> None:
-        self.cache, self.rows, self.labels, self.view = cache, rows, labels, view
-        self.seed, self.epoch = seed, 0
 
-    def __len__(self) -> int:
-        return len(self.rows)
+def apply_views(images: Tensor, masks: Tensor, views: Views) -> tuple[Tensor, Tensor]:
+    """Images uint8 (B, S, S), masks bool (B, S, S) → images float32 in [0, 1], masks bool.
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
-        place, index = item
-        row = self.rows[index]
-        image = tv_tensors.Image(torch.from_numpy(self.cache.images[row].copy())[None])
-        mask = tv_tensors.Mask(torch.from_numpy(self.cache.masks([row]).astype(np.uint8)))
-        # The transforms draw from torch's global generator, which is also the model's dropout's:
-        # borrow it and give it back. Seeding it alone is far cheaper than torch.manual_seed.
-        stream = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(derive_seed(self.seed, self.epoch, 1, place))
-        image, mask = self.view(image, mask)
-        torch.default_generator.set_state(stream)
-        return image.as_subclass(Tensor)[0], mask.as_subclass(Tensor)[0] > 0, self.labels[index]
+    One bilinear resampling for crop, mirror and turn together; what lies outside is black.
+    """
+    affine, brightness, contrast = (part.to(images.device, non_blocking=True) for part in views)
+    both = torch.stack([images.float() / 255, masks.float()], dim=1)  # (B, 2, S, S)
+    grid = F.affine_grid(affine, list(both.shape), align_corners=False)  # (B, S, S, 2)
+    image, mask = F.grid_sample(both, grid, align_corners=False).unbind(dim=1)  # (B, S, S) each
+    image = (image * brightness.view(-1, 1, 1)).clamp(0, 1)
+    mean = image.mean(dim=(1, 2), keepdim=True)
+    image = (mean + contrast.view(-1, 1, 1) * (image - mean)).clamp(0, 1)
+    return image, mask > 0.5
+
+
+def change_exposure(images: Tensor, operations: ExposureOperations) -> Tensor:
+    """Images float in [0, 1] (B, S, S) after RandAugment, each with its own operations.
+
+    Draws from torch's global generator, as all of torchvision does.
+    """
+    levels = (images * 255).round().to(torch.uint8).unsqueeze(1)  # (B, 1, S, S)
+    return torch.stack([operations(image) for image in levels]).squeeze(1).float() / 255
+
+
+def mix_batch(
+    mixer: v2.MixUp | v2.CutMix, images: Tensor, masks: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """MixUp (Zhang et al. 2018) or CutMix (Yun et al. 2019) of a batch, masks mixed alike.
+
+    Images and masks (B, S, S), labels int (B,) → images, masks float in [0, 1] and class
+    probabilities (B, 2).
+    """
+    both, targets = mixer(torch.stack([images, masks.float()], dim=1), labels)  # (B, 2, S, S)
+    image, mask = both.unbind(dim=1)
+    return image, mask, targets
+
+
+def to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Grey images (B, S, S), uint8 or float in [0, 1] → float32 (B, 3, S, S) as the stem wants."""
+    scaled = images / 255 if images.dtype == torch.uint8 else images
+    centre = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+    return (scaled.unsqueeze(1) - centre) / scale  # (B, 3, S, S) by broadcasting

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,10 +46,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: W
             shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Any], Weights, Weights] | None:
+def load_checkpoint(folder: Path, key: str) -> tuple[dict[str, Any], Weights, Weights] | None:
     """The latest (state, model weights, best weights) in ``folder``, or None when there is none.
 
-    Raises ``StudyError`` for a damaged checkpoint.
+    Raises ``StudyError`` for a damaged checkpoint and for one of another run than ``key`` names.
     """
     folders = sorted(folder.glob("epoch-*"))
     if not folders:
@@ -56,8 +59,37 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], Weights, Weights] | N
         state = torch.load(latest / "state.pt", map_location="cpu", weights_only=True)
         model = load_file(latest / "model.safetensors")
         best = load_file(latest / "best.safetensors")
-    except Exception as error:  # pickle, zip and safetensors errors share no base class
+        found = state["key"]
+    except Exception as error:  # pickle, zip, key and safetensors errors share no base class
         raise StudyError(
             f"{latest}: damaged checkpoint ({error}). Delete this folder to train from the start."
         ) from error
+    if found != key:
+        raise StudyError(
+            f"{latest}: the checkpoint of another run ({str(found)[:12]}; this one is {key[:12]}). "
+            "Delete this folder to train from the start."
+        )
     return state, model, best
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the system lets go when the process ends, however it does.
+
+    Raises ``StudyError`` when another process holds it: two writers would spoil each other's run.
+    """
+    lock = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise StudyError(
+            f"{folder}: another process is training this run. Wait for it, or stop it and run "
+            "this again; it resumes."
+        ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{folder}: cannot be written ({error.strerror or error}). "
+            "Free space or mend the permissions and run again."
+        ) from error

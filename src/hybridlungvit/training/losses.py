@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 from hybridlungvit.config import Training
 from hybridlungvit.model import ModelOutput
@@ -14,10 +15,33 @@ def class_weights(labels: Tensor) -> Tensor:
     return len(labels) / (2 * counts.float())
 
 
+def classification_loss(
+    logits: Tensor, targets: Tensor, training: Training, weights: Tensor | None
+) -> Tensor:
+    """Label-smoothed cross-entropy or focal loss (Lin et al. 2017), the weighted mean over images.
+
+    ``logits`` (B, 2), ``targets`` class probabilities (B, 2), ``weights`` (2,) of the classes. The
+    weights divide out, as in torch: a batch of one class costs the same with and without them.
+    """
+    if weights is None:
+        weights = logits.new_ones(2)
+    per_image = targets @ weights  # (B,)
+    smoothing = training.label_smoothing
+    if training.loss == "focal":
+        # Two logits are one sigmoid of their difference.
+        smooth = targets[:, 1] * (1 - smoothing) + smoothing / 2  # (B,)
+        margin = logits[:, 1] - logits[:, 0]  # (B,)
+        losses = sigmoid_focal_loss(margin, smooth, alpha=-1, gamma=training.focal_gamma)
+        return (losses * per_image).sum() / per_image.sum()
+    total = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
+    return total / per_image.sum()
+
+
 def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """0.5 binary cross-entropy + 0.5 soft Dice loss (Milletari et al. 2016) over images.
 
-    ``logits`` (B, S, S); ``masks`` bool (B, S, S). Dice is taken per image and averaged.
+    ``logits`` (B, S, S); ``masks`` (B, S, S), bool or in [0, 1]. Dice is taken per image and
+    averaged.
     """
     target = masks.to(logits.dtype)
     entropy = F.binary_cross_entropy_with_logits(logits, target)
@@ -51,13 +75,14 @@ def attention_loss(attention: Tensor, shares: Tensor) -> Tensor:
 
 
 def loss_parts(
-    output: ModelOutput, labels: Tensor, masks: Tensor, training: Training, weights: Tensor | None
+    output: ModelOutput, targets: Tensor, masks: Tensor, training: Training, weights: Tensor | None
 ) -> dict[str, Tensor]:
-    """The weighted parts of the loss by name; their sum is what training minimises."""
+    """The weighted parts of the loss by name; their sum is what training minimises.
+
+    ``targets`` class probabilities (B, 2); ``masks`` (B, S, S), bool or in [0, 1].
+    """
     parts = {
-        "classification": F.cross_entropy(
-            output.logits.float(), labels, weights, label_smoothing=training.label_smoothing
-        )
+        "classification": classification_loss(output.logits.float(), targets, training, weights)
     }
     if output.segmentation is not None:
         parts["segmentation"] = training.lambda_seg * segmentation_loss(

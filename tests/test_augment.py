@@ -1,0 +1,252 @@
+"""Training views, mixing and batches: against torchvision, by closed form, and by their seeds."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as tv
+
+from hybridlungvit.config import Augmentation
+from hybridlungvit.data.augment import (
+    ExposureOperations,
+    Views,
+    apply_views,
+    change_exposure,
+    draw_views,
+    mix_batch,
+    to_input,
+)
+from hybridlungvit.data.batches import CachedBatches, draw_order, load_batches
+from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.manifest import read_manifest
+
+STILL = Augmentation(
+    crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, rotation=0, brightness=0, contrast=0
+)
+
+
+def radiographs(count=4, side=32, seed=0):
+    """Smooth random images, which interpolate alike everywhere, and masks with a shape."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 1, 5, 5, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
+    images = (smooth[:, 0].clamp(0, 1) * 255).to(torch.uint8)
+    return images, images > 140
+
+
+def view(augmentation, count=4, seed=0):
+    return draw_views(augmentation, count, torch.Generator().manual_seed(seed))
+
+
+def changed(**values):
+    return STILL.model_copy(update=values)
+
+
+def test_a_view_without_change_is_the_image():
+    images, masks = radiographs()
+    found, moved = apply_views(images, masks, view(STILL))
+    assert torch.allclose(found, images / 255, atol=1e-5)
+    assert torch.equal(moved, masks)
+
+
+def test_a_certain_mirror_is_the_mirror():
+    images, masks = radiographs()
+    found, moved = apply_views(images, masks, view(changed(flip=1)))
+    assert torch.allclose(found, images.flip(2) / 255, atol=1e-5)
+    assert torch.equal(moved, masks.flip(2))
+
+
+def test_a_turn_is_torchvisions_turn():
+    images, masks = radiographs()
+    views = view(changed(rotation=30))
+    found, _ = apply_views(images, masks, views)
+    angles = torch.rad2deg(torch.atan2(views.affine[:, 1, 0], views.affine[:, 0, 0])).tolist()
+    assert max(map(abs, angles)) > 5
+    for image, angle, turned in zip(images, angles, found, strict=True):
+        expected = tv.rotate(
+            image[None].float() / 255, angle, interpolation=v2.InterpolationMode.BILINEAR
+        )[0]
+        assert torch.allclose(turned[4:-4, 4:-4], expected[4:-4, 4:-4], atol=2e-3)
+
+
+def test_a_crop_is_torchvisions_crop():
+    """A crop on whole pixels, doubled: both interpolate between the same pixels."""
+    images, masks = radiographs(1)
+    side, top, left, size = 32, 6, 11, 16
+    x, y = (2 * (left + size / 2) / side - 1), (2 * (top + size / 2) / side - 1)
+    affine = torch.tensor([[[size / side, 0, x], [0, size / side, y]]])
+    found, _ = apply_views(images, masks, Views(affine, torch.ones(1), torch.ones(1)))
+    expected = tv.resized_crop(
+        images.float() / 255, top, left, size, size, [side, side], antialias=False
+    )
+    inner = slice(1, -1)  # torchvision does not see beyond the crop's edge
+    assert torch.allclose(found[:, inner, inner], expected[:, inner, inner], atol=1e-5)
+
+
+def test_crops_have_the_asked_area_and_aspect_and_stay_inside():
+    views = view(changed(crop_scale=(0.5, 0.9), crop_ratio=(0.8, 1.25)), 5000)
+    width, height = views.affine[:, 0, 0], views.affine[:, 1, 1]
+    area, aspect = width * height, width / height
+    free = (width < 1) & (height < 1)
+    assert (width <= 1).all() and (height <= 1).all() and free.float().mean() > 0.9
+    assert 0.5 - 1e-6 <= area[free].min() < 0.51 and 0.89 < area[free].max() <= 0.9 + 1e-6
+    assert 0.8 - 1e-6 <= aspect[free].min() < 0.81 and 1.24 < aspect[free].max() <= 1.25 + 1e-6
+    for size, centre in ((width, views.affine[:, 0, 2]), (height, views.affine[:, 1, 2])):
+        assert (centre.abs() + size <= 1 + 1e-6).all()
+        assert centre.mean().abs() < 0.01 and centre.std() > 0.05
+
+
+def test_mirrors_come_as_often_as_asked():
+    views = view(changed(flip=0.3), 5000)
+    assert (views.affine[:, 0, 0] < 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("what", ["brightness", "contrast"])
+def test_exposure_is_torchvisions(what):
+    images, masks = radiographs()
+    views = view(changed(**{what: 0.4}))
+    factors = getattr(views, what)
+    assert (factors >= 0.6).all() and (factors <= 1.4).all() and factors.std() > 0.05
+    found, moved = apply_views(images, masks, views)
+    adjust = getattr(tv, f"adjust_{what}")
+    for image, factor, result in zip(images, factors.tolist(), found, strict=True):
+        expected = adjust(image[None].float() / 255, factor)[0]
+        assert torch.allclose(result, expected, atol=1e-4)
+    assert torch.equal(moved, masks)
+
+
+def test_the_mask_moves_with_its_image():
+    _, masks = radiographs(16, 64)
+    images = masks.to(torch.uint8) * 255
+    augmentation = Augmentation(brightness=0, contrast=0, rotation=20)
+    found, moved = apply_views(images, masks, view(augmentation, 16))
+    assert not torch.equal(moved, masks)
+    assert torch.equal(found > 0.5, moved)
+
+
+def test_views_depend_on_the_generator_alone():
+    augmentation = Augmentation()
+    first, again, other = view(augmentation), view(augmentation), view(augmentation, seed=1)
+    torch.manual_seed(5)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(not torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert len({tuple(row.flatten().tolist()) for row in first.affine}) == 4, "one for each image"
+
+
+# RandAugment, MixUp and CutMix
+
+
+def test_exposure_operations_leave_every_pixel_in_its_place():
+    """A bright spot in the middle stays the brightest or darkest part, wherever geometry would."""
+    images = torch.full((40, 33, 33), 0.4)
+    images[:, 12:21, 12:21] = 0.8
+    torch.manual_seed(0)
+    found = change_exposure(images, ExposureOperations(2, 20))
+    assert found.shape == images.shape and found.min() >= 0 and found.max() <= 1
+    kinds = set()
+    for image in found:
+        inside, outside = image[14:19, 14:19], torch.cat([image[:10], image[23:]])
+        assert inside.std() < 1e-3 and outside.std() < 1e-3
+        kinds.add(round(inside.mean().item(), 2))
+    assert len(kinds) > 5, "operations differ from image to image"
+
+
+def test_no_operation_of_randaugment_moves_pixels():
+    names = set(ExposureOperations(1)._AUGMENTATION_SPACE)
+    assert names < set(v2.RandAugment()._AUGMENTATION_SPACE)
+    assert not any(word in name for name in names for word in ("Shear", "Translate", "Rotate"))
+
+
+def test_mixup_mixes_images_masks_and_targets_by_one_weight():
+    images, masks = radiographs()
+    scaled, labels = images / 255, torch.tensor([0, 1, 1, 0])
+    torch.manual_seed(1)
+    mixer = v2.MixUp(alpha=5.0, num_classes=2)
+    found, mask, targets = mix_batch(mixer, scaled, masks, labels)
+    share = targets[0, 0].item()  # the first is of class 0, its partner, the last, too
+    weight = targets[1, 1].item()
+    assert share == pytest.approx(1) and 0 < weight < 1
+    partner = [3, 0, 1, 2]
+    assert torch.allclose(found, weight * scaled + (1 - weight) * scaled[partner], atol=1e-6)
+    expected = weight * masks.float() + (1 - weight) * masks[partner].float()
+    assert torch.allclose(mask, expected, atol=1e-6)
+
+
+def test_cutmix_pastes_image_and_mask_from_the_same_box():
+    images, masks = radiographs(4, 32)
+    scaled, labels = images / 255, torch.tensor([0, 1, 0, 1])
+    torch.manual_seed(3)
+    found, mask, targets = mix_batch(v2.CutMix(alpha=1.0, num_classes=2), scaled, masks, labels)
+    partner = [3, 0, 1, 2]
+    pasted = (found[0] != scaled[0]) & (found[0] == scaled[3])
+    assert pasted.any() and not pasted.all()
+    kept = targets[0, 0].item()
+    ys, xs = torch.nonzero(pasted, as_tuple=True)
+    box = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
+    whole = torch.zeros_like(pasted)
+    whole[box] = True
+    assert 1 - whole.float().mean().item() == pytest.approx(kept, abs=0.07)
+    for i, j in enumerate(partner):
+        assert torch.equal(found[i], torch.where(whole, scaled[j], scaled[i]))
+        assert torch.equal(mask[i], torch.where(whole, masks[j], masks[i]).float())
+
+
+# Batches
+
+
+def stored(cached, size=8):
+    manifest = read_manifest(cached.manifest)
+    rows = np.flatnonzero(manifest.split == "train")
+    labels = manifest.label.to_numpy()[rows]
+    return CachedBatches(open_cache(cached, manifest, 32), rows, labels, size)
+
+
+def test_batches_hold_every_sample_once_in_order(cached):
+    batches = stored(cached, 7)
+    parts = [batches[i] for i in range(len(batches))]
+    assert [len(images) for images, _, _ in parts[:-1]] == [7] * (len(parts) - 1)
+    images, masks, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    assert np.array_equal(images.numpy(), batches.cache.images[batches.rows])
+    assert np.array_equal(masks.numpy(), batches.cache.masks(batches.rows))
+    assert labels.tolist() == batches.labels.tolist()
+
+
+def test_loader_processes_change_nothing_and_leave_the_global_stream(cached):
+    batches = stored(cached)
+    read = []
+    for workers in (0, 2):
+        torch.manual_seed(0)
+        read.append([images for images, _, _ in load_batches(batches, workers, pinned=False)])
+        after = torch.rand(1)
+        torch.manual_seed(0)
+        assert torch.equal(after, torch.rand(1))
+    assert len(read[0]) == len(batches)
+    assert all(torch.equal(a, b) for a, b in zip(*read, strict=True))
+
+
+def test_an_unweighted_epoch_is_a_permutation_of_its_own():
+    orders = [draw_order(None, 50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert orders[0] == draw_order(None, 50, 0, 0).tolist()
+
+
+def test_a_balanced_epoch_draws_classes_equally():
+    labels = torch.tensor([0] * 1000 + [1] * 9000)
+    weights = torch.where(labels == 1, 1 / 9000, 1 / 1000)
+    drawn = labels[draw_order(weights, 10_000, 0, 0)].float().mean()
+    assert drawn == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_balanced_epoch_draws_with_replacement():
+    order = draw_order(torch.tensor([1.0, 1.0, 1.0, 100.0]), 40, 0, 0).tolist()
+    assert len(order) == 40 and order.count(3) > 30
+
+
+def test_input_is_normalised_as_the_stem_expects():
+    images = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    for given in (images, images / 255):
+        inputs = to_input(given, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+        assert inputs.shape == (1, 3, 1, 2)
+        assert inputs[0, :, 0, 0].tolist() == pytest.approx([-1, -2, -3])
+        assert inputs[0, :, 0, 1].tolist() == pytest.approx([1, 3, 7])
