@@ -1,6 +1,7 @@
 """Stem, hybrid, plain control and test-time augmentation."""
 
 import hashlib
+import os
 import pickle
 
 import pytest
@@ -190,6 +191,26 @@ def test_stem_is_timms_own_model(tmp_path, name, file):
     for place in range(16):
         assert torch.equal(features[:, :, place // 4, place % 4], tokens[:, prefix + place])
     assert torch.equal(stem.pooled(images), vit.forward_head(tokens, pre_logits=True))
+
+
+PUBLISHED = os.environ.get("HYBRIDLUNGVIT_TEST_WEIGHTS", "")
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="HYBRIDLUNGVIT_TEST_WEIGHTS names no DeiT-Tiny weights")
+@pytest.mark.parametrize("size", [224, 128])
+def test_published_weights_give_what_timm_gives(size):
+    overlay = {"file": PUBLISHED}
+    own = timm.create_model(
+        TINY_STEM, pretrained=True, pretrained_cfg_overlay=overlay, img_size=size
+    ).eval()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    stem = Stem(TINY_STEM, size, PUBLISHED).eval()
+    with torch.inference_mode():
+        expected = own.forward_features(images)[:, 1:].transpose(1, 2)
+        assert torch.equal(stem(images).flatten(2), expected)
+        assert torch.equal(
+            stem.pooled(images), own.forward_head(own.forward_features(images), True)
+        )
 
 
 def test_weights_wrapped_as_deit_publishes_them_load_too(tmp_path):

@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from hybridlungvit.config import Augmentation
 from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
@@ -222,6 +223,57 @@ def test_attention_is_compared_with_the_lungs_at_the_models_own_cut(tiny, cached
     assert torch.cat(cuts).unique().tolist() == [16]
 
 
+def test_each_epoch_and_seed_has_a_random_stream_of_its_own(study, cached):
+    ready, draws = assembled(study, cached), set()
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        replace(ready, seed=seed).start_epoch(epoch)
+        draws.add(torch.rand(1).item())
+    ready.start_epoch(0)
+    assert torch.rand(1).item() in draws and len(draws) == 4
+
+
+def first_inputs(ready, epoch):
+    return next(ready.batches(epoch)).inputs
+
+
+def test_each_epoch_and_seed_has_views_of_its_own(study, cached):
+    ready = assembled(study, cached)
+    other = replace(ready, seed=1)
+    still = Augmentation(
+        crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, rotation=0, brightness=0, contrast=0
+    )
+    assert torch.equal(first_inputs(ready, 0), first_inputs(ready, 0))
+    inputs = [first_inputs(*which) for which in ((ready, 0), (ready, 1), (other, 0))]
+    assert not any(torch.equal(inputs[i], inputs[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    for trainer_ in (ready, other):
+        trainer_.recipe = trainer_.recipe.model_copy(update={"augmentation": still})
+    means = {tuple(first_inputs(r, e).mean((1, 2, 3)).sort().values.tolist())
+             for r, e in ((ready, 0), (ready, 1), (other, 0))}  # fmt: skip
+    assert len(means) == 3, "the sampler draws other images"
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("training", {"loss": "focal"}),
+        ("augmentation", {"mix": "mixup"}),
+        ("augmentation", {"mix": "cutmix", "mix_alpha": 1.0}),
+        ("augmentation", {"randaugment": 2}),
+    ],
+)
+def test_the_optional_recipes_train_and_repeat(tiny, layout, tmp_path, whole, section, changes):
+    tiny["training"]["epochs"] = 1
+    tiny[section] = tiny.get(section, {}) | changes
+    again = another(layout, tmp_path, "again")
+    for folder in (layout, again):
+        train(study_from(tiny, "x"), VARIANT, 0, folder)
+    assert outcome(layout) == outcome(again)
+    first = pd.read_csv(whole.run(VARIANT, 0) / "history.csv").iloc[0]
+    mine = pd.read_csv(layout.run(VARIANT, 0) / "history.csv").iloc[0]
+    assert np.isfinite(mine).all()
+    assert mine.classification != first.classification, "the setting reaches the training"
+
+
 # Stopping
 
 
@@ -335,6 +387,8 @@ def test_run_json_tells_where_the_model_comes_from(study, whole):
     timing = pd.read_csv(folder / "timing.csv")
     assert run["wall_seconds"] == pytest.approx(timing.seconds.sum())
     assert len(timing) == 3
+    assert (timing.peak_memory_mb.between(50, 50_000)).all()
+    assert timing.peak_memory_mb.is_monotonic_increasing
 
 
 def test_history_has_a_column_for_each_part_of_the_loss(whole):
@@ -342,6 +396,29 @@ def test_history_has_a_column_for_each_part_of_the_loss(whole):
     losses = ["classification", "segmentation", "attention"]
     assert list(history.columns) == ["epoch", "learning_rate", *losses, "val_auc"]
     assert history.notna().all(axis=None)
+
+
+def test_tensorboard_gets_the_history_once_though_an_epoch_is_repeated(
+    study, layout, whole, monkeypatch
+):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    interrupt_at(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(study, VARIANT, 0, layout)
+    train(study, VARIANT, 0, layout)
+    events = reader.EventAccumulator(str(layout.events(VARIANT, 0))).Reload()
+    history = pd.read_csv(layout.run(VARIANT, 0) / "history.csv")
+    for name in set(history.columns) - {"epoch"}:
+        points = events.Scalars(f"history/{name}")
+        assert [p.step for p in points] == [1, 2, 3]
+        assert np.allclose([p.value for p in points], history[name], rtol=1e-6)
+    assert len(events.Scalars("timing/images_per_second")) == 3
+
+
+def test_training_needs_no_tensorboard(study, layout, monkeypatch):
+    monkeypatch.setattr("hybridlungvit.training.events.find_spec", lambda _: None)
+    train(study, "plain_deit", 0, layout)
+    assert not layout.events("plain_deit", 0).exists()
 
 
 def test_a_finished_run_leaves_its_four_files_and_no_checkpoint(whole):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,7 +36,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: W
                 os.fsync(stream.fileno())
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
-    except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk differently
+    # A full disk: torch and safetensors each have their own name for it.
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise StudyError(
             f"{final}: the checkpoint cannot be written ({error}). "
