@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from literal import LiteralTokens
 
 from hybridlungvit.model.tokens import (
     LungTokens,
@@ -27,16 +28,7 @@ def settings_of_tokens(draw):
 
 
 def oracle(features, cuts, map_size, image_size, grid):
-    """The definition, word for word: interpolate twice, cut each sample, pool."""
-    fine = F.interpolate(features, size=(map_size, map_size), mode="bilinear", align_corners=False)
-    fine = F.interpolate(fine, size=(image_size, image_size), mode="bilinear", align_corners=False)
-    sets = ([], [], [])
-    for i, cut in enumerate(cuts.tolist()):
-        image = fine[i : i + 1]
-        parts = image[..., : math.floor(cut + 0.5)], image[..., math.ceil(cut - 0.5) :], image
-        for tokens, part in zip(sets, parts, strict=True):
-            tokens.append(F.adaptive_avg_pool2d(part, grid).flatten(2).transpose(1, 2))
-    return tuple(torch.cat(tokens) for tokens in sets)
+    return LiteralTokens(map_size, image_size, grid)(features, cuts)
 
 
 def random_features(feature_size, batch, seed, channels=3):

@@ -1,0 +1,59 @@
+"""The benchmarks run and report; what they find is for `make bench` to say."""
+
+import importlib
+import json
+import math
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The training benchmark on a handful of small images."""
+    training = importlib.import_module("training")
+    for name, value in (("SIDE", 32), ("IMAGES", 8), ("REPEATS", 1)):
+        monkeypatch.setattr(training, name, value)
+    return training, training.random_cache(tmp_path), tmp_path
+
+
+def test_every_training_measure_is_a_finite_ratio(small):
+    training, data, folder = small
+    measures = [
+        training.throughput(training.TINY, 4, 0.1, 0.8, data),
+        training.against_literal(data),
+        training.frozen_epoch(data),
+        training.waiting(data),
+        training.scaling(data),
+    ]
+    assert all(math.isfinite(m.value) and m.value > 0 for m in measures)
+    assert 0 < measures[0].bound < 1 < measures[2].bound
+    assert training._step_memory("hybrid", str(folder)) > 0
+    assert training._step_memory("bare", str(folder)) > 0
+
+
+def test_the_table_says_which_targets_are_missed(tmp_path, capsys):
+    report = importlib.import_module("report")
+    measures = [
+        report.Measure("fast enough", 0.95, 0.9, True, bound=0.97),
+        report.Measure("too slow", 1.4, 1.3, False),
+    ]
+    report.show("Some", measures, tmp_path / "out.json")
+    assert [m.met for m in measures] == [True, False]
+    rows = {
+        row.strip(" │|").split()[0]: row
+        for row in capsys.readouterr().out.splitlines()
+        if "." in row
+    }
+    assert "yes" in rows["fast"] and "no" in rows["too"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [m["met"] for m in written["measures"]] == [True, False]
+    assert written["machine"]["processor"]
+
+
+def test_ratios_are_taken_within_a_round():
+    report = importlib.import_module("report")
+    assert report.median_ratio([2, 20, 300], [1, 10, 100]) == 2
