@@ -97,10 +97,12 @@ def _method(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "tokens.side", str(model.token_grid**2)
     for key in (
         "epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "label_smoothing", "patience",
-        "lambda_seg", "lambda_att", "plateau_factor", "plateau_patience",
+        "lambda_seg", "lambda_att", "plateau_factor", "plateau_patience", "loss", "focal_gamma",
     ):  # fmt: skip
         value = getattr(training, key)
         yield key, f"{value:g}" if isinstance(value, float) else str(value)
+    yield "mix", recipe.augmentation.mix
+    yield "randaugment", str(recipe.augmentation.randaugment)
     for key in ("class_weights", "sampler"):
         yield key, "on" if getattr(training, key) else "off"
     for key in ("learning_rate", "weight_decay"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import Study, Training
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.files import write_text
@@ -93,6 +93,7 @@ def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
         ("Learning rate", scientific(training.learning_rate)),
         ("Stem learning-rate factor", f"{training.unfreeze_factor:g}"),
         ("Weight decay", scientific(training.weight_decay)),
+        ("Loss", classification_loss(training)),
         ("Label smoothing", f"{training.label_smoothing:g}"),
         ("Class weights / balanced sampler",
          f"{yes(training.class_weights)} / {yes(training.sampler)}"),
@@ -103,6 +104,8 @@ def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
         ("Flip probability", f"{view.flip:g}"),
         ("Rotation (degrees)", rf"$\pm${view.rotation:g}"),
         ("Brightness / contrast jitter", rf"$\pm${view.brightness:g} / $\pm${view.contrast:g}"),
+        ("RandAugment, exposure only", view.randaugment or "off"),
+        ("Mixing", "off" if view.mix == "none" else f"{view.mix} ({view.mix_alpha:g})"),
         ("Test-time augmentation", yes(recipe.evaluation.tta)),
     ]  # fmt: skip
     half = -(-len(settings) // 2)
@@ -111,6 +114,13 @@ def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
     # Two columns of settings side by side; the blank in the second heading keeps names unique.
     columns = ["Setting", "Value", r"Setting\,", r"Value\,"]
     return pd.DataFrame(rows, columns=columns).astype(str), r"ll@{\hspace{2em}}ll"
+
+
+def classification_loss(training: Training) -> str:
+    """The name of the loss in print."""
+    if training.loss == "focal":
+        return rf"focal, $\gamma = {training.focal_gamma:g}$"
+    return "cross-entropy"
 
 
 def yes(value: bool) -> str:
