@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 
 from hybridlungvit.config import Augmentation, Data
 from hybridlungvit.data.augment import EpochSampler, TrainingSet, random_view, to_input
-from hybridlungvit.data.cache import build_cache, decode_grey, open_cache
+from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.decode import inspect_image, read_grey
 from hybridlungvit.data.examples import choose_examples
 from hybridlungvit.data.manifest import (
     build_manifest,
-    inspect_image,
     keep_whole_patients,
     read_manifest,
     split_validation,
@@ -109,7 +109,7 @@ def test_manifest_facts_agree_with_opencv(cached, phantoms):
         image = cv2.imread(str(phantoms / row.path))
         assert image.shape[:2] == (row.height, row.width)
         assert (phantoms / row.path).stat().st_size == row.bytes
-    assert inspect_image(phantoms, table.path[0])[0] == table.sha256[0]
+    assert inspect_image(phantoms / table.path[0])[0] == table.sha256[0]
 
 
 def test_no_patient_is_in_two_splits(cached):
@@ -193,7 +193,7 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
     image = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     path = tmp_path / "big.jpeg"
     cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    shrunk = decode_grey(path, 1600, 1200, 224)
+    shrunk = read_grey(path, 224)
     assert shrunk.shape == (300, 400)
     whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
     assert np.abs(shrunk.astype(int) - whole).mean() < 1.0

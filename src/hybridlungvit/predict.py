@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hybridlungvit.config import Recipe
 from hybridlungvit.data.cache import prepare_image
-from hybridlungvit.data.manifest import inspect_image
+from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.device import prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.gradcam import gradcam_maps
@@ -60,8 +60,8 @@ def predict_images(images: list[Path], checkpoint: Path, gradcam: Path | None) -
     side, evaluation = recipe.data.image_size, recipe.evaluation
     prepared = []
     for path in images:
-        _, width, height, _ = inspect_image(path.parent, path.name)
-        prepared.append(prepare_image(path.parent, path.name, width, height, side))
+        inspect_image(path)
+        prepared.append(prepare_image(read_bytes(path), path, side))
     model.to(device)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)

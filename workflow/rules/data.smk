@@ -26,7 +26,7 @@ if study.data.source == "phantom":
 rule manifest:
     input:
         phantom=layout.phantom if study.data.source == "phantom" else [],
-        code=code("data/sources", "data/manifest"),
+        code=code("data/sources", "data/decode", "data/manifest"),
     output:
         layout.manifest,
     log:
@@ -49,7 +49,7 @@ rule manifest:
 rule cache:
     input:
         manifest=layout.manifest,
-        code=code("data/cache", "data/masks", "data/mask_template"),
+        code=code("data/cache", "data/decode", "data/masks", "data/mask_template"),
     output:
         images=layout.images,
         masks=layout.masks,

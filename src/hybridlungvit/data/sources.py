@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from hybridlungvit.data.decode import DICOM, SUFFIXES
 from hybridlungvit.errors import StudyError
 
 log = logging.getLogger(__name__)
 CLASSES = ("NORMAL", "PNEUMONIA")
-SUFFIXES = {".jpeg", ".jpg", ".png"}
 # The person number alone is no patient: bacterial and viral images count their people apart.
 PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
 NORMAL_NAME = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
@@ -29,15 +29,7 @@ def find_images(root: Path) -> pd.DataFrame:
         for label, name in enumerate(CLASSES):
             folder = root / side / name
             _require_folder(folder, f"the {name} images of {side}")
-            files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise StudyError(
-                    f"{folder}: holds no image; expected .jpeg, .jpg or .png files. "
-                    "Unpack the data set again."
-                )
-            ignored = sum(1 for _ in folder.iterdir()) - len(files)
-            if ignored:
-                log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
+            files = _images_in(folder)
             for file in files:
                 patient, subtype = read_patient(file.stem, label)
                 path = file.relative_to(root).as_posix()
@@ -56,6 +48,23 @@ def find_images(root: Path) -> pd.DataFrame:
             "so intervals and splits assume them independent", unnamed, len(table),
         )  # fmt: skip
     return table
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The image files of a class folder by suffix, sorted; hidden files are none."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be read ({error.strerror}).") from None
+    files = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not files:
+        dicom = next((p.name for p in entries if p.suffix.lower() in (".dcm", ".dicom")), None)
+        hint = f"{dicom} {DICOM}" if dicom else "Unpack the data set again."
+        raise StudyError(f"{folder}: holds no image; expected .jpeg, .jpg or .png files. {hint}")
+    if len(entries) > len(files):
+        ignored = len(entries) - len(files)
+        log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
+    return files
 
 
 def read_patient(stem: str, label: int) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from hybridlungvit.config import Study
+from hybridlungvit.csvfile import read_table
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
@@ -27,4 +28,5 @@ def read_predictions(study: Study, variant: str, seed: int, layout: Layout) -> p
     if not path.is_file():
         raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
     require_same(path, "file", record["predictions_sha256"], file_sha256(path))
-    return pd.read_csv(path, dtype={"patient": str})
+    types = dict.fromkeys(COLUMNS, str) | {"label": int, "probability": float}
+    return read_table(path, COLUMNS, types)
