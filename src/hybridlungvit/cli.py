@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from hybridlungvit.config import Study
-from hybridlungvit.configfile import load_study, schema_text
+from hybridlungvit.configfile import load_study, require_folder, schema_text
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
@@ -37,7 +37,9 @@ def _open(
         raise StudyError(f"{config}: no variant {variant!r}; it has {', '.join(study.variants)}.")
     if seed is not None and seed not in study.seeds:
         raise StudyError(f"{config}: no seed {seed}; it has {study.seeds}.")
-    return study, Layout(study.study)
+    layout = Layout(study.study)
+    require_folder(layout)
+    return study, layout
 
 
 def image_root(study: Study, layout: Layout) -> Path:

@@ -11,7 +11,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 os.environ.update(PYTHONPATH=str(BASE / "src"))
 
-from hybridlungvit.configfile import save_resolved, study_from
+from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import FIGURES, TABLES, Layout
@@ -20,6 +20,8 @@ from hybridlungvit.provenance import code_files
 
 def load_config():
     try:
+        for file in workflow.configfiles:
+            read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
         study = study_from(config, "config")
         return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
