@@ -46,7 +46,7 @@ def test_an_emptied_run_record_stops_scoring(study, layout):
         score(study, "no_seg", 0, layout)
     record = layout.predictions("no_seg", 0).with_suffix(".json")
     write_text(record, '{"config_sha256": 1}')
-    with pytest.raises(StudyError, match=r"seed-0\.json"):
+    with pytest.raises(StudyError, match=r"seed-0\.csv: made from config 1"):
         evaluate_variant(study, "no_seg", layout)
 
 

@@ -43,14 +43,18 @@ def _open(
 
 
 def image_root(study: Study, layout: Layout) -> Path:
-    """The folder with train/ and test/: the user's, or the generated phantoms."""
+    """The folder with train/ and test/: the user's, the generated phantoms or the download."""
     if study.data.source == "phantom":
         return layout.phantom
-    if study.data_root is None:
+    if study.data_root is not None:
+        return Path(study.data_root)
+    if study.data.source == "folder":
         raise StudyError(
             "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
         )
-    return Path(study.data_root)
+    from hybridlungvit.data.remote import image_folder
+
+    return image_folder(study.data, layout)
 
 
 @app.command()
@@ -66,6 +70,17 @@ def phantom(config: Config, workers: Workers = 1) -> None:
 
     study, layout = _open(config)
     write_dataset(layout.phantom, **study.data.phantom.model_dump(), workers=workers)
+
+
+@app.command()
+def download(config: Config) -> None:
+    """Fetch the study's public images, without a login; goes on where it was interrupted."""
+    from hybridlungvit.data.remote import REMOTE, download_source
+
+    study, layout = _open(config)
+    if study.data.source not in REMOTE:
+        raise StudyError(f"{config}: data.source is {study.data.source!r}; nothing to download.")
+    download_source(study, layout)
 
 
 @app.command()

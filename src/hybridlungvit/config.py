@@ -33,7 +33,14 @@ class Phantom(Section):
 
 
 class Data(Section):
-    source: Literal["folder", "phantom"] = "folder"
+    source: Literal["folder", "phantom", "mendeley", "pneumoniamnist"] = "folder"
+    """folder: data_root; phantom: generated; the others are downloaded, if data_root is not set."""
+    url: str | None = None
+    """Another address of the downloaded file; null: the publisher's."""
+    checksum: Annotated[str, Field(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")] | None = None
+    """MD5 or SHA-256 that the download must have; null: the publisher's or the first one's."""
+    mnist_size: Literal[28, 64, 128, 224] | None = None
+    """Which PneumoniaMNIST; null: the smallest with at least image_size pixels a side."""
     image_size: Annotated[int, Field(ge=32)] = 224
     """Side S of the square network input, in pixels; a multiple of the stem's patch."""
     validation_folds: Annotated[int, Field(ge=2)] = 10
@@ -174,7 +181,7 @@ class Recipe(Section):
 
     def data_identity(self) -> dict[str, Any]:
         """The values that decide the manifest and the cache."""
-        identity = self.data.model_dump(mode="json", exclude={"annotations"})
+        identity = self.data.model_dump(mode="json", exclude={"annotations", "url", "checksum"})
         if self.data.source != "phantom":
             identity.pop("phantom")
         return identity

@@ -14,6 +14,8 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256, write_json
 from hybridlungvit.paths import Layout
 
+FOLDER = {"source": "folder"}
+
 
 def load_study(path: Path) -> Study:
     """Read and validate ``path`` (YAML, or the workflow's resolved JSON).
@@ -59,8 +61,13 @@ def study_from(values: dict[str, Any], source: str) -> Study:
             study.recipe(variant)
         except ValidationError as error:
             raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
-    if study.data.source == "folder" and study.data.phantom != type(study.data.phantom)():
-        raise StudyError(f"{source}: data.phantom is set, but data.source is 'folder'.")
+    if study.data_root is not None and study.data.source == "mendeley":
+        # The user's own copy of the same images.
+        study = study.model_copy(update={"data": study.data.model_copy(update=FOLDER)})
+    if study.data.source != "phantom" and study.data.phantom != type(study.data.phantom)():
+        raise StudyError(
+            f"{source}: data.phantom is set, but data.source is {study.data.source!r}."
+        )
     if study.data.source == "phantom" and study.data.annotations is not None:
         raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
     return study

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from hybridlungvit.data.sources import DICOM
 from hybridlungvit.errors import StudyError
 
-SUFFIXES = {".jpeg", ".jpg", ".png"}
 FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 50_000_000
 """Larger images are refused unread: detectors have up to 20 million pixels, bombs many more."""
@@ -30,10 +30,6 @@ REDUCED = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     1: cv2.IMREAD_GRAYSCALE,
 }
-DICOM = (
-    "is a DICOM file. Convert it first, with the window its header asks for, to 8-bit grey PNG: "
-    "for example `dcmj2pnm --write-png +Wi 1 IN.dcm OUT.png` (dcmtk)."
-)
 OTHER_FORMATS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF"}
 
 

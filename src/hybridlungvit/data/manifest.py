@@ -9,7 +9,6 @@ import pandas as pd
 
 from hybridlungvit.config import Data
 from hybridlungvit.csvfile import read_table
-from hybridlungvit.data.decode import inspect_image
 from hybridlungvit.data.parallel import each_in_processes
 from hybridlungvit.data.sources import find_images
 from hybridlungvit.errors import StudyError
@@ -28,11 +27,16 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     Raises ``StudyError`` for a bad folder, an unusable image, or a patient or an image in both
     train and test.
     """
-    table = find_images(root)
+    # Patients of train are unknown there: its own split is at least the one that others report on.
+    own_split = data.source == "pneumoniamnist"
+    table = find_images(root, SPLITS if own_split else ("train", "test"))
     require_disjoint_patients(table, table.side)
     if data.max_train_images is not None:
         table = keep_whole_patients(table, data.max_train_images, data.split_seed)
-    table["split"] = split_validation(table, data.validation_folds, data.split_seed)
+    if own_split:
+        table["split"] = table.side
+    else:
+        table["split"] = split_validation(table, data.validation_folds, data.split_seed)
     facts = _inspect_all(root, table.path, workers)
     table = pd.concat([table, facts], axis=1)
     require_distinct_images(table)
@@ -54,6 +58,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return table
 
 
+def unit_of(table: pd.DataFrame) -> str:
+    """What intervals resample: "patient", or "image" where no file name tells a patient."""
+    return "image" if table.patient.str.startswith("image:").all() else "patient"
+
+
 def require_disjoint_patients(table: pd.DataFrame, side: pd.Series) -> None:
     """Raise ``StudyError`` naming the patients that stand on more than one side."""
     sides = side.groupby(table.patient).nunique()
@@ -69,7 +78,7 @@ def require_disjoint_patients(table: pd.DataFrame, side: pd.Series) -> None:
 def keep_whole_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """Cut train to at most ``limit`` images: whole patients, class proportions kept, seeded."""
     train = table[table.side == "train"]
-    kept = [table[table.side == "test"]]
+    kept = [table[table.side != "train"]]
     for label, group in train.groupby("label"):
         share = limit * len(group) // len(train)
         sizes = group.groupby("patient").size()
@@ -111,6 +120,8 @@ def _inspect_all(root: Path, paths: pd.Series, workers: int) -> pd.DataFrame:
 
 def _inspect(root: Path, path: str) -> tuple[str, int, int, int, str] | str:
     """The facts of one image, or what is wrong with it: all bad images are told at once."""
+    from hybridlungvit.data.decode import inspect_image  # needs OpenCV, which readers do without
+
     try:
         return inspect_image(root / path)
     except StudyError as error:

@@ -6,8 +6,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-import cv2
-
 from hybridlungvit.errors import StudyError
 from hybridlungvit.progress import track
 
@@ -22,8 +20,10 @@ def each_in_processes(
 
     Raises ``StudyError`` when a process dies, besides what ``work`` raises.
     """
+    from cv2 import setNumThreads  # an environment that only reads manifests has no OpenCV
+
     # A fork would inherit OpenCV's locks without the threads that hold them.
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), setNumThreads, (1,)) as pool:
         try:
             results = pool.map(work, *columns, chunksize=CHUNK)
             yield from track(results, len(columns[0]), description)

@@ -6,26 +6,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from hybridlungvit.data.decode import DICOM, SUFFIXES
 from hybridlungvit.errors import StudyError
 
 log = logging.getLogger(__name__)
 CLASSES = ("NORMAL", "PNEUMONIA")
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+DICOM = (
+    "is a DICOM file. Convert it first, with the window its header asks for, to 8-bit grey PNG: "
+    "for example `dcmj2pnm --write-png +Wi 1 IN.dcm OUT.png` (dcmtk)."
+)
 # The person number alone is no patient: bacterial and viral images count their people apart.
 PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
 NORMAL_NAME = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
 
 
-def find_images(root: Path) -> pd.DataFrame:
+def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
     """List the images below ``root/{train,test}/{NORMAL,PNEUMONIA}``, sorted by path.
 
+    With "val" among the ``sides``, the source's own validation images are listed too.
+
     Columns: path (relative to ``root``, POSIX), label (0 normal, 1 pneumonia), subtype (normal,
-    bacteria, virus or unknown), patient, side (train or test). Raises ``StudyError`` for a missing
-    or empty folder.
+    bacteria, virus or unknown), patient, side (train, val or test). Raises ``StudyError`` for a
+    missing or empty folder.
     """
     _require_folder(root, "the folder with train/ and test/ (config key data_root)")
     rows = []
-    for side in ("train", "test"):
+    for side in sides:
         for label, name in enumerate(CLASSES):
             folder = root / side / name
             _require_folder(folder, f"the {name} images of {side}")
@@ -34,7 +40,7 @@ def find_images(root: Path) -> pd.DataFrame:
                 patient, subtype = read_patient(file.stem, label)
                 path = file.relative_to(root).as_posix()
                 rows.append((path, label, subtype, patient, side))
-    if (root / "val").is_dir():
+    if "val" not in sides and (root / "val").is_dir():
         count = sum(1 for p in (root / "val").rglob("*") if p.suffix.lower() in SUFFIXES)
         log.warning(
             "%s holds %d images and is left unused: too few to choose an epoch by. "

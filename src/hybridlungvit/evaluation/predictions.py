@@ -14,8 +14,9 @@ COLUMNS = ["path", "patient", "split", "label", "subtype", "probability"]
 def require_same(where: object, what: str, recorded: str, current: str) -> None:
     """Raise ``StudyError`` naming both hashes when a result belongs to another input."""
     if recorded != current:
+        found = str(recorded)[:12]
         raise StudyError(
-            f"{where}: made from {what} {str(recorded)[:12]}, but the current {what} is {current[:12]}. "
+            f"{where}: made from {what} {found}, but the current {what} is {current[:12]}. "
             "Restore that one or run this stage again."
         )
 
