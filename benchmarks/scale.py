@@ -3,8 +3,8 @@
     python benchmarks/scale.py [--images 5000 10000 20000] [--output FILE.json]
 
 Makes folders of small phantom radiographs, each file different, and measures the manifest, the
-cache (128 px) and the AUC with its patient bootstrap. Each stage runs in a process of its own, whose
-peak memory is that of its largest process. 100,000 images need about 2.5 GB of disk for the time.
+cache (128 px) and the AUC with its patient bootstrap. Each stage runs in a process of its own; the
+peak memory is that of the largest process. 100,000 images need about 2.5 GB of disk for the time.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def jpeg(seed: int) -> bytes:
 
 
 def write_images(root: Path, count: int, templates: list[bytes]) -> None:
-    """Templates with a number in a JPEG comment: as many different files, of patients with 1 or 2."""
+    """Templates with a number in a JPEG comment: all files differ; patients have one or two."""
     tests = int(count * TEST_SHARE) // 3 * 3
     for row in range(count):
         side, person = ("test" if row < tests else "train"), row * 2 // 3

@@ -212,14 +212,15 @@ def masks(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Chest X-rays: JPEG or PNG.")],
+    images: Annotated[list[Path], typer.Argument(help="Chest X-rays, JPEG or PNG, or folders.")],
     checkpoint: Annotated[Path, typer.Option(help="A model.safetensors of a finished run.")],
     gradcam: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays.")] = None,
+    output: Annotated[Path | None, typer.Option(help="CSV file; default: the screen.")] = None,
 ) -> None:
     """Predict your own images: one CSV row each. Research software, not a medical device."""
     from hybridlungvit.predict import predict_images
 
-    predict_images(images, checkpoint, gradcam)
+    predict_images(images, checkpoint, gradcam, output)
 
 
 @app.command()
