@@ -1,6 +1,7 @@
 """Sources, manifest, cache and augmentation."""
 
 import logging
+import os
 import shutil
 
 import cv2
@@ -8,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from hybridlungvit.config import Augmentation, Data
+from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.augment import EpochSampler, TrainingSet, random_view, to_input
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.decode import inspect_image, read_grey
@@ -273,3 +275,37 @@ def test_examples_are_extremes_of_confidence(cached):
             assert masks.confidence[row] == group.min()
         if rule == "most confident":
             assert masks.confidence[row] == group.max()
+
+
+names = st.text(
+    st.characters(min_codepoint=32, exclude_characters="/", exclude_categories=("Cs",)), min_size=1
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sets(names.filter(lambda name: len(name.encode()) < 200), min_size=1, max_size=4))
+def test_any_file_name_is_listed_once_or_hidden(tmp_path, given_names):
+    root = tmp_path / "names"
+    shutil.rmtree(root, ignore_errors=True)
+    for part in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
+        (root / part).mkdir(parents=True)
+        (root / part / f"{part.replace('/', '-')}.png").write_bytes(b"")
+    for name in given_names:
+        (root / "train" / "NORMAL" / f"{name}.JPEG").write_bytes(b"")
+    found = set(find_images(root).path)
+    visible = {f"train/NORMAL/{name}.JPEG" for name in given_names if name[0] != "."}
+    assert found - {path for path in found if path.endswith(".png")} == visible
+    text = pd.DataFrame({"path": sorted(visible)}).to_csv(index=False, lineterminator="\n")
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8", newline="")
+    if visible:
+        again = read_table(tmp_path / "list.csv", ["path"], {"path": str})
+        assert again.path.tolist() == sorted(visible)
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.png", b"return\r.png", b"latin-\xe9.png"])
+def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
+    (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
+        find_images(folder)

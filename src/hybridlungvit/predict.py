@@ -163,7 +163,7 @@ def predict_batch(
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(
             (
-                str(file),
+                str(file).encode(errors="replace").decode(),  # a name may be no text
                 f"{probability:.6f}",
                 "" if calibrated is None else f"{calibrated:.6f}",
                 "pneumonia" if probability >= evaluation.threshold else "normal",

@@ -67,6 +67,13 @@ def _images_in(folder: Path) -> list[Path]:
         dicom = next((p.name for p in entries if p.suffix.lower() in (".dcm", ".dicom")), None)
         hint = f"{dicom} {DICOM}" if dicom else "Unpack the data set again."
         raise StudyError(f"{folder}: holds no image; expected .jpeg, .jpg or .png files. {hint}")
+    for file in files:
+        # Control characters, and bytes that are no UTF-8, would not survive the manifest.
+        if any(ord(sign) < 32 or 0xD800 <= ord(sign) < 0xE000 for sign in file.name):
+            raise StudyError(
+                f"{folder}: holds a file named {file.name!a}, with characters that cannot be "
+                "printed. Rename it."
+            )
     if len(entries) > len(files):
         ignored = len(entries) - len(files)
         log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
