@@ -1,14 +1,26 @@
 """The study object: strict keys, helpful messages, hashes of the right slices."""
 
+import copy
 import json
 
 import jsonschema
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hybridlungvit.configfile import load_study, schema_text, study_from, study_schema
+from hybridlungvit.config import Study
+from hybridlungvit.configfile import (
+    load_study,
+    read_yaml,
+    save_resolved,
+    schema_text,
+    study_from,
+    study_schema,
+)
 from hybridlungvit.errors import StudyError
+from hybridlungvit.paths import Layout
 
 CONFIGS = ("demo", "kermany", "kermany-cpu")
 
@@ -65,11 +77,103 @@ def test_unknown_key_in_a_variant_is_found(tiny):
         ({"reference": "nobody"}, "nobody"),
         ({"study": "../up"}, "study"),
         ({"model": {"d_model": 10, "heads": 4}}, "multiple of heads"),
+        ({"seeds": ["0"]}, "seeds.0: Input should be a valid integer (found '0'); write 0"),
+        ({"seeds": [True]}, "seeds.0"),
+        ({"seeds": [1.0]}, "seeds.0"),
+        ({"training": {"learning_rate": "5e-5"}}, "(found '5e-5'); write 5.0e-5, without quotes"),
+        ({"training": {"epochs": "3"}}, "write 3, without quotes"),
+        ({"training": {"amp": 1}}, "training.amp: Input should be a valid boolean (found 1); wr"),
+        ({"evaluation": {"tta": "yes"}}, "write true or false, without quotes"),
+        ({"evaluation": {"threshold": True}}, "evaluation.threshold"),
+        ({"augmentation": {"crop_scale": ["0.8", 1]}}, "augmentation.crop_scale.0"),
+        ({"augmentation": {"crop_scale": 3}}, "augmentation.crop_scale"),
+        ({"omitted": {"no_tta": "no time"}}, "omitted: no_tta is a variant too"),
         ({"variants": {"bad name": {"label": "x", "description": "y"}}}, "bad name"),
     ],
 )
 def test_bad_values_are_named(tiny, change, expected):
     assert expected in message(tiny | change)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("data", {"image_size": 60}, "data.image_size: 60 is no multiple"),
+        ("model", {"token_grid": 100}, "model.token_grid: 100 is more than the 4 × 4 patches"),
+        ("model", {"stem_options": {"patch_size": 9}}, "patch of 9 px; 36 is"),
+    ],
+)
+def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
+    tiny[section] |= values
+    assert expected in message(tiny)
+
+
+def test_a_key_given_twice_is_an_error(tiny, tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(yaml.safe_dump(tiny) + "title: again\n")
+    with pytest.raises(StudyError, match=r"twice\.yaml: .*'title' is given twice"):
+        load_study(path)
+    path.write_text("base: &base {a: 1}\nother: {<<: *base, a: 2, a: 3}")
+    with pytest.raises(StudyError, match="'a' is given twice"):
+        read_yaml(path)
+    path.write_text("base: &base {a: 1}\nother: {<<: *base, a: 2}")
+    assert read_yaml(path)["other"] == {"a": 2}
+
+
+def test_paths_know_the_home_folder(tiny, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    study = study_from(tiny | {"data_root": "~/x", "weights": "~/w.pth"}, "x")
+    assert study.data_root == "/home/someone/x"
+    assert study.recipe("no_seg").model.pretrained == "/home/someone/w.pth"
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False)])
+def test_truth_values_from_the_command_line(tiny, text, value):
+    study = study_from(tiny | {"weights": text}, "x")
+    assert study.recipe("no_seg").model.pretrained is value
+
+
+def test_a_study_named_like_a_file_is_an_error(tiny, tmp_path):
+    (tmp_path / "README.md").write_text("no study")
+    study = study_from(tiny | {"study": "README.md"}, "x")
+    with pytest.raises(StudyError, match=r"README\.md: is a file"):
+        save_resolved(study, Layout(study.study, results=tmp_path))
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_any_value_is_accepted_or_explained(data):
+    values = copy.deepcopy(TINY)
+    section = data.draw(st.sampled_from(list(values)))
+    if isinstance(values[section], dict) and data.draw(st.booleans()):
+        schema = Study.model_json_schema()["$defs"].get(section.capitalize(), {"properties": "a"})
+        keys = list(schema["properties"])
+        values[section][data.draw(st.sampled_from(keys) | st.text())] = data.draw(anything)
+    else:
+        values[section] = data.draw(anything)
+    try:
+        study = study_from(values, "file.yaml")
+    except StudyError as error:
+        assert str(error).startswith("file.yaml: ")
+    else:
+        again = study_from(json.loads(json.dumps(study.model_dump(mode="json"))), "json")
+        assert again == study
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
+def test_any_file_is_accepted_or_explained(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match="fuzz"):
+        load_study(path)
 
 
 def test_missing_file_and_bad_yaml(tmp_path):

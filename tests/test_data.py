@@ -1,21 +1,23 @@
 """Sources, manifest and cache."""
 
 import logging
+import os
 import shutil
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridlungvit.config import Data
-from hybridlungvit.data.cache import build_cache, decode_grey, open_cache
+from hybridlungvit.csvfile import read_table
+from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.decode import inspect_image, read_grey
 from hybridlungvit.data.examples import choose_examples
 from hybridlungvit.data.manifest import (
     build_manifest,
-    inspect_image,
     keep_whole_patients,
     read_manifest,
     split_validation,
@@ -106,7 +108,7 @@ def test_manifest_facts_agree_with_opencv(cached, phantoms):
         image = cv2.imread(str(phantoms / row.path))
         assert image.shape[:2] == (row.height, row.width)
         assert (phantoms / row.path).stat().st_size == row.bytes
-    assert inspect_image(phantoms, table.path[0])[0] == table.sha256[0]
+    assert inspect_image(phantoms / table.path[0])[0] == table.sha256[0]
 
 
 def test_no_patient_is_in_two_splits(cached):
@@ -190,7 +192,7 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
     image = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     path = tmp_path / "big.jpeg"
     cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    shrunk = decode_grey(path, 1600, 1200, 224)
+    shrunk = read_grey(path, 224)
     assert shrunk.shape == (300, 400)
     whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
     assert np.abs(shrunk.astype(int) - whole).mean() < 1.0
@@ -208,3 +210,37 @@ def test_examples_are_extremes_of_confidence(cached):
             assert masks.confidence[row] == group.min()
         if rule == "most confident":
             assert masks.confidence[row] == group.max()
+
+
+names = st.text(
+    st.characters(min_codepoint=32, exclude_characters="/", exclude_categories=("Cs",)), min_size=1
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sets(names.filter(lambda name: len(name.encode()) < 200), min_size=1, max_size=4))
+def test_any_file_name_is_listed_once_or_hidden(tmp_path, given_names):
+    root = tmp_path / "names"
+    shutil.rmtree(root, ignore_errors=True)
+    for part in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
+        (root / part).mkdir(parents=True)
+        (root / part / f"{part.replace('/', '-')}.png").write_bytes(b"")
+    for name in given_names:
+        (root / "train" / "NORMAL" / f"{name}.JPEG").write_bytes(b"")
+    found = set(find_images(root).path)
+    visible = {f"train/NORMAL/{name}.JPEG" for name in given_names if name[0] != "."}
+    assert found - {path for path in found if path.endswith(".png")} == visible
+    text = pd.DataFrame({"path": sorted(visible)}).to_csv(index=False, lineterminator="\n")
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8", newline="")
+    if visible:
+        again = read_table(tmp_path / "list.csv", ["path"], {"path": str})
+        assert again.path.tolist() == sorted(visible)
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.png", b"return\r.png", b"latin-\xe9.png"])
+def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
+    (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
+        find_images(folder)

@@ -1,18 +1,28 @@
 """Predictions for a user's images, and the sentence to cite."""
 
 import io
+import json
+import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import save_file
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from scipy.special import expit
 from torch import ones
 
 from hybridlungvit.configfile import study_from
+from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.metrics import evaluate_variant
 from hybridlungvit.evaluation.predict import score
-from hybridlungvit.predict import COLUMNS, load_checkpoint, predict_images
+from hybridlungvit.predict import COLUMNS, calibrate, load_checkpoint, predict_images
 from hybridlungvit.reporting.cite import citation
 from hybridlungvit.training.loop import train
 
@@ -50,6 +60,130 @@ def test_an_unreadable_image_prints_no_row(trained, phantoms, capsys, tmp_path):
     with pytest.raises(StudyError, match=r"bad\.jpeg"):
         predict_images([good, bad], checkpoint, None)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def described(trained, tmp_path):
+    """The trained checkpoint with training ranges and a temperature, as training may add them."""
+    study, layout = trained
+    source = layout.run("no_seg", 0) / "model.safetensors"
+    cache = open_cache(layout, read_manifest(layout.manifest), study.data.image_size)
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    ranges = training_ranges(cache, np.arange(len(cache.images)))
+    path = tmp_path / "described.safetensors"
+    save_file(
+        load_file(source), path, metadata | {"ranges": json.dumps(ranges), "temperature": "2"}
+    )
+    return path
+
+
+def table_of(path):
+    return pd.read_csv(path, na_filter=False)
+
+
+def test_every_kind_of_file_and_folder_is_predicted(described, phantoms, tmp_path):
+    folder = tmp_path / "my images ä"
+    (folder / "deeper").mkdir(parents=True)
+    originals = sorted((phantoms / "test" / "NORMAL").iterdir())[:3]
+    shutil.copy(originals[0], folder / "SCAN.JPG")
+    grey = cv2.imread(str(originals[1]), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(folder / "deeper" / "SCAN.png"), grey.astype(np.uint16) * 200)
+    shutil.copy(originals[2], folder / ".hidden.jpeg")
+    shutil.copy(originals[2], tmp_path / "single.jpeg")
+    out, cam = tmp_path / "out" / "table.csv", tmp_path / "cam"
+    predict_images([folder, tmp_path / "single.jpeg"], described, cam, out)
+    table = table_of(out)
+    names = [str(p) for p in (folder / "SCAN.JPG", folder / "deeper/SCAN.png")]
+    assert table.image.tolist() == [*names, str(tmp_path / "single.jpeg")]
+    assert {path.name for path in cam.iterdir()} == {"SCAN.png", "SCAN-2.png", "single.png"}
+    odds = np.log(table.probability / (1 - table.probability))
+    assert table.calibrated.astype(float).to_numpy() == pytest.approx(expit(odds / 2), abs=2e-6)
+
+
+def test_an_image_unlike_the_training_images_is_marked(described, phantoms, tmp_path, caplog):
+    known = sorted((phantoms / "train" / "NORMAL").iterdir())[0]
+    grey = cv2.imread(str(known), cv2.IMREAD_GRAYSCALE)
+    rng = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "inverse.png"), 255 - grey)
+    cv2.imwrite(str(tmp_path / "noise.png"), rng.integers(0, 256, grey.shape, np.uint8))
+    cv2.imwrite(str(tmp_path / "blank.png"), np.full_like(grey, 40))
+    names = ("inverse", "noise", "blank")
+    files = [known, *(tmp_path / f"{name}.png" for name in names)]
+    predict_images(files, described, None, tmp_path / "table.csv")
+    warnings = table_of(tmp_path / "table.csv").warning
+    assert "unlike" not in warnings[0]
+    assert all("unlike the training images: " in text for text in warnings[1:])
+    assert "sharpness" in warnings[2]
+    assert "uncertain lung mask (0.00)" in warnings[3]
+    assert "not a medical device" in caplog.text
+
+
+def test_a_plain_checkpoint_predicts_without_ranges(trained, phantoms, tmp_path, caplog):
+    _, layout = trained
+    checkpoint = layout.run("no_seg", 0) / "model.safetensors"
+    if "ranges" in read_metadata(checkpoint):
+        pytest.skip("training writes ranges")
+    predict_images([phantoms / "test" / "NORMAL"], checkpoint, None, tmp_path / "table.csv")
+    assert (table_of(tmp_path / "table.csv").calibrated == "").all()
+    assert "tells no training ranges" in caplog.text
+
+
+def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path):
+    (tmp_path / "a.jpeg").write_bytes(b"")
+    (tmp_path / "b.png").write_bytes(b"text")
+    with pytest.raises(StudyError, match=r"(?s)a\.jpeg: is empty.*b\.png: holds no JPEG"):
+        predict_images([tmp_path], described, tmp_path / "cam", tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()
+    assert not (tmp_path / "cam").exists()
+    (tmp_path / "none").mkdir()
+    with pytest.raises(StudyError, match="none: holds no"):
+        predict_images([tmp_path / "none"], described, None)
+    with pytest.raises(StudyError, match="gone"):
+        predict_images([tmp_path / "gone.png"], described, None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"recipe": "{"}, {"recipe": "{}"}, {"ranges": "[]"}, {"temperature": "-1"}]
+)
+def test_a_checkpoint_of_another_version_is_refused(described, tmp_path, change):
+    path = tmp_path / "odd.safetensors"
+    save_file(load_file(described), path, read_metadata(described) | change)
+    with pytest.raises(StudyError, match=r"odd\.safetensors: does not fit this version"):
+        load_checkpoint(path)
+
+
+def read_metadata(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def test_ranges_hold_the_training_images_and_a_margin(cached):
+    cache = open_cache(cached, read_manifest(cached.manifest), 32)
+    rows = np.arange(0, len(cache.images), 2)
+    ranges = training_ranges(cache, rows)
+    assert ranges == json.loads(json.dumps(ranges), object_hook=lambda d: {
+        key: tuple(value) for key, value in d.items()
+    })  # fmt: skip
+    means = [float(image.mean()) for image in cache.images[rows]]
+    low, high = np.quantile(means, [0.001, 0.999])
+    width = high - low
+    assert ranges["mean"] == pytest.approx((low - 0.1 * width, high + 0.1 * width), abs=1e-3)
+    image = cache.images[3]
+    own = {name: values[0] for name, values in image_statistics(image[None]).items()}
+    assert own["sd"] == pytest.approx(image.std())
+    assert own["bright"] == pytest.approx(np.quantile(image, 0.95))
+    blurred = cv2.GaussianBlur(image, (0, 0), 2)[None]
+    assert image_statistics(blurred)["sharpness"][0] < 0.7 * own["sharpness"]
+    assert outside({"mean": low - width, "new": 0}, ranges) == ["mean"]
+
+
+@given(st.floats(0, 1), st.floats(0.1, 10))
+def test_calibration_divides_the_logit(probability, temperature):
+    for_, against = (share ** (1 / temperature) for share in (probability, 1 - probability))
+    expected = for_ / (for_ + against)
+    assert calibrate(probability, temperature) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert calibrate(probability, None) is None
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

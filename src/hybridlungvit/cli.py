@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from hybridlungvit.config import Study
-from hybridlungvit.configfile import load_study, schema_text
+from hybridlungvit.configfile import load_study, require_folder, schema_text
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
@@ -37,18 +37,24 @@ def _open(
         raise StudyError(f"{config}: no variant {variant!r}; it has {', '.join(study.variants)}.")
     if seed is not None and seed not in study.seeds:
         raise StudyError(f"{config}: no seed {seed}; it has {study.seeds}.")
-    return study, Layout(study.study)
+    layout = Layout(study.study)
+    require_folder(layout)
+    return study, layout
 
 
 def image_root(study: Study, layout: Layout) -> Path:
-    """The folder with train/ and test/: the user's, or the generated phantoms."""
+    """The folder with train/ and test/: the user's, the generated phantoms or the download."""
     if study.data.source == "phantom":
         return layout.phantom
-    if study.data_root is None:
+    if study.data_root is not None:
+        return Path(study.data_root)
+    if study.data.source == "folder":
         raise StudyError(
             "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
         )
-    return Path(study.data_root)
+    from hybridlungvit.data.remote import image_folder
+
+    return image_folder(study.data, layout)
 
 
 @app.command()
@@ -64,6 +70,17 @@ def phantom(config: Config, workers: Workers = 1) -> None:
 
     study, layout = _open(config)
     write_dataset(layout.phantom, **study.data.phantom.model_dump(), workers=workers)
+
+
+@app.command()
+def download(config: Config) -> None:
+    """Fetch the study's public images, without a login; goes on where it was interrupted."""
+    from hybridlungvit.data.remote import REMOTE, download_source
+
+    study, layout = _open(config)
+    if study.data.source not in REMOTE:
+        raise StudyError(f"{config}: data.source is {study.data.source!r}; nothing to download.")
+    download_source(study, layout)
 
 
 @app.command()
@@ -195,14 +212,15 @@ def masks(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Chest X-rays: JPEG or PNG.")],
+    images: Annotated[list[Path], typer.Argument(help="Chest X-rays, JPEG or PNG, or folders.")],
     checkpoint: Annotated[Path, typer.Option(help="A model.safetensors of a finished run.")],
     gradcam: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays.")] = None,
+    output: Annotated[Path | None, typer.Option(help="CSV file; default: the screen.")] = None,
 ) -> None:
     """Predict your own images: one CSV row each. Research software, not a medical device."""
     from hybridlungvit.predict import predict_images
 
-    predict_images(images, checkpoint, gradcam)
+    predict_images(images, checkpoint, gradcam, output)
 
 
 @app.command()

@@ -2,23 +2,21 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from hybridlungvit.configtypes import (
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Section,
+    UserPath,
+    from_command_line,
+    require_fit,
+)
 from hybridlungvit.files import value_sha256
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 TUNABLE = ("model", "training", "augmentation", "evaluation")
-
-
-class Section(BaseModel):
-    """Frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class Phantom(Section):
@@ -35,7 +33,14 @@ class Phantom(Section):
 
 
 class Data(Section):
-    source: Literal["folder", "phantom"] = "folder"
+    source: Literal["folder", "phantom", "mendeley", "pneumoniamnist"] = "folder"
+    """folder: data_root; phantom: generated; the others are downloaded, if data_root is not set."""
+    url: str | None = None
+    """Another address of the downloaded file; null: the publisher's."""
+    checksum: Annotated[str, Field(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")] | None = None
+    """MD5 or SHA-256 that the download must have; null: the publisher's or the first one's."""
+    mnist_size: Literal[28, 64, 128, 224] | None = None
+    """Which PneumoniaMNIST; null: the smallest with at least image_size pixels a side."""
     image_size: Annotated[int, Field(ge=32)] = 224
     """Side S of the square network input, in pixels; a multiple of the stem's patch."""
     validation_folds: Annotated[int, Field(ge=2)] = 10
@@ -43,7 +48,7 @@ class Data(Section):
     split_seed: Count = 0
     max_train_images: Annotated[int, Field(ge=20)] | None = None
     """Keep whole patients of train up to this many images, validation included; null keeps all."""
-    annotations: str | None = None
+    annotations: UserPath | None = None
     """CSV with the columns image, class and mask: lungs drawn by a reader (source: folder). They
     measure the lung masks and train nothing; only patients of the reporting half count."""
     phantom: Phantom = Phantom()
@@ -54,7 +59,7 @@ class Model(Section):
     """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
     stem: str = "deit_base_patch16_224"
     """Any timm vision transformer by name."""
-    pretrained: bool | str = True
+    pretrained: bool | UserPath = True
     """true: timm's published weights; false: random; or a safetensors or .pth file."""
     stem_options: dict[str, bool | int | float | str] = {}
     """Further arguments of the timm constructor, such as depth or patch_size."""
@@ -109,9 +114,9 @@ class Training(Section):
 
 
 class Augmentation(Section):
-    crop_scale: tuple[Fraction, Fraction] = (0.8, 1.0)
+    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.8, 1.0)
     """Range of the cropped share of the area (RandomResizedCrop)."""
-    crop_ratio: tuple[float, float] = (0.9, 1.1)
+    crop_ratio: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 1.1)
     flip: Fraction = 0.5
     rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
     """Largest angle, in degrees."""
@@ -178,9 +183,14 @@ class Recipe(Section):
     evaluation: Evaluation
     compute: Compute
 
+    @model_validator(mode="after")
+    def _image_fits_the_stem(self) -> Self:
+        require_fit(self.data.image_size, self.model)
+        return self
+
     def data_identity(self) -> dict[str, Any]:
         """The values that decide the manifest and the cache."""
-        identity = self.data.model_dump(mode="json", exclude={"annotations"})
+        identity = self.data.model_dump(mode="json", exclude={"annotations", "url", "checksum"})
         if self.data.source != "phantom":
             identity.pop("phantom")
         return identity
@@ -208,9 +218,9 @@ class Study(Section):
 
     study: Name
     title: str
-    data_root: str | None = None
+    data_root: UserPath | None = None
     """Folder with train/ and test/ (source: folder)."""
-    weights: bool | str | None = None
+    weights: Annotated[bool | UserPath | None, BeforeValidator(from_command_line)] = None
     """Replaces model.pretrained of the base model; for the command line."""
     seeds: Annotated[list[Count], Field(min_length=1)]
     reference: Name
@@ -235,6 +245,9 @@ class Study(Section):
             raise ValueError(f"seeds {self.seeds} repeat a number; each seed is a run of its own")
         if "comparisons" in self.variants:
             raise ValueError("variants: 'comparisons' is the name of a result file; choose another")
+        both = sorted(set(self.omitted) & set(self.variants))
+        if both:
+            raise ValueError(f"omitted: {', '.join(both)} is a variant too; keep it in one place")
         if self.reference not in self.variants:
             raise ValueError(
                 f"reference {self.reference!r} is no variant; choose one of {list(self.variants)}"

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,21 +14,40 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256, write_json
 from hybridlungvit.paths import Layout
 
+FOLDER = {"source": "folder"}
+
 
 def load_study(path: Path) -> Study:
     """Read and validate ``path`` (YAML, or the workflow's resolved JSON).
 
     Raises ``StudyError`` naming the file, the key, what was expected and the nearest valid key.
     """
+    return study_from(read_yaml(path), str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice in the mapping from line {line} on")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; raises ``StudyError``, also for a key given twice."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise StudyError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
-    return study_from(values, str(path))
+    return values
 
 
 def study_from(values: dict[str, Any], source: str) -> Study:
@@ -41,8 +61,13 @@ def study_from(values: dict[str, Any], source: str) -> Study:
             study.recipe(variant)
         except ValidationError as error:
             raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
-    if study.data.source == "folder" and study.data.phantom != type(study.data.phantom)():
-        raise StudyError(f"{source}: data.phantom is set, but data.source is 'folder'.")
+    if study.data_root is not None and study.data.source == "mendeley":
+        # The user's own copy of the same images.
+        study = study.model_copy(update={"data": study.data.model_copy(update=FOLDER)})
+    if study.data.source != "phantom" and study.data.phantom != type(study.data.phantom)():
+        raise StudyError(
+            f"{source}: data.phantom is set, but data.source is {study.data.source!r}."
+        )
     if study.data.source == "phantom" and study.data.annotations is not None:
         raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
     return study
@@ -50,11 +75,21 @@ def study_from(values: dict[str, Any], source: str) -> Study:
 
 def save_resolved(study: Study, layout: Layout) -> Path:
     """Write the study with every default filled in, once, under a name that follows its values."""
+    require_folder(layout)
     values = study.model_dump(mode="json")
     path = layout.root / "config" / f"{value_sha256(values)[:16]}.json"
     if not path.exists():
         write_json(path, values)
     return path
+
+
+def require_folder(layout: Layout) -> None:
+    """Raise ``StudyError`` when the study's results folder is something else."""
+    if layout.root.exists() and not layout.root.is_dir():
+        raise StudyError(
+            f"{layout.root}: is a file, but the study's results would go into a folder of that "
+            "name. Name the study otherwise (config key study) or move the file."
+        )
 
 
 def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
@@ -72,8 +107,30 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
+            given += _hint(item["type"], item["input"])
             lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
     return "\n".join(lines)
+
+
+def _hint(kind: str, given: Any) -> str:
+    """How to write what was probably meant."""
+    if not isinstance(given, str) or kind not in ("float_type", "int_type", "bool_type"):
+        return "; write true or false" if kind == "bool_type" else ""
+    if kind == "bool_type":
+        return "; write true or false, without quotes"
+    try:
+        number = float(given)
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    if kind == "int_type":
+        return f"; write {number:.0f}, without quotes" if number.is_integer() else ""
+    mantissa, _, exponent = f"{number:e}".partition("e")
+    plain = f"{float(mantissa)}e{int(exponent)}" if "e" in given.lower() else f"{number}"
+    return (
+        f"; write {plain}, without quotes (YAML takes a number like 5e-5, without point, for text)"
+    )
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -60,14 +60,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; raise ``StudyError`` when the file is missing or not JSON."""
+class Record(dict[str, Any]):
+    """A JSON object that names its file when a key is missing."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise StudyError(f"{self.path}: has no {key!r}. Delete it and run again.")
+
+
+def read_json(path: Path) -> Record:
+    """Read a JSON object; raise ``StudyError`` when the file is missing or no such object.
+
+    So does the object itself, at any depth, when it is asked for a key it does not have.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_hook=lambda values: Record(values, path))
     except FileNotFoundError as error:
         raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
+    if not isinstance(value, Record):
+        raise StudyError(f"{path}: holds no JSON object. Delete it and run again.")
+    return value
 
 
 def file_sha256(path: Path) -> str:

@@ -20,6 +20,8 @@ class Layout:
     study: str
     results: Path = Path("results")
     paper: Path = Path("paper")
+    downloads: Path = Path("data")
+    """Shared by all studies: what was fetched once need not be fetched again."""
 
     @property
     def root(self) -> Path:
@@ -28,6 +30,11 @@ class Layout:
     @property
     def phantom(self) -> Path:
         return self.root / "phantom"
+
+    @property
+    def download(self) -> Path:
+        """The record of what was downloaded; the images themselves are below ``downloads``."""
+        return self.root / "download.json"
 
     @property
     def manifest(self) -> Path:

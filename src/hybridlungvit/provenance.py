@@ -12,7 +12,8 @@ RECORDED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "
 # What decides a checkpoint's bits beyond the data, whose hash stands beside it. The config's reader
 # is left out: its values are hashed instead.
 TRAINING_CODE = (
-    "data/augment", "data/batches", "data/cache", "data/masks", "data/mask_template", "model",
+    "data/augment", "data/batches", "data/cache", "data/decode", "data/masks", "data/mask_template",
+    "model",
     "training",
 )  # fmt: skip
 

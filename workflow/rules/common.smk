@@ -11,7 +11,8 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 os.environ.update(PYTHONPATH=str(BASE / "src"))
 
-from hybridlungvit.configfile import save_resolved, study_from
+from hybridlungvit.cli import image_root
+from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import FIGURES, TABLES, Layout
@@ -20,6 +21,8 @@ from hybridlungvit.provenance import code_files
 
 def load_config():
     try:
+        for file in workflow.configfiles:
+            read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
         study = study_from(config, "config")
         return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
@@ -68,6 +71,7 @@ def annotations_file():
     return study.data.annotations or []
 
 
+DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
 ANNOTATED = study.data.source == "phantom" or study.data.annotations is not None
 
 
@@ -77,7 +81,7 @@ def mask_benchmark_arguments():
     if study.data.source == "phantom":
         root, table, half = layout.phantom, layout.phantom / "lungs.csv", "all"
     else:
-        root, table, half = study.data_root, study.data.annotations, "reporting"
+        root, table, half = image_root(study, layout), study.data.annotations, "reporting"
     return {"data": root, "annotations": table, "half": half, "level": level}
 
 

@@ -1,4 +1,4 @@
-# Images → manifest → cache of images and masks.
+# Images, made, fetched or given → manifest → cache of images and masks.
 
 if study.data.source == "phantom":
 
@@ -23,10 +23,36 @@ if study.data.source == "phantom":
             "python -m hybridlungvit phantom --workers {threads} 2> {log:q}"
 
 
+if DOWNLOADED:
+
+    rule download:
+        input:
+            code=code("data/remote", "data/archive"),
+        output:
+            layout.download,  # not the images: Snakemake would delete them before another try
+        log:
+            log_file("download"),
+        benchmark:
+            benchmark_file("download")
+        conda:
+            "../envs/train.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=240,
+        params:
+            url=study.data.url,
+            checksum=study.data.checksum,
+            mnist_size=study.data.mnist_size,
+        shell:
+            "python -m hybridlungvit download 2> {log:q}"
+
+
 rule manifest:
     input:
         phantom=layout.phantom if study.data.source == "phantom" else [],
-        code=code("data/sources", "data/manifest"),
+        download=layout.download if DOWNLOADED else [],
+        code=code("data/sources", "data/decode", "data/manifest"),
     output:
         layout.manifest,
     log:
@@ -49,7 +75,7 @@ rule manifest:
 rule cache:
     input:
         manifest=layout.manifest,
-        code=code("data/cache", "data/masks", "data/mask_template"),
+        code=code("data/cache", "data/decode", "data/masks", "data/mask_template"),
     output:
         images=layout.images,
         masks=layout.masks,

@@ -30,7 +30,7 @@ class Views(NamedTuple):
 class ExposureOperations(v2.RandAugment):
     """RandAugment (Cubuk et al. 2020) without its geometry, which here moves the mask as well."""
 
-    _AUGMENTATION_SPACE = {  # noqa: RUF012 - torchvision's own name and kind
+    _AUGMENTATION_SPACE = {
         name: v2.RandAugment._AUGMENTATION_SPACE[name]
         for name in (
             "Identity", "Brightness", "Contrast", "Sharpness", "Posterize", "Solarize",

@@ -1,32 +1,25 @@
 """The cache: every image decoded and every mask computed once, ready to be mapped into memory."""
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import hashlib
+import os
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
+from hybridlungvit.data.decode import decode_grey, read_bytes
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.masks import lung_mask_with_confidence
+from hybridlungvit.data.parallel import each_in_processes
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.progress import track
 
-REDUCED = {
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    1: cv2.IMREAD_GRAYSCALE,
-}
-# The mask generator's own working size: decoding below it would cost the mask detail.
 MASK_DETAIL = 224
+"""Pixels a side that a mask is made from, at least: the size its constants were chosen at."""
 
 
 @dataclass(frozen=True)
@@ -65,55 +58,76 @@ def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache
 
 
 def build_cache(root: Path, layout: Layout, image_size: int, workers: int) -> None:
-    """Decode all images of the manifest in parallel and write images, masks and mask table."""
+    """Decode all images of the manifest in parallel and write images, masks and mask table.
+
+    Raises ``StudyError`` for an image that is not the one the manifest lists.
+    """
     manifest = read_manifest(layout.manifest)
-    shape = (len(manifest), image_size, image_size)
-    packed = np.empty((len(manifest), -(-image_size * image_size // 8)), np.uint8)
-    rows = []
-    with replacing(layout.images) as temporary:
-        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        results = _decode_all(root, manifest, image_size, workers)
-        for i, (image, mask, confidence) in enumerate(
-            track(results, len(manifest), "decoding and masking")
-        ):
-            images[i] = image
-            packed[i] = np.packbits(mask)
-            cut = float(np.nonzero(mask)[1].mean() + 0.5) / image_size
-            rows.append((manifest.path[i], confidence, float(mask.mean()), cut))
-        images.flush()
-    with replacing(layout.masks) as temporary, temporary.open("wb") as stream:
-        np.save(stream, packed)
-    table = pd.DataFrame(rows, columns=["path", "confidence", "area", "cut"])
+    count, packed = len(manifest), -(-image_size * image_size // 8)
+    with replacing(layout.images) as images, replacing(layout.masks) as masks:
+        _allocate(images, (count, image_size, image_size))
+        _allocate(masks, (count, packed))
+        # The processes write the pixels themselves: handing them over would cost more.
+        work = partial(_store_image, root, images, masks)
+        columns = (range(count), manifest.path, manifest.sha256)
+        rows = list(
+            each_in_processes(work, *columns, workers=workers, description="decoding and masking")
+        )
+    table = pd.DataFrame(rows, columns=["confidence", "area", "cut"])
+    table.insert(0, "path", manifest.path)
     text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
     write_text(layout.mask_table, text)
 
 
-def _decode_all(
-    root: Path, manifest: pd.DataFrame, image_size: int, workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    work = partial(prepare_image, root)
-    # A fork would inherit OpenCV's locks without the threads that hold them.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
-        columns = (manifest.path, manifest.width, manifest.height, repeat(image_size))
-        yield from pool.map(work, *columns, chunksize=16)
+def _allocate(path: Path, shape: tuple[int, ...]) -> None:
+    """Make an npy file of uint8 with all its space: a disk that fills up later kills a process."""
+    np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
-def prepare_image(
-    root: Path, path: str, width: int, height: int, side: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Image uint8 (side, side), lung mask bool (side, side) and the mask's confidence."""
-    grey = decode_grey(root / path, width, height, max(side, MASK_DETAIL))
+def _store_image(
+    root: Path, images: Path, masks: Path, row: int, path: str, sha256: str
+) -> tuple[float, float, float]:
+    """Write one row of the cache; returns the mask's confidence, area and cut."""
+    content = read_bytes(root / path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise StudyError(
+            f"{root / path}: is not the file the manifest lists (its SHA-256 differs). "
+            "Put it back or build the manifest again."
+        )
+    pixels, packed = _open_rows(images), _open_rows(masks)
+    side = pixels.shape[1]
+    image, mask, confidence = prepare_image(content, root / path, side)
+    pixels[row], packed[row] = image, np.packbits(mask)
+    return confidence, float(mask.mean()), cut_of(mask)
+
+
+@lru_cache(maxsize=2)
+def _open_rows(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r+")
+
+
+def cut_of(mask: np.ndarray) -> float:
+    """Mean x of a mask, bool (S, S), as a share of the width: where left and right part."""
+    columns = mask.sum(axis=0)
+    centres = np.arange(len(columns)) + 0.5
+    return float(columns @ centres / columns.sum() / len(columns))
+
+
+def prepare_image(content: bytes, path: Path, side: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Image uint8 (side, side), lung mask bool (side, side) and the mask's confidence.
+
+    ``content`` is that of an image file; ``path`` is for messages.
+    """
+    detail = max(side, MASK_DETAIL)
+    grey = decode_grey(content, path, detail)
+    if min(grey.shape) > detail:
+        # The generator works on a square anyway, and its constants were chosen on squares.
+        grey = cv2.resize(grey, (detail, detail), interpolation=cv2.INTER_AREA)
     lungs = lung_mask_with_confidence(grey)
     image = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
-    soft = cv2.resize(lungs.mask.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
+    drawn = lungs.mask.view(np.uint8) * 255
+    soft = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA)
     return image, soft > 127, lungs.confidence
-
-
-def decode_grey(path: Path, width: int, height: int, detail: int) -> np.ndarray:
-    """Decode to grey uint8, letting libjpeg shrink it while both sides keep ``detail`` pixels."""
-    shrink = next(s for s in REDUCED if s == 1 or min(width, height) // s >= detail)
-    image = cv2.imread(str(path), REDUCED[shrink])
-    if image is None:
-        raise StudyError(f"{path}: cannot be decoded. Fetch it again and rebuild the manifest.")
-    return image

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.cache import MASK_DETAIL, decode_grey, open_cache
+from hybridlungvit.csvfile import read_table
+from hybridlungvit.data.cache import MASK_DETAIL, open_cache
+from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.masks import lung_mask_steps
 from hybridlungvit.files import replacing
@@ -34,7 +36,7 @@ def write_examples(root: Path, study: Study, layout: Layout) -> None:
     """
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, study.data.image_size)
-    table = pd.read_csv(layout.mask_table)
+    table = read_table(layout.mask_table, ("path", "confidence", "cut"))
     rows, rules = zip(*choose_examples(manifest, table), strict=True)
     index = list(rows)
     shown = manifest.iloc[index[STEPS]]
@@ -47,13 +49,13 @@ def write_examples(root: Path, study: Study, layout: Layout) -> None:
             confidence=table.confidence.to_numpy()[index],
             label=manifest.label.to_numpy()[index],
             rule=np.array(rules),
-            **mask_steps(root / shown.path, shown.width, shown.height, study.data.image_size),
+            **mask_steps(root / shown.path, study.data.image_size),
         )
 
 
-def mask_steps(path: Path, width: int, height: int, side: int) -> dict[str, np.ndarray]:
-    """The image as the cache masked it and each step to its mask, by name: see MaskSteps."""
-    image = decode_grey(path, width, height, max(side, MASK_DETAIL))
+def mask_steps(path: Path, side: int) -> dict[str, np.ndarray]:
+    """The image, in its own shape, and each step to its mask, by name: see MaskSteps."""
+    image = read_grey(path, max(side, MASK_DETAIL))
     steps = lung_mask_steps(image)
     return {
         "steps_image": image,

@@ -1,40 +1,47 @@
 """The manifest: one row per image, with its patient, split and checksum."""
 
-import hashlib
-import io
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from hybridlungvit.config import Data
+from hybridlungvit.csvfile import read_table
+from hybridlungvit.data.parallel import each_in_processes
 from hybridlungvit.data.sources import find_images
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
-from hybridlungvit.progress import track
 
 log = logging.getLogger(__name__)
-COLUMNS = ["path", "sha256", "label", "subtype", "patient", "split", "width", "height", "bytes"]
+FACTS = ["sha256", "width", "height", "bytes", "note"]
+COLUMNS = ["path", "sha256", "label", "subtype", "patient", "split", *FACTS[1:]]
 SPLITS = ("train", "val", "test")
+MESSAGES = 5  # at most, of images that cannot be used
 
 
 def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.DataFrame:
     """Find, check and split the images below ``root``; write ``output`` as CSV.
 
-    Raises ``StudyError`` for a bad folder, an unreadable image or a patient in both train and test.
+    Raises ``StudyError`` for a bad folder, an unusable image, or a patient or an image in both
+    train and test.
     """
-    table = find_images(root)
+    # Patients of train are unknown there: its own split is at least the one that others report on.
+    own_split = data.source == "pneumoniamnist"
+    table = find_images(root, SPLITS if own_split else ("train", "test"))
     require_disjoint_patients(table, table.side)
     if data.max_train_images is not None:
         table = keep_whole_patients(table, data.max_train_images, data.split_seed)
-    table["split"] = split_validation(table, data.validation_folds, data.split_seed)
+    if own_split:
+        table["split"] = table.side
+    else:
+        table["split"] = split_validation(table, data.validation_folds, data.split_seed)
     facts = _inspect_all(root, table.path, workers)
-    table = pd.concat([table, facts], axis=1)[COLUMNS]
+    table = pd.concat([table, facts], axis=1)
+    require_distinct_images(table)
+    _report_notes(table)
+    table = table[COLUMNS]
     write_text(output, table.to_csv(index=False, lineterminator="\n"))
     counts = table.groupby("split").agg(images=("path", "size"), patients=("patient", "nunique"))
     for split, row in counts.iterrows():
@@ -44,13 +51,16 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read a manifest written by :func:`build_manifest`."""
-    try:
-        table = pd.read_csv(path, dtype={"patient": str, "path": str})
-    except FileNotFoundError as error:
-        raise StudyError(f"{path}: not found. Run `hybridlungvit manifest` first.") from error
-    if list(table.columns) != COLUMNS:
-        raise StudyError(f"{path}: expected the columns {', '.join(COLUMNS)}. Build it again.")
+    numbers = dict.fromkeys(("label", "width", "height", "bytes"), int)
+    table = read_table(path, COLUMNS, dict.fromkeys(COLUMNS, str) | numbers)
+    if not (table.split.isin(SPLITS).all() and table.label.isin((0, 1)).all()):
+        raise StudyError(f"{path}: damaged (an unknown split or label). Delete it and run again.")
     return table
+
+
+def unit_of(table: pd.DataFrame) -> str:
+    """What intervals resample: "patient", or "image" where no file name tells a patient."""
+    return "image" if table.patient.str.startswith("image:").all() else "patient"
 
 
 def require_disjoint_patients(table: pd.DataFrame, side: pd.Series) -> None:
@@ -68,7 +78,7 @@ def require_disjoint_patients(table: pd.DataFrame, side: pd.Series) -> None:
 def keep_whole_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """Cut train to at most ``limit`` images: whole patients, class proportions kept, seeded."""
     train = table[table.side == "train"]
-    kept = [table[table.side == "test"]]
+    kept = [table[table.side != "train"]]
     for label, group in train.groupby("label"):
         share = limit * len(group) // len(train)
         sizes = group.groupby("patient").size()
@@ -98,23 +108,42 @@ def split_validation(table: pd.DataFrame, folds: int, seed: int) -> pd.Series:
 
 
 def _inspect_all(root: Path, paths: pd.Series, workers: int) -> pd.DataFrame:
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        results = pool.map(partial(inspect_image, root), paths, chunksize=16)
-        rows = list(track(results, len(paths), "checking images"))
-    return pd.DataFrame(rows, columns=["sha256", "width", "height", "bytes"], index=paths.index)
+    work = partial(_inspect, root)
+    results = list(each_in_processes(work, paths, workers=workers, description="checking images"))
+    bad = [result for result in results if isinstance(result, str)]
+    if bad:
+        more = len(bad) - MESSAGES
+        rest = f"\n… and {more} further images." if more > 0 else ""
+        raise StudyError("\n".join(bad[:MESSAGES]) + rest)
+    return pd.DataFrame(results, columns=FACTS, index=paths.index)
 
 
-def inspect_image(root: Path, path: str) -> tuple[str, int, int, int]:
-    """SHA-256, width, height and size in bytes; decodes everything, to find truncated files."""
+def _inspect(root: Path, path: str) -> tuple[str, int, int, int, str] | str:
+    """The facts of one image, or what is wrong with it: all bad images are told at once."""
+    from hybridlungvit.data.decode import inspect_image  # needs OpenCV, which readers do without
+
     try:
-        content = (root / path).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no image format known" if isinstance(error, UnidentifiedImageError) else error
-        raise StudyError(
-            f"{root / path}: cannot be read as an image ({reason}). "
-            "Fetch it again or remove it from the folder."
-        ) from None
-    return hashlib.sha256(content).hexdigest(), width, height, len(content)
+        return inspect_image(root / path)
+    except StudyError as error:
+        return str(error)
+
+
+def require_distinct_images(table: pd.DataFrame) -> None:
+    """Raise ``StudyError`` for one file in both classes, or in both train and test."""
+    for column, meaning in (("label", "in both classes"), ("side", "in train and test")):
+        values = table.groupby("sha256")[column].nunique()
+        twice = values.index[values > 1]
+        if len(twice):
+            images = table.path[table.sha256 == twice[0]].tolist()
+            raise StudyError(
+                f"the same image is {meaning}: {', '.join(images[:4])}; {len(twice)} such images. "
+                "Keep it where it belongs."
+            )
+
+
+def _report_notes(table: pd.DataFrame) -> None:
+    for note, paths in table[table.note != ""].groupby("note").path:
+        log.warning(
+            "%d images are %s (see data/decode.py for what is done), first: %s",
+            len(paths), note, paths.iloc[0],
+        )  # fmt: skip

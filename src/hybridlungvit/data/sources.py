@@ -11,38 +11,36 @@ from hybridlungvit.errors import StudyError
 log = logging.getLogger(__name__)
 CLASSES = ("NORMAL", "PNEUMONIA")
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+DICOM = (
+    "is a DICOM file. Convert it first, with the window its header asks for, to 8-bit grey PNG: "
+    "for example `dcmj2pnm --write-png +Wi 1 IN.dcm OUT.png` (dcmtk)."
+)
 # The person number alone is no patient: bacterial and viral images count their people apart.
 PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
 NORMAL_NAME = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
 
 
-def find_images(root: Path) -> pd.DataFrame:
+def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
     """List the images below ``root/{train,test}/{NORMAL,PNEUMONIA}``, sorted by path.
 
+    With "val" among the ``sides``, the source's own validation images are listed too.
+
     Columns: path (relative to ``root``, POSIX), label (0 normal, 1 pneumonia), subtype (normal,
-    bacteria, virus or unknown), patient, side (train or test). Raises ``StudyError`` for a missing
-    or empty folder.
+    bacteria, virus or unknown), patient, side (train, val or test). Raises ``StudyError`` for a
+    missing or empty folder.
     """
     _require_folder(root, "the folder with train/ and test/ (config key data_root)")
     rows = []
-    for side in ("train", "test"):
+    for side in sides:
         for label, name in enumerate(CLASSES):
             folder = root / side / name
             _require_folder(folder, f"the {name} images of {side}")
-            files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-            if not files:
-                raise StudyError(
-                    f"{folder}: holds no image; expected .jpeg, .jpg or .png files. "
-                    "Unpack the data set again."
-                )
-            ignored = sum(1 for _ in folder.iterdir()) - len(files)
-            if ignored:
-                log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
+            files = _images_in(folder)
             for file in files:
                 patient, subtype = read_patient(file.stem, label)
                 path = file.relative_to(root).as_posix()
                 rows.append((path, label, subtype, patient, side))
-    if (root / "val").is_dir():
+    if "val" not in sides and (root / "val").is_dir():
         count = sum(1 for p in (root / "val").rglob("*") if p.suffix.lower() in SUFFIXES)
         log.warning(
             "%s holds %d images and is left unused: too few to choose an epoch by. "
@@ -56,6 +54,30 @@ def find_images(root: Path) -> pd.DataFrame:
             "so intervals and splits assume them independent", unnamed, len(table),
         )  # fmt: skip
     return table
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The image files of a class folder by suffix, sorted; hidden files are none."""
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be read ({error.strerror}).") from None
+    files = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    if not files:
+        dicom = next((p.name for p in entries if p.suffix.lower() in (".dcm", ".dicom")), None)
+        hint = f"{dicom} {DICOM}" if dicom else "Unpack the data set again."
+        raise StudyError(f"{folder}: holds no image; expected .jpeg, .jpg or .png files. {hint}")
+    for file in files:
+        # Control characters, and bytes that are no UTF-8, would not survive the manifest.
+        if any(ord(sign) < 32 or 0xD800 <= ord(sign) < 0xE000 for sign in file.name):
+            raise StudyError(
+                f"{folder}: holds a file named {file.name!a}, with characters that cannot be "
+                "printed. Rename it."
+            )
+    if len(entries) > len(files):
+        ignored = len(entries) - len(files)
+        log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
+    return files
 
 
 def read_patient(stem: str, label: int) -> tuple[str, str]:

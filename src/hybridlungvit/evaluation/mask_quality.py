@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics, Study
+from hybridlungvit.csvfile import read_table
 from hybridlungvit.data import mask_template, masks
 from hybridlungvit.data.manifest import SPLITS, read_manifest
 from hybridlungvit.data.sources import CLASSES
@@ -88,7 +89,8 @@ def method_constants() -> dict[str, int | float]:
 
 def read_masks(layout: Layout) -> pd.DataFrame:
     """The manifest with the columns confidence, area and cut (shares of 1) of each image's mask."""
-    manifest, found = read_manifest(layout.manifest), pd.read_csv(layout.mask_table)
+    manifest = read_manifest(layout.manifest)
+    found = read_table(layout.mask_table, ("path", "confidence", "area", "cut"))
     if not found.path.equals(manifest.path):
         raise StudyError(
             f"{layout.mask_table}: other images than in {layout.manifest}. Run `cache` again."

@@ -1,6 +1,5 @@
 """The stem: a timm vision transformer by name, its patch tokens laid out as a feature map."""
 
-import difflib
 from pathlib import Path
 
 import timm
@@ -11,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from hybridlungvit.errors import StudyError
+from hybridlungvit.model.stem_help import failed_stem, no_transformer, unknown_stem
 
 HEADS = ("head.", "head_dist.", "fc_norm.")
 
@@ -40,10 +40,7 @@ class Stem(nn.Module):
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
-            near = difflib.get_close_matches(name, timm.list_models(), n=3)
-            raise StudyError(
-                f"model.stem: timm has no {name!r}. Near: {', '.join(near) or 'none'}."
-            )
+            raise unknown_stem(name)
         try:
             vit = timm.create_model(
                 name,
@@ -53,12 +50,9 @@ class Stem(nn.Module):
                 **(options or {}),
             )
         except Exception as error:  # timm and the hub raise whatever they like
-            raise StudyError(
-                f"model.stem: timm could not build {name!r} at {image_size} px: {error}. "
-                "Without a network, give a weights file: --config weights=PATH."
-            ) from error
+            raise failed_stem(name, image_size, options or {}, pretrained is True, error) from error
         if not isinstance(vit, VisionTransformer):
-            raise StudyError(f"model.stem: {name!r} is no vision transformer with patch tokens.")
+            raise no_transformer(name)
         patch = vit.patch_embed.patch_size[0]
         if image_size % patch:
             raise StudyError(f"data.image_size: {image_size} is no multiple of the patch {patch}.")

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hybridlungvit.config import Study
+from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
@@ -54,12 +55,15 @@ def gather(study: Study, layout: Layout) -> Facts:
     return Facts(
         study=study,
         manifest=read_manifest(layout.manifest),
-        masks=pd.read_csv(layout.mask_table),
+        masks=read_table(layout.mask_table, ("path", "confidence", "area", "cut")),
         mask_quality=_quality(layout),
         metrics=metrics,
         differences=comparisons["differences"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
-        histories={pair: pd.read_csv(folder / "history.csv") for pair, folder in folders.items()},
+        histories={
+            pair: read_table(folder / "history.csv", ("epoch", "val_auc"))
+            for pair, folder in folders.items()
+        },
         predictions=predictions,
     )
 

@@ -12,8 +12,13 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex
 
 # Where things lie on this machine, which decides no result.
-PLACES = {"data_root": True, "weights": True, "data": {"annotations"}}
-SOURCES = {"phantom": "synthetic phantoms", "folder": "the Kermany pediatric chest X-rays"}
+PLACES = {"data_root": True, "weights": True, "data": {"annotations", "url", "checksum"}}
+SOURCES = {
+    "phantom": "synthetic phantoms",
+    "folder": "the Kermany pediatric chest X-rays",
+    "mendeley": "the Kermany pediatric chest X-rays",
+    "pneumoniamnist": "PneumoniaMNIST, cropped from the Kermany pediatric chest X-rays",
+}
 
 
 def write_macros(study: Study, layout: Layout) -> None:

@@ -1,0 +1,64 @@
+"""The types of config values, and what two sections must agree on."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+UserPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser()))]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def from_command_line(value: Any) -> Any:
+    """The command line knows text only: ``weights=true`` means the truth value, not a file."""
+    words = {"true": True, "false": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys and types: '0' is no number, 'yes' no truth value."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class StemChoice(Protocol):
+    """The keys of the section model that decide how the image is cut into patches."""
+
+    head: str
+    stem: str
+    stem_options: dict[str, bool | int | float | str]
+    token_grid: int
+
+
+def require_fit(image_size: int, model: StemChoice) -> None:
+    """Raise ``ValueError`` when patches do not fill the image or the token grid outgrows the map.
+
+    Says nothing when neither the stem's name nor its options tell the patch: the stem itself will.
+    """
+    named = re.search(r"patch(\d+)", model.stem)
+    patch = model.stem_options.get("patch_size", int(named[1]) if named else None)
+    if not isinstance(patch, int) or patch < 1:
+        return
+    if image_size % patch:
+        near = max(1, round(image_size / patch)) * patch
+        raise ValueError(
+            f"data.image_size: {image_size} is no multiple of the stem's patch of {patch} px; "
+            f"{near} is"
+        )
+    cells = image_size // patch
+    if model.head == "hybrid" and model.token_grid > cells:
+        raise ValueError(
+            f"model.token_grid: {model.token_grid} is more than the {cells} × {cells} patches of "
+            f"the stem ({image_size} px, {patch} px each); a finer grid costs memory and adds "
+            "nothing"
+        )
