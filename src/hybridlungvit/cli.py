@@ -103,6 +103,14 @@ def quality(config: Config) -> None:
 
 
 @app.command()
+def audit(config: Config) -> None:
+    """Look for leaks, copies, shortcuts and shift in the data; fails on a leak."""
+    from hybridlungvit.audit.stage import write_audit
+
+    write_audit(*_open(config))
+
+
+@app.command()
 def train(config: Config, variant: VariantName, seed: Seed) -> None:
     """Train one variant with one seed; resumes after an interruption."""
     from hybridlungvit.training.loop import train as run
@@ -138,6 +146,14 @@ def compare(config: Config) -> None:
 
 
 @app.command()
+def audit_results(config: Config) -> None:
+    """Set the reference's AUC beside the audit: on validation, and without doubtful patients."""
+    from hybridlungvit.audit.results import write_audit_results
+
+    write_audit_results(*_open(config))
+
+
+@app.command()
 def gradcam(config: Config, variant: VariantName) -> None:
     """Compute Grad-CAM for the cases the rule chooses."""
     from hybridlungvit.explain.gradcam import explain_variant
@@ -168,6 +184,14 @@ def figures(config: Config) -> None:
     from hybridlungvit.reporting.figures import write_figures
 
     write_figures(*_open(config))
+
+
+@app.command()
+def audit_report(config: Config) -> None:
+    """Write the audit's macros, tables and figure for the paper's appendix."""
+    from hybridlungvit.reporting.audit_report import write_audit_report
+
+    write_audit_report(*_open(config))
 
 
 @app.command()

@@ -14,7 +14,7 @@ os.environ.update(PYTHONPATH=str(BASE / "src"))
 from hybridlungvit.configfile import save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import FIGURES, TABLES, Layout
+from hybridlungvit.paths import AUDIT_TABLES, FIGURES, TABLES, Layout
 from hybridlungvit.provenance import code_files
 
 

@@ -4,6 +4,8 @@
 
 rule train:
     input:
+        # No training before the audit has passed; but a repeated audit is no reason to train again.
+        audit=ancient(layout.audit),
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,
