@@ -103,8 +103,16 @@ def quality(config: Config) -> None:
 
 
 @app.command()
+def leaks(config: Config) -> None:
+    """Fail if a patient or an image stands both inside and outside the test set."""
+    from hybridlungvit.audit.stage import write_leaks
+
+    write_leaks(*_open(config))
+
+
+@app.command()
 def audit(config: Config) -> None:
-    """Look for leaks, copies, shortcuts and shift in the data; fails on a leak."""
+    """Measure copies, shortcuts, shift and the price of leakage; fails on a leak, as `leaks`."""
     from hybridlungvit.audit.stage import write_audit
 
     write_audit(*_open(config))

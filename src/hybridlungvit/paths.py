@@ -51,6 +51,10 @@ class Layout:
         return self.root / "mask_quality.json"
 
     @property
+    def leaks(self) -> Path:
+        return self.root / "leaks.json"
+
+    @property
     def audit(self) -> Path:
         return self.root / "audit.json"
 

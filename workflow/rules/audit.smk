@@ -1,4 +1,25 @@
-# The audit of the data, before any training; then what it means for the results and the paper.
+# The audit of the data: leaks before any training, then all that is reported beside the results.
+
+
+rule leaks:
+    # No code here: an edited detector is no reason to train again. `audit` repeats the check.
+    input:
+        manifest=layout.manifest,
+        images=layout.images,
+    output:
+        layout.leaks,
+    log:
+        log_file("leaks"),
+    benchmark:
+        benchmark_file("leaks")
+    conda:
+        "../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m hybridlungvit leaks 2> {log:q}"
 
 
 rule audit:

@@ -56,7 +56,7 @@ def predictability(
 ) -> dict[str, Any] | None:
     """AUC of out-of-fold predictions of ``labels`` (N,) in {0, 1}, with its patient interval.
 
-    None where one of the two has fewer than two patients.
+    The interval holds the fitted folds fixed. None where a label has fewer than two patients.
     """
     if min(patients[labels == value].nunique() for value in (0, 1)) < 2:
         return None

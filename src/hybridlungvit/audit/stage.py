@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hybridlungvit.audit.copies import COPY, describe_copies, find_copies
@@ -19,22 +20,25 @@ from hybridlungvit.paths import Layout
 log = logging.getLogger(__name__)
 
 
-def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
-    """Audit manifest and cache of a study and write ``layout.audit``.
+def write_leaks(study: Study, layout: Layout) -> dict[str, Any]:
+    """Check a study's manifest and cache for leaks and write ``layout.leaks``, the copies found.
 
     Raises ``StudyError``, and writes nothing, when a patient or an image stands both in the test
     set and outside it, or a patient in training and validation although the split is by patient.
     """
-    layout.audit.unlink(missing_ok=True)  # an earlier verdict must not outlive a leak
-    manifest = read_manifest(layout.manifest)
+    layout.leaks.unlink(missing_ok=True)  # an earlier verdict must not outlive a leak
+    manifest, _, copies = _checked(study, layout)
+    record = _identity(study, layout) | {"copies": describe_copies(manifest, copies)}
+    write_json(layout.leaks, record)
+    return record
+
+
+def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
+    """Audit a study's manifest and cache and write ``layout.audit``; raises as ``write_leaks``."""
+    layout.audit.unlink(missing_ok=True)
+    manifest, images, copies = _checked(study, layout)
     data, given = study.data, study.statistics
-    require_patients_apart(manifest, data.validation_split)
-    images = open_cache(layout, manifest, data.image_size).images
-    copies = find_copies(manifest, images)
-    require_no_copies(copies)
-    record = {
-        "manifest_sha256": file_sha256(layout.manifest),
-        "validation_split": data.validation_split,
+    record = _identity(study, layout) | {
         "resamples": given.resamples,
         "level": given.level,
         "patients": describe_patients(manifest, data.validation_folds, data.split_seed),
@@ -47,6 +51,21 @@ def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
     write_json(layout.audit, record)
     _report(record)
     return record
+
+
+def _checked(study: Study, layout: Layout) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
+    """Manifest, images and pairs of copies of a study without a leak."""
+    manifest = read_manifest(layout.manifest)
+    require_patients_apart(manifest, study.data.validation_split)
+    images = open_cache(layout, manifest, study.data.image_size).images
+    copies = find_copies(manifest, images)
+    require_no_copies(copies)
+    return manifest, images, copies
+
+
+def _identity(study: Study, layout: Layout) -> dict[str, Any]:
+    split = study.data.validation_split
+    return {"manifest_sha256": file_sha256(layout.manifest), "validation_split": split}
 
 
 def require_no_copies(copies: pd.DataFrame) -> None:

@@ -86,9 +86,8 @@ def _given(study: Study, audit: Record, results: Record) -> Iterator[tuple[str, 
     yield "study_overlap", f"{strict['study']['numbers']:,}"
     yield "overlap", f"{strict['all']['numbers']:,}"
     yield "overlap_test_images", f"{strict['all']['test_images']:,}"
-    yield "overlap_development_images", f"{strict['all']['development_images']:,}"
+    yield "left_images", f"{results['without_shared_numbers']['images']:,}"
     for name in ("validation", "test", "without_shared_numbers"):
-        yield f"{name}_images", f"{results[name]['images']:,}"
         if results[name]["auc"] is not None:
             yield f"{name}_auc", spoken(results[name]["auc"], level)
     places = {place["place"]: place for place in copies["places"]}
@@ -96,8 +95,6 @@ def _given(study: Study, audit: Record, results: Record) -> Iterator[tuple[str, 
     yield "duplicate_groups", f"{sum(places[p]['identical'] for p in trained):,}"
     yield "duplicate_groups_test", f"{places['test']['identical']:,}"
     yield "duplicate_groups_other", f"{sum(p['identical_other'] for p in places.values()):,}"
-    yield "near_pairs", f"{sum(p['near'] for p in places.values()):,}"
-    yield "near_pairs_across", f"{places['development-test']['near']:,}"
     yield "candidates", f"{copies['candidates']:,}"
     for key in ("radius", "near", "copy"):
         yield key, f"{copies[key]:g}"
@@ -189,8 +186,8 @@ def audit_figure(study: Study, audit: Record, results: Record) -> Figure:
 
 def _predictability(axes: Axes, audit: Record) -> None:
     blocks = (
-        ("Class from", "shortcuts", SHORTCUT_NAMES, PALETTE[1], "o"),
-        ("Test set from", "shift", SHIFT_NAMES, PALETTE[0], "D"),
+        ("Class, from", "shortcuts", SHORTCUT_NAMES, PALETTE[1], "o"),
+        ("Test set, among", "shift", SHIFT_NAMES, PALETTE[0], "D"),
     )
     ticks, y = [], 0.0
     for title, group, names, colour, marker in blocks:
@@ -226,7 +223,7 @@ def _leakage(axes: Axes, study: Study, audit: Record, results: Record) -> None:
         Line2D([], [], marker=marker, color=colour, ms=4, lw=1.2, label=names[way])
         for way, (marker, colour) in WAYS.items()
     ]
-    axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    axes.figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
 
 
 def _whisker(axes: Axes, value: dict[str, float], y: float, marker: str, colour: str) -> None:
