@@ -186,8 +186,8 @@ def audit_figure(study: Study, audit: Record, results: Record) -> Figure:
 
 def _predictability(axes: Axes, audit: Record) -> None:
     blocks = (
-        ("Class, from", "shortcuts", SHORTCUT_NAMES, PALETTE[1], "o"),
-        ("Test set, among", "shift", SHIFT_NAMES, PALETTE[0], "D"),
+        ("Class, from", "shortcuts", SHORTCUT_NAMES, PALETTE[2], "v"),
+        ("Test set, among", "shift", SHIFT_NAMES, PALETTE[3], "^"),
     )
     ticks, y = [], 0.0
     for title, group, names, colour, marker in blocks:
