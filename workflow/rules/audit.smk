@@ -32,6 +32,8 @@ rule audit:
             "audit/patients",
             "audit/predictability",
             "audit/stage",
+            "evaluation/bootstrap",
+            "evaluation/mask_quality",
         ),
     output:
         layout.audit,
