@@ -422,7 +422,7 @@ def test_a_brighter_test_set_is_told_apart():
     rng = np.random.default_rng(0)
     images = rng.integers(60, 120, (len(table), 32, 32)).astype(np.uint8)
     fair = predictability.shift_aucs(table, images, FEW, 0)
-    assert all(value["low"] < 0.5 < value["high"] for value in fair.values())
+    assert all(abs(value["estimate"] - 0.5) < 0.1 for value in fair.values())
     images[table.split == "test"] += 20
     found = predictability.shift_aucs(table, images, FEW, 0)
     assert all(value["low"] > 0.95 for value in found.values())
