@@ -418,7 +418,7 @@ def test_aspect_ratio_is_width_by_height():
 
 
 def test_a_brighter_test_set_is_told_apart():
-    table = stored()
+    table = stored(800)
     rng = np.random.default_rng(0)
     images = rng.integers(60, 120, (len(table), 32, 32)).astype(np.uint8)
     fair = predictability.shift_aucs(table, images, FEW, 0)
