@@ -97,7 +97,8 @@ NUMBER_PACKAGES = {"numpy", "pandas", "scipy", "sklearn", "matplotlib", "seaborn
         (
             MODEL_PACKAGES,
             "hybridlungvit.evaluation.metrics, hybridlungvit.reporting.macros, "
-            "hybridlungvit.reporting.tables, hybridlungvit.reporting.figures",
+            "hybridlungvit.reporting.tables, hybridlungvit.reporting.figures, "
+            "hybridlungvit.reporting.audit_report, hybridlungvit.audit.results",
         ),
         (MODEL_PACKAGES | NUMBER_PACKAGES, "hybridlungvit.reporting.pdf, hybridlungvit.cli"),
     ],

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, TINY
 
-REPORT = {"macros", "tables", "figures", "pdf"}
+REPORT = {"macros", "tables", "figures", "audit_report", "pdf"}
 SOURCES = ("Snakefile", "workflow", "src", "config", "paper", "benchmarks")
 
 
@@ -74,6 +74,28 @@ def test_a_bad_config_stops_with_one_message(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
+    folder = checkout(tmp_path)
+    shutil.copytree(phantoms, folder / "images")
+    source = next((folder / "images" / "train" / "NORMAL").iterdir())
+    shutil.copy(source, folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg")
+    study = TINY | {"data": TINY["data"] | {"source": "folder"}, "data_root": "images"}
+    del study["data"]["phantom"]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(folder, "--keep-going", "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    root = folder / "results" / "tiny"
+    message = (root / "logs" / "leaks.log").read_text()
+    assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
+    assert "byte-identical" in message
+    assert (root / "masks.csv").is_file()
+    assert not (root / "leaks.json").exists()
+    assert not (root / "audit.json").exists()
+    assert not (root / "runs").exists()
+    assert not (root / "work").exists()
+
+
+@pytest.mark.slow
 def test_workflow_ends_with_a_clean_pdf(finished):
     assert (finished / "paper" / "tiny.pdf").stat().st_size > 50_000
     log = (finished / "paper" / "build" / "tiny" / "tiny.log").read_text(errors="replace")
@@ -89,7 +111,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
         p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
     }
     assert logs == times
-    assert len(logs) == 6 + 3 + 4 + 4 + 1 + 1 + 4
+    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 4
 
 
 @pytest.mark.slow
@@ -124,6 +146,7 @@ def test_a_second_call_does_nothing(finished):
         ("paper/sections/introduction.tex", {"pdf"}, {"macros", "tables", "figures", "train"}),
         ("src/hybridlungvit/reporting/figures.py", {"figures", "pdf"}, {"train", "metrics"}),
         ("src/hybridlungvit/evaluation/metrics.py", {"metrics", "macros", "pdf"}, {"train"}),
+        ("src/hybridlungvit/audit/copies.py", {"audit", "audit_report", "pdf"}, {"leaks", "train"}),
         ("src/hybridlungvit/model/tokens.py", {"train", "score", "metrics", "pdf"}, {"cache"}),
     ],
 )
@@ -147,7 +170,7 @@ def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
         ({"title": "Another"}, REPORT),
         (
             {"statistics": {"resamples": 300}},
-            REPORT | {"metrics", "compare", "quality"},
+            REPORT | {"metrics", "compare", "quality", "audit", "audit_results"},
         ),
         ({"compute": {**TINY["compute"], "loader_workers": 1}}, REPORT),
         ({"training": {**TINY["training"], "learning_rate": 2e-3}}, None),

@@ -120,6 +120,22 @@ def quality(config: Config) -> None:
 
 
 @app.command()
+def leaks(config: Config) -> None:
+    """Fail if a patient or an image stands both inside and outside the test set."""
+    from hybridlungvit.audit.stage import write_leaks
+
+    write_leaks(*_open(config))
+
+
+@app.command()
+def audit(config: Config) -> None:
+    """Measure copies, shortcuts, shift and the price of leakage; fails on a leak, as `leaks`."""
+    from hybridlungvit.audit.stage import write_audit
+
+    write_audit(*_open(config))
+
+
+@app.command()
 def train(config: Config, variant: VariantName, seed: Seed) -> None:
     """Train one variant with one seed; resumes after an interruption."""
     from hybridlungvit.training.loop import train as run
@@ -155,6 +171,14 @@ def compare(config: Config) -> None:
 
 
 @app.command()
+def audit_results(config: Config) -> None:
+    """Set the reference's AUC beside the audit: on validation, and without doubtful patients."""
+    from hybridlungvit.audit.results import write_audit_results
+
+    write_audit_results(*_open(config))
+
+
+@app.command()
 def gradcam(config: Config, variant: VariantName) -> None:
     """Compute Grad-CAM for the cases the rule chooses."""
     from hybridlungvit.explain.gradcam import explain_variant
@@ -185,6 +209,14 @@ def figures(config: Config) -> None:
     from hybridlungvit.reporting.figures import write_figures
 
     write_figures(*_open(config))
+
+
+@app.command()
+def audit_report(config: Config) -> None:
+    """Write the audit's macros, tables and figure for the paper's appendix."""
+    from hybridlungvit.reporting.audit_report import write_audit_report
+
+    write_audit_report(*_open(config))
 
 
 @app.command()

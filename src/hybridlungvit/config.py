@@ -44,7 +44,9 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=32)] = 224
     """Side S of the square network input, in pixels; a multiple of the stem's patch."""
     validation_folds: Annotated[int, Field(ge=2)] = 10
-    """One of this many patient-grouped, stratified folds of train is held out for validation."""
+    """One of this many stratified folds of train is held out for validation."""
+    validation_split: Literal["patient", "image"] = "patient"
+    """image: ignore patients, so that validation leaks; only to measure what a leak is worth."""
     split_seed: Count = 0
     max_train_images: Annotated[int, Field(ge=20)] | None = None
     """Keep whole patients of train up to this many images, validation included; null keeps all."""

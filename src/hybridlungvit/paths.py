@@ -7,6 +7,7 @@ TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
     "provenance",
 )  # fmt: skip
+AUDIT_TABLES = ("audit_copies", "audit_balance")
 FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps")
 
 
@@ -55,6 +56,18 @@ class Layout:
     @property
     def mask_quality(self) -> Path:
         return self.root / "mask_quality.json"
+
+    @property
+    def leaks(self) -> Path:
+        return self.root / "leaks.json"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.json"
+
+    @property
+    def audit_results(self) -> Path:
+        return self.root / "audit_results.json"
 
     @property
     def generated(self) -> Path:

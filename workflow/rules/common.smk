@@ -15,7 +15,7 @@ from hybridlungvit.cli import image_root
 from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import FIGURES, TABLES, Layout
+from hybridlungvit.paths import AUDIT_TABLES, FIGURES, TABLES, Layout
 from hybridlungvit.provenance import code_files
 
 

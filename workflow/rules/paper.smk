@@ -74,6 +74,7 @@ rule pdf:
         macros=rules.macros.output,
         tables=rules.tables.output,
         figures=rules.figures.output,
+        audit=rules.audit_report.output,
         masks=rules.mask_benchmark.output if ANNOTATED else [],
         text=manuscript(),
         code=code("reporting/pdf"),

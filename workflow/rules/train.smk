@@ -4,6 +4,7 @@
 
 rule train:
     input:
+        leaks=layout.leaks,  # no training before the data have passed
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,

@@ -36,7 +36,9 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     if own_split:
         table["split"] = table.side
     else:
-        table["split"] = split_validation(table, data.validation_folds, data.split_seed)
+        table["split"] = split_validation(
+            table, data.validation_folds, data.split_seed, data.validation_split
+        )
     facts = _inspect_all(root, table.path, workers)
     table = pd.concat([table, facts], axis=1)
     require_distinct_images(table)
@@ -88,8 +90,13 @@ def keep_whole_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFr
     return pd.concat(kept).sort_index().reset_index(drop=True)
 
 
-def split_validation(table: pd.DataFrame, folds: int, seed: int) -> pd.Series:
-    """Name each image's split: one stratified fold of train, by patient, becomes val."""
+def split_validation(
+    table: pd.DataFrame, folds: int, seed: int, unit: str = "patient"
+) -> pd.Series:
+    """Name each image's split: one stratified fold of train becomes val.
+
+    Folds keep a patient's images together, unless ``unit`` is "image": then validation leaks.
+    """
     split = table.side.copy()
     train = table.index[table.side == "train"]
     patients = table.loc[train].groupby("label").patient.nunique()
@@ -98,11 +105,14 @@ def split_validation(table: pd.DataFrame, folds: int, seed: int) -> pd.Series:
             f"train has only {patients.min()} patients in one class; data.validation_folds "
             f"= {folds} needs at least that many. Lower it or add data."
         )
-    from sklearn.model_selection import StratifiedGroupKFold  # slow to load; readers do not need it
+    # Slow to load, and readers do not need it.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    chosen = StratifiedGroupKFold if unit == "patient" else StratifiedKFold
+    folding = chosen(folds, shuffle=True, random_state=seed)
     part = table.loc[train]
-    _, held_out = next(folding.split(part, part.label, part.patient))
+    groups = part.patient if unit == "patient" else None
+    _, held_out = next(folding.split(part, part.label, groups))
     split[train[held_out]] = "val"
     return split
 

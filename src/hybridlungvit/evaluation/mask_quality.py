@@ -143,7 +143,9 @@ def out_of_fold(
     features: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray, seed: int
 ) -> NDArray[np.float64]:
     """Each image's log-odds (N,) from a logistic regression that has not seen its patient."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+    )
     folding = StratifiedGroupKFold(_folds(labels, patients), shuffle=True, random_state=seed)
     return cross_val_predict(
         model, features, labels, groups=patients, cv=folding, method="decision_function"

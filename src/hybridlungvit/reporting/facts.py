@@ -106,6 +106,12 @@ def with_interval(interval: dict[str, float], digits: int = 3) -> str:
     return f"{number(interval['estimate'], digits)} ({low} to {high})"
 
 
+def spoken(interval: dict[str, float], level: float, digits: int = 3) -> str:
+    """An estimate with its interval for a sentence, as ``\\result`` prints those of variants."""
+    value, low, high = (number(interval[key], digits) for key in ("estimate", "low", "high"))
+    return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"
+
+
 def tex(text: object) -> str:
     """Plain text made safe for TeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

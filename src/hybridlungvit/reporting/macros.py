@@ -9,7 +9,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import file_sha256, value_sha256, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex
+from hybridlungvit.reporting.facts import Facts, gather, number, signed, spoken, tex
 
 # Where things lie on this machine, which decides no result.
 PLACES = {"data_root": True, "weights": True, "data": {"annotations", "url", "checksum"}}
@@ -71,9 +71,7 @@ def _masks(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _spoken(facts: Facts, interval: dict[str, float], digits: int) -> str:
-    """An estimate with its interval for a sentence, as ``\\result`` prints those of variants."""
-    value, low, high = (number(interval[key], digits) for key in ("estimate", "low", "high"))
-    return rf"{value} ({100 * facts.study.statistics.level:g}\,\%~CI {low} to~{high})"
+    return spoken(interval, facts.study.statistics.level, digits)
 
 
 def _method(facts: Facts) -> Iterator[tuple[str, str]]:

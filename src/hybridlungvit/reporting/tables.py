@@ -20,10 +20,13 @@ def write_tables(study: Study, layout: Layout) -> None:
     facts = gather(study, layout)
     for name in TABLES:
         table, columns, *rest = globals()[name](facts)
-        _write(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
+        write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
 
 
-def _write(path: Path, table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()) -> None:
+def write_table(
+    path: Path, table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()
+) -> None:
+    """Write a data frame as a booktabs tabular with columns of the given format."""
     body = table.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
     for line in footer:
         body = body.replace("\\bottomrule", f"{line} \\\\\n\\bottomrule")

@@ -1,0 +1,175 @@
+"""Copies among the images: files of the same bytes, and the same radiograph stored another way.
+
+Chest radiographs look alike, so a perceptual hash alone raises many false alarms. It names the
+candidates; the correlation of the cached images decides.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.fft import dctn
+
+HASH_SIDE = 32  # px; the hash keeps the 8 x 8 lowest frequencies but those along the axes
+RADIUS = 6  # differing bits of 64; re-encoding, halving and moderate shifts of grey stay below
+COMPARE_SIDE = 64  # px; coarse enough that compression does not lower the correlation
+# Different films of the Kermany data whose hashes are this near stay below 0.97; copies that were
+# compressed, halved or brightened lie above 0.99. In between a pair is reported and stops nothing.
+NEAR = 0.98
+COPY = 0.99
+BANDS, BAND_BITS = 4, 16
+CHUNK = 1000  # images, or pairs, at a time
+CANDIDATES = 4_000_000  # pairs looked at together: bounds the memory, whatever the images
+PLACES = ("train", "val", "test", "train-val", "development-test")
+
+Pairs = NDArray[np.int64]
+
+
+def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The 64-bit pHash (Zauner 2010) of grey images, uint8 (N, S, S) → uint64 (N,).
+
+    A bit tells whether one of 64 low frequencies of the cosine transform exceeds their median, so
+    the hash does not change with brightness or contrast and little with compression or size.
+    """
+    hashes = np.empty(len(images), np.uint64)
+    for start in range(0, len(images), CHUNK):
+        small = np.stack([_shrink(image, HASH_SIDE) for image in images[start : start + CHUNK]])
+        low = dctn(small, axes=(1, 2), norm="ortho")[:, 1:9, 1:9].reshape(len(small), 64)
+        bits = low > np.median(low, axis=1, keepdims=True)
+        hashes[start : start + CHUNK] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
+    return hashes
+
+
+def near_pairs(hashes: NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
+    """All pairs i < j whose hashes differ in at most ``radius`` bits, (P, 2), in order.
+
+    Multi-index hashing (Norouzi et al. 2012): two such hashes agree up to ``radius // BANDS`` bits
+    in one band at least, and a sorted band finds its neighbours without comparing all pairs.
+    """
+    count = len(hashes)
+    found = [np.empty(0, np.int64)]
+    for band in range(BANDS):
+        values = (hashes >> np.uint64(BAND_BITS * band)) & np.uint64(2**BAND_BITS - 1)
+        order = np.argsort(values, kind="stable")
+        ranked = values[order]
+        for flipped in _flips(radius // BANDS):
+            wanted = values ^ flipped
+            starts = np.searchsorted(ranked, wanted, "left")
+            stops = np.searchsorted(ranked, wanted, "right")
+            for first, place in _expand(starts, stops):
+                second = order[place]
+                near = np.bitwise_count(hashes[first] ^ hashes[second]) <= radius
+                keep = near & (first < second)
+                found.append(first[keep] * count + second[keep])
+    keys = np.unique(np.concatenate(found))
+    return np.column_stack(divmod(keys, max(count, 1)))
+
+
+def _flips(most: int) -> list[np.uint64]:
+    """Every band with at most ``most`` bits set."""
+    chosen = [c for k in range(most + 1) for c in combinations(range(BAND_BITS), k)]
+    return [np.uint64(sum(1 << bit for bit in bits)) for bits in chosen]
+
+
+def _expand(starts: Pairs, stops: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
+    """Each row with each place of its range ``starts[row]:stops[row]``, some rows at a time."""
+    lengths = stops - starts
+    ends = np.cumsum(lengths)
+    row = 0
+    while row < len(lengths):
+        before = ends[row] - lengths[row]
+        upto = max(row + 1, int(np.searchsorted(ends, before + CANDIDATES, "right")))
+        part = lengths[row:upto]
+        rows = np.repeat(np.arange(row, upto), part)
+        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(part) - part, part)
+        yield rows, starts[rows] + offsets
+        row = upto
+
+
+def correlations(images: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float64]:
+    """Pearson correlation of the two images of each pair (P, 2), at ``COMPARE_SIDE`` px: (P,).
+
+    A blank image correlates with nothing: 0.
+    """
+    values = np.empty(len(pairs))
+    for start in range(0, len(pairs), CHUNK):
+        part = pairs[start : start + CHUNK]
+        rows, place = np.unique(part, return_inverse=True)
+        small = np.stack([_shrink(images[row], COMPARE_SIDE).ravel() for row in rows])  # (U, D)
+        small -= small.mean(axis=1, keepdims=True)
+        norms = np.linalg.norm(small, axis=1, keepdims=True)
+        small /= np.where(norms > 0, norms, 1)
+        first, second = place.reshape(part.shape).T
+        values[start : start + CHUNK] = (small[first] * small[second]).sum(axis=1)
+    return values
+
+
+def _shrink(image: NDArray[np.uint8], most: int) -> NDArray[np.float64]:
+    side = min(most, len(image))
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.float64)
+
+
+def find_copies(manifest: pd.DataFrame, images: NDArray[np.uint8]) -> pd.DataFrame:
+    """Pairs of images that are or resemble copies, one row each.
+
+    Columns: first and second (paths), identical (same bytes), correlation, other_patient (the names
+    tell two patients) and place (of ``PLACES``). Candidates by hash that the correlation does not
+    confirm stay in the table, as the background against which the threshold is judged.
+    """
+    sha = manifest.sha256.to_numpy()
+    pairs = near_pairs(perceptual_hashes(images))
+    first, second = pairs.T
+    patients, splits = manifest.patient.to_numpy(), manifest.split.to_numpy()
+    return pd.DataFrame(
+        {
+            "first": manifest.path.to_numpy()[first],
+            "second": manifest.path.to_numpy()[second],
+            "identical": sha[first] == sha[second],
+            "correlation": correlations(images, pairs),
+            "other_patient": patients[first] != patients[second],
+            "place": [place_of({a, b}) for a, b in zip(splits[first], splits[second], strict=True)],
+        }
+    )
+
+
+def place_of(splits: set[str]) -> str:
+    """Where the splits of a pair or a group put it: one split, train-val or development-test."""
+    if len(splits) == 1:
+        return next(iter(splits))
+    return "development-test" if "test" in splits else "train-val"
+
+
+def describe_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> dict[str, Any]:
+    """Counts by place; ``examples`` names the pairs that patients' names do not explain."""
+    groups = manifest[manifest.duplicated("sha256", keep=False)].groupby("sha256")
+    found = pd.DataFrame(
+        {
+            "place": [place_of(set(group.split)) for _, group in groups],
+            "patients": [group.patient.nunique() for _, group in groups],
+        }
+    )
+    near = copies[~copies.identical & (copies.correlation >= NEAR)]
+    others = copies[copies.other_patient & ~copies.identical]
+    suspects = copies[copies.other_patient & (copies.identical | (copies.correlation >= NEAR))]
+    return {
+        "radius": RADIUS,
+        "near": NEAR,
+        "copy": COPY,
+        "candidates": int((~copies.identical).sum()),
+        "closest_other": None if others.empty else float(others.correlation.max()),
+        "places": [
+            {
+                "place": place,
+                "identical": int((found.place == place).sum()),
+                "identical_other": int(((found.place == place) & (found.patients > 1)).sum()),
+                "near": int((near.place == place).sum()),
+                "near_other": int(((near.place == place) & near.other_patient).sum()),
+            }
+            for place in PLACES
+        ],
+        "examples": suspects.drop(columns="other_patient").head(20).to_dict("records"),
+    }

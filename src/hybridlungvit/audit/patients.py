@@ -1,0 +1,84 @@
+"""Who stands on which side: by the project's patient key, and by a stricter reading of the names.
+
+The stricter key lets a number alone name a child: ``person12`` under both subtypes, ``IM-0012``
+with and without ``NORMAL2-``. It joins children who share nothing but a number, so it decides no
+split; it says how much a wrong guess about the names could matter.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+from hybridlungvit.errors import StudyError
+
+SERIES = {"person": "person", "study": "IM-"}  # how the numbers of a series begin
+
+
+def strict_key(patients: pd.Series) -> pd.Series:
+    """The stricter key of each patient key; keys of other forms stay as they are."""
+    keys = patients.str.replace(r"^(person\d+)_(?:bacteria|virus)$", r"\1", regex=True)
+    return keys.str.replace(r"^NORMAL2-(IM-\d+)$", r"\1", regex=True)
+
+
+def require_patients_apart(manifest: pd.DataFrame, validation_split: str) -> None:
+    """Raise ``StudyError`` when a patient stands on two sides.
+
+    Training and validation may share patients only where the config asks for such a split.
+    """
+    side = manifest.split
+    if validation_split == "image":
+        side = side.replace("val", "train")
+    sides = side.groupby(manifest.patient).nunique()
+    leaked = sides.index[sides > 1]
+    if len(leaked):
+        group = manifest[manifest.patient == leaked[0]]
+        one_each = group[~side[group.index].duplicated()]
+        raise StudyError(
+            f"leak: patient {leaked[0]} is in {' and '.join(one_each.split)} "
+            f"({', '.join(one_each.path)}); {len(leaked)} such patients. Move all images of a "
+            "patient to one side and build the manifest again."
+        )
+
+
+def shared_numbers(manifest: pd.DataFrame) -> pd.Series:
+    """Whether each image's strict key stands both in the test set and outside it, bool (N,)."""
+    keys, test = strict_key(manifest.patient), manifest.split == "test"
+    return keys.isin(set(keys[test]) & set(keys[~test]))
+
+
+def describe_patients(manifest: pd.DataFrame, folds: int, seed: int) -> dict[str, Any]:
+    """Shares of validation images with a patient in train, and the overlap by the strict key."""
+    held_out = manifest[manifest.split == "val"].patient
+    trained = set(manifest[manifest.split == "train"].patient)
+    keys, shared = strict_key(manifest.patient), shared_numbers(manifest)
+    strict = {}
+    for name, start in {**SERIES, "all": ""}.items():
+        part = shared & keys.str.startswith(start)
+        tests = part & (manifest.split == "test")
+        strict[name] = {
+            "numbers": int(keys[part].nunique()),
+            "development_images": int((part & ~tests).sum()),
+            "test_images": int(tests.sum()),
+        }
+    return {
+        "validation_shared": float(held_out.isin(trained).mean()),
+        "image_split_shared": image_split_shared(manifest, folds, seed),
+        "strict": strict,
+    }
+
+
+def image_split_shared(manifest: pd.DataFrame, folds: int, seed: int) -> float:
+    """Share of held-out images with a patient in the rest, were train split by image.
+
+    The mean over all folds, each as large as the study's validation set.
+    """
+    part = manifest[manifest.split != "test"]
+    patients = part.patient.to_numpy()
+    shared = np.zeros(len(part), bool)
+    for rest, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+        part, part.label
+    ):
+        shared[held_out] = np.isin(patients[held_out], patients[rest])
+    return float(shared.mean())

@@ -1,0 +1,74 @@
+"""What the audit's doubts mean for the results: the reference's AUC without doubtful patients."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hybridlungvit.audit.patients import shared_numbers
+from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.bootstrap import (
+    Array,
+    crossed_replicates,
+    percentile_interval,
+    weighted_auc,
+)
+from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.paths import Layout
+
+
+def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
+    """Write ``layout.audit_results``: AUCs of the reference, mean over seeds, crossed intervals.
+
+    On the validation images, on the test images, and on the test images whose patient number
+    stands in the test set only (see ``strict_key``; None where a class is left without images).
+    """
+    tables = [read_predictions(study, study.reference, seed, layout) for seed in study.seeds]
+    first = tables[0]
+    if not all(table.path.equals(first.path) for table in tables):
+        raise StudyError(f"{study.reference}: seeds scored on other images. Score them again.")
+    scores = np.stack([table.probability.to_numpy() for table in tables])  # (K, N)
+    manifest = read_manifest(layout.manifest)
+    doubtful = set(manifest.path[shared_numbers(manifest)])
+    test = (first.split == "test").to_numpy()
+    groups = {
+        "validation": ~test,
+        "test": test,
+        "without_shared_numbers": test & ~first.path.isin(doubtful).to_numpy(),
+    }
+    record: dict[str, Any] = {
+        "reference": study.reference,
+        "manifest_sha256": file_sha256(layout.manifest),
+        "resamples": study.statistics.resamples,
+        "level": study.statistics.level,
+        "predictions_sha256": {
+            str(seed): file_sha256(layout.predictions(study.reference, seed))
+            for seed in study.seeds
+        },
+    }
+    record |= {name: _auc(study, first[rows], scores[:, rows]) for name, rows in groups.items()}
+    write_json(layout.audit_results, record)
+    return record
+
+
+def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:
+    """Images and patients of a group, and the mean AUC of (K, N) scores with its interval."""
+    labels = table.label.to_numpy()
+    counts = {"images": len(table), "patients": int(table.patient.nunique())}
+    if set(labels) != {0, 1}:
+        return counts | {"auc": None}
+
+    def metric(row: Array, weights: Array) -> Array:
+        return weighted_auc(labels, row, weights)
+
+    given = study.statistics
+    _, replicates = crossed_replicates(
+        metric, labels, scores, table.patient.to_numpy(), given.resamples, given.seed
+    )
+    once = np.ones((1, len(labels)))
+    estimate = float(np.mean([metric(row, once)[0] for row in scores]))
+    return counts | {"auc": asdict(percentile_interval(estimate, replicates, given.level))}
