@@ -4,7 +4,7 @@
 rule macros:
     input:
         results=report_inputs(),
-        code=code("reporting/explanation", "reporting/facts", "reporting/macros"),
+        code=code("explain/cases", "reporting/explanation", "reporting/facts", "reporting/macros"),
     output:
         layout.generated / "macros.tex",
     log:
@@ -26,7 +26,7 @@ rule macros:
 rule tables:
     input:
         results=report_inputs(),
-        code=code("reporting/explanation", "reporting/facts", "reporting/tables"),
+        code=code("explain/cases", "reporting/explanation", "reporting/facts", "reporting/tables"),
     output:
         [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
     log:
@@ -51,6 +51,7 @@ rule figures:
         gradcam=layout.gradcam(study.reference),
         examples=layout.mask_examples,
         code=code(
+            "explain/cases",
             "reporting/explanation",
             "reporting/facts",
             "reporting/figures",

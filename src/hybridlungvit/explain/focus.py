@@ -74,7 +74,7 @@ def summarise(table: pd.DataFrame, study: Study, threshold: float) -> list[dict[
     """
     right = (table.probability >= threshold) == (table.label == 1)
     groups = [("all", "all", table.path.notna())]
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(map(str.lower, CLASSES)):
         own = table.label == label
         groups += [(name, "all", own), (name, "right", own & right), (name, "wrong", own & ~right)]
     records = []
