@@ -132,8 +132,9 @@ def explain_variant(study: Study, variant: str, layout: Layout) -> None:
     cuts = cut_positions(cases.masks)
     if output.attention is not None:
         cuts = output.cuts.cpu()
-        painted = paint_attention(output.attention, cuts, cases.images.shape[-1])
-        arrays["attention"] = painted.numpy().astype(np.float32)
+        attention = output.attention.cpu().numpy()
+        painted = paint_attention(attention, cuts.numpy(), cases.images.shape[-1])
+        arrays["attention"] = painted.astype(np.float32)
     with replacing(layout.gradcam(variant)) as temporary:
         np.savez_compressed(
             temporary,

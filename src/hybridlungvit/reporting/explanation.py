@@ -18,7 +18,7 @@ from hybridlungvit.reporting.style import PALETTE, WIDTH
 
 Interval = dict[str, float | None]
 SIMILARITIES = {"rank": "Spearman correlation", "ssim": "SSIM"}
-OF_GRADCAM, OF_CHANCE = PALETTE[0], PALETTE[1]
+OF_GRADCAM, OF_CHANCE = PALETTE[2], PALETTE[6]
 
 
 def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
@@ -50,10 +50,12 @@ def _cell(interval: Interval, sign: bool = False) -> str:
 
 
 def _number(value: float | None, sign: bool = False) -> str:
-    """Two digits, in math mode for a true minus; a dash where there is no value."""
+    """Two digits, with a sign in math mode for a true minus; a dash where there is no value."""
     if value is None:
         return number(None)
-    return rf"\ensuremath{{{signed(value, 2) if sign else number(value, 2)}}}"
+    rounded = round(value, 2) + 0.0  # no minus before a zero
+    text = signed(rounded, 2) if sign else number(rounded, 2)
+    return f"${text}$" if text[0] in "+-" else text
 
 
 def saliency_figure(facts: Facts) -> Figure:
@@ -92,7 +94,7 @@ def _faithfulness(axes: Axes, record: dict[str, Any]) -> None:
     for key, label, colour, marker in curves:
         _band(axes, shares, [zero, *record[key]], colour, label, marker)
     axes.axhline(0, color="0.7", lw=0.6, zorder=0)
-    axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds of pneumonia")
+    axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds\nof pneumonia")
     axes.legend(frameon=False, fontsize=7)
 
 

@@ -46,13 +46,13 @@ def gradcam_gallery(path: Path) -> Figure:
         peak = cases["attention"].max(axis=(1, 2), keepdims=True)
         layers["Attention"] = cases["attention"] / peak
     count, rows = len(cases["rule"]), 1 + len(layers)
-    size = (WIDTH, rows * (WIDTH / count + 0.05) + 0.6)
+    size = (WIDTH, rows * WIDTH / count + 0.55)
     figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = ("Normal", "Pneumonia")[cases["label"][i]]
-        column[0].set_title(f"{name}:\n{cases['rule'][i]}", fontsize=7.5)
-        column[1].set_title(f"P(pneumonia) = {cases['probability'][i]:.2f}", fontsize=7.5)
+        probability = f"P(pneumonia) = {cases['probability'][i]:.2f}"
+        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=7.5)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             _overlay(axes, cases["images"][i], heat[i])
     for axes, name in zip(panels[1:, 0], layers, strict=True):
