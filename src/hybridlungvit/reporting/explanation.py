@@ -26,7 +26,7 @@ def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
     study, rows = facts.study, []
     level = f"{100 * study.statistics.level:g}"
     for variant, record in facts.focus.items():
-        name = tex(study.variants[variant].label)
+        name = (r"\addlinespace " if rows else "") + tex(study.variants[variant].label)
         for i, group in enumerate(record["groups"]):
             called = "" if group["called"] == "all" else f", {group['called']}"
             rows.append(
