@@ -332,6 +332,18 @@ def test_the_cascade_randomises_from_head_to_stem(study, variant):
         assert torch.equal(value, before[key])
 
 
+def test_stages_go_from_the_classifier_to_the_embedding(tiny):
+    tiny["model"]["stem_options"] |= {"depth": 3}
+    deep = study_from(tiny, "tiny")
+    blocks = ["block 3", "block 2", "block 1", "embedding"]
+    names = [name for name, _ in sanity.stages(build_model(deep.recipe("no_seg"), False))]
+    assert names == ["classifier", "cross-attention", "token encoders", "projection", *blocks]
+    plain = dict(sanity.stages(build_model(deep.recipe("plain_deit"), False)))
+    assert list(plain) == ["classifier", *blocks]
+    assert "stem.vit.norm.weight" in plain["block 3"]
+    assert {"stem.vit.pos_embed", "stem.vit.cls_token"} <= set(plain["embedding"])
+
+
 def test_the_cascade_draws_from_its_seed_alone(study):
     model, recipe = scrambled(study, "no_seg"), study.recipe("no_seg")
 

@@ -145,7 +145,6 @@ class Explanation(Section):
         0.1,
         0.3,
         0.5,
-        0.7,
     ]
     """Shares of the pixels that the faithfulness check removes, hottest first."""
     batch_size: Positive = 32
