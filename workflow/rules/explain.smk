@@ -38,7 +38,13 @@ rule focus:
         model=lambda wildcards: layout.run(study.trained_as(wildcards.variant), study.seeds[0])
         / "model.safetensors",
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-        code=code("explain/cases", "explain/gradcam", "explain/focus", "explain/similarity"),
+        code=code(
+            "evaluation/bootstrap",
+            "explain/cases",
+            "explain/gradcam",
+            "explain/focus",
+            "explain/similarity",
+        ),
     output:
         rows=layout.focus("{variant}"),
         record=layout.focus("{variant}").with_suffix(".json"),
@@ -72,6 +78,7 @@ rule saliency:
         ],
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
         code=code(
+            "evaluation/bootstrap",
             "explain/cases",
             "explain/gradcam",
             "explain/faithfulness",
