@@ -42,6 +42,7 @@ TINY: dict[str, Any] = {
     },
     "training": {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "freeze_epochs": 1},
     "statistics": {"resamples": 200},
+    "explanation": {"subsample": 8, "removed": [0.2, 0.5], "batch_size": 5},
     "compute": {"device": "cpu", "threads": 1, "loader_workers": 0},
     "variants": {
         "no_seg": {"label": "HybridLungViT", "description": "Reference"},

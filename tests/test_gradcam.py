@@ -10,7 +10,8 @@ from hybridlungvit.data.augment import to_input
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predict import score
-from hybridlungvit.explain.gradcam import choose_cases, explain_variant, gradcam_maps
+from hybridlungvit.explain.cases import choose_cases
+from hybridlungvit.explain.gradcam import explain_variant, gradcam_maps
 from hybridlungvit.model import HybridLungViT, PlainViT
 from hybridlungvit.reporting.galleries import read_cases
 from hybridlungvit.training.loop import train

@@ -111,7 +111,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
         p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
     }
     assert logs == times
-    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 4
+    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 2 + 1 + 4
 
 
 @pytest.mark.slow
@@ -170,8 +170,10 @@ def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
         ({"title": "Another"}, REPORT),
         (
             {"statistics": {"resamples": 300}},
-            REPORT | {"metrics", "compare", "quality", "audit", "audit_results"},
+            REPORT
+            | {"metrics", "compare", "quality", "audit", "audit_results", "focus", "saliency"},
         ),
+        ({"explanation": {**TINY["explanation"], "seed": 1}}, REPORT | {"focus", "saliency"}),
         ({"compute": {**TINY["compute"], "loader_workers": 1}}, REPORT),
         ({"training": {**TINY["training"], "learning_rate": 2e-3}}, None),
     ],

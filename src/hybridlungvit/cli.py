@@ -188,6 +188,24 @@ def gradcam(config: Config, variant: VariantName) -> None:
 
 
 @app.command()
+def focus(config: Config, variant: VariantName) -> None:
+    """Measure how much of Grad-CAM's heat lies in the lungs, on the whole test set."""
+    from hybridlungvit.explain.focus import measure_focus
+
+    study, layout = _open(config, variant)
+    measure_focus(study, variant, layout)
+
+
+@app.command()
+def saliency(config: Config, variant: VariantName) -> None:
+    """Check whether Grad-CAM depends on the training, marks what counts, and agrees over seeds."""
+    from hybridlungvit.explain.saliency import check_saliency
+
+    study, layout = _open(config, variant)
+    check_saliency(study, variant, layout)
+
+
+@app.command()
 def macros(config: Config) -> None:
     """Write every number of the text as TeX macros."""
     from hybridlungvit.reporting.macros import write_macros

@@ -152,6 +152,21 @@ class Statistics(Section):
     seed: Count = 0
 
 
+class Explanation(Section):
+    """How heat maps are examined. Nothing here decides a training or a prediction."""
+
+    subsample: Annotated[int, Field(ge=2)] = 64
+    """Test images, drawn at random, for the checks that need many maps of one image."""
+    removed: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
+        0.1,
+        0.3,
+        0.5,
+    ]
+    """Shares of the pixels that the faithfulness check removes, hottest first."""
+    batch_size: Positive = 32
+    seed: Count = 0
+
+
 class Compute(Section):
     """What a job may use. Thread counts are part of a run's identity: they order the sums."""
 
@@ -232,6 +247,7 @@ class Study(Section):
     augmentation: Augmentation = Augmentation()
     evaluation: Evaluation = Evaluation()
     statistics: Statistics = Statistics()
+    explanation: Explanation = Explanation()
     compute: Compute = Compute()
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
     omitted: dict[Name, str] = {}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
-    "provenance",
+    "provenance", "focus",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
-FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps")
+FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps", "saliency")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,12 @@ class Layout:
 
     def gradcam(self, variant: str) -> Path:
         return self.root / "gradcam" / f"{variant}.npz"
+
+    def focus(self, variant: str) -> Path:
+        return self.root / "gradcam" / f"{variant}-focus.csv"
+
+    def saliency(self, variant: str) -> Path:
+        return self.root / "gradcam" / f"{variant}-checks.json"
 
     @property
     def mask_examples(self) -> Path:

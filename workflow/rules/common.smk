@@ -14,6 +14,7 @@ os.environ.update(PYTHONPATH=str(BASE / "src"))
 from hybridlungvit.cli import image_root
 from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
+from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import AUDIT_TABLES, FIGURES, TABLES, Layout
 from hybridlungvit.provenance import code_files
@@ -109,7 +110,9 @@ def report_inputs():
     ]
     metrics = [layout.metrics(v) for v in study.variants]
     masks = [layout.mask_table, layout.mask_quality]
-    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks]
+    maps = [layout.focus(v).with_suffix(".json") for v in focus_variants(study)]
+    maps.append(layout.saliency(study.reference))
+    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps]
 
 
 def manuscript():

@@ -1,6 +1,6 @@
 """Grad-CAM (Selvaraju et al. 2017) on the projected feature map, for cases chosen by a rule."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,14 @@ from hybridlungvit.device import prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predict import load_run
 from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.explain.attention_maps import paint_attention
+from hybridlungvit.explain.cases import TARGET, choose_cases, decision_threshold
 from hybridlungvit.files import replacing
 from hybridlungvit.model import HybridLungViT
 from hybridlungvit.model.tokens import cut_positions
 from hybridlungvit.paths import Layout
 
 NO_GRADIENT = "Grad-CAM: no gradient reaches the feature map; are its layers frozen?"
-RULES = ("surest right", "surest wrong", "nearest the threshold")
 
 
 class _Logits(nn.Module):
@@ -62,47 +63,87 @@ def gradcam_maps(
     return heat
 
 
-def choose_cases(table: pd.DataFrame, threshold: float) -> Iterator[tuple[int, str]]:
-    """Row index and rule of the cases to show: three for each class, the class's order.
+@dataclass(frozen=True)
+class TestImages:
+    """Test images of a study in the order of a variant's predictions (first seed)."""
 
-    Surest right and surest wrong: the most extreme probability on that side of the threshold;
-    nearest: the smallest distance to it. A rule without a case (no error made) yields nothing.
-    """
-    for label in (0, 1):
-        rows = table[table.label == label]
-        toward = rows.probability if label else 1 - rows.probability
-        right = (rows.probability >= threshold) == bool(label)
-        distance = (rows.probability - threshold).abs()
-        candidates = (toward[right], 1 - toward[~right], -distance)
-        for rule, values in zip(RULES, candidates, strict=True):
-            if len(values):
-                yield int(values.idxmax()), rule
+    __test__ = False  # no test class, whatever its name
+
+    table: pd.DataFrame
+    """path, patient, label, probability and more, N rows, indexed from 0."""
+    images: Tensor
+    """uint8 (N, S, S)."""
+    masks: Tensor
+    """bool (N, S, S)."""
+
+    def select(self, rows: NDArray[np.int64]) -> "TestImages":
+        """The images at some places, in that order."""
+        table = self.table.iloc[rows].reset_index(drop=True)
+        return TestImages(table, self.images[rows], self.masks[rows])
+
+
+def spare_gradients(model: nn.Module) -> nn.Module:
+    """Turn off the gradients that no map needs, those below the layer it is read at; in place."""
+    model.stem.requires_grad_(False)
+    if isinstance(model, HybridLungViT):
+        model.stem.freeze(True)
+    else:
+        model.stem.vit.blocks[-1].requires_grad_(True)
+    return model
+
+
+def heat_of(model: nn.Module, tests: TestImages, batch_size: int) -> NDArray[np.float32]:
+    """Grad-CAM for pneumonia of all images, in batches: float32 (N, S, S)."""
+    device = next(model.parameters()).device
+    parts = zip(tests.images.split(batch_size), tests.masks.split(batch_size), strict=True)
+    maps = [gradcam_maps(model, i.to(device), m.to(device), TARGET) for i, m in parts]
+    return np.concatenate(maps)
+
+
+def load_tests(study: Study, variant: str, layout: Layout) -> TestImages:
+    """The test images with a variant's predictions; raises ``StudyError`` when they disagree."""
+    manifest = read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, study.data.image_size)
+    predictions = read_predictions(study, variant, study.seeds[0], layout)
+    table = predictions[predictions.split == "test"].reset_index(drop=True)
+    rows = manifest.reset_index().set_index("path").loc[table.path, "index"].to_numpy()
+    images, masks = cache.images[rows], cache.masks(rows)
+    return TestImages(table, torch.from_numpy(images), torch.from_numpy(masks))
+
+
+def load_explained(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module:
+    """A trained run on the study's device, ready for maps."""
+    device = prepare_device(study.recipe(variant).compute)
+    return spare_gradients(load_run(study, variant, seed, layout)).to(device)
 
 
 def explain_variant(study: Study, variant: str, layout: Layout) -> None:
-    """Write images, masks, cuts and Grad-CAM of the chosen test cases of the first seed."""
-    recipe, seed = study.recipe(variant), study.seeds[0]
-    device = prepare_device(recipe.compute)
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, recipe.data.image_size)
-    predictions = read_predictions(study, variant, seed, layout)
-    tests = predictions[predictions.split == "test"]
-    index, rules = zip(*choose_cases(tests, recipe.evaluation.threshold), strict=True)
-    cases = tests.loc[list(index)]
-    rows = manifest.reset_index().set_index("path").loc[cases.path, "index"].to_numpy()
-    images = torch.from_numpy(cache.images[rows]).to(device)
-    masks = torch.from_numpy(cache.masks(rows)).to(device)
-    model = load_run(study, variant, seed, layout).to(device)
-    heat = gradcam_maps(model, images, masks, target=1)
+    """Write images, masks, cuts, Grad-CAM and attention of the chosen test cases, first seed."""
+    tests = load_tests(study, variant, layout)
+    threshold = decision_threshold(study, variant)
+    index, rules = zip(*choose_cases(tests.table, threshold), strict=True)
+    cases = tests.select(np.array(index))
+    model = load_explained(study, variant, study.seeds[0], layout)
+    arrays = {"heat": heat_of(model, cases, study.explanation.batch_size).astype(np.float16)}
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        inputs = to_input(cases.images.to(device), model.stem.mean, model.stem.std)
+        output = model(inputs, cases.masks.to(device))
+    cuts = cut_positions(cases.masks)
+    if output.attention is not None:
+        cuts = output.cuts.cpu()
+        attention = output.attention.cpu().numpy()
+        painted = paint_attention(attention, cuts.numpy(), cases.images.shape[-1])
+        arrays["attention"] = painted.astype(np.float32)
     with replacing(layout.gradcam(variant)) as temporary:
         np.savez_compressed(
             temporary,
-            images=images.cpu().numpy(),
-            masks=masks.cpu().numpy(),
-            cuts=cut_positions(masks).cpu().numpy(),
-            heat=heat.astype(np.float16),
+            images=cases.images.numpy(),
+            masks=cases.masks.numpy(),
+            cuts=cuts.numpy(),
             rule=np.array(rules),
-            label=cases.label.to_numpy(),
-            probability=cases.probability.to_numpy(),
-            path=cases.path.to_numpy().astype(str),
+            label=cases.table.label.to_numpy(),
+            probability=cases.table.probability.to_numpy(),
+            path=cases.table.path.to_numpy().astype(str),
+            **arrays,
         )

@@ -10,6 +10,7 @@ from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
+from hybridlungvit.explain.cases import read_focus, read_saliency
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 
@@ -27,6 +28,10 @@ class Facts:
     histories: dict[tuple[str, int], pd.DataFrame]
     predictions: dict[tuple[str, int], dict[str, Any]]
     """The record beside each prediction file."""
+    focus: dict[str, dict[str, Any]]
+    """Lung focus of the reference and of the plain control, by variant."""
+    saliency: dict[str, Any]
+    """The checks of the reference's heat maps."""
 
 
 def gather(study: Study, layout: Layout) -> Facts:
@@ -65,6 +70,8 @@ def gather(study: Study, layout: Layout) -> Facts:
             for pair, folder in folders.items()
         },
         predictions=predictions,
+        focus=read_focus(study, layout),
+        saliency=read_saliency(study, layout),
     )
 
 

@@ -12,6 +12,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.evaluation.bootstrap import Array, crossed_replicates
 from hybridlungvit.evaluation.metrics import scores_on_test
 from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.explanation import saliency_figure
 from hybridlungvit.reporting.facts import Facts, gather, number
 from hybridlungvit.reporting.galleries import gradcam_gallery, mask_gallery, mask_steps
 from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
@@ -30,6 +31,7 @@ def write_figures(study: Study, layout: Layout) -> None:
     save_figure(curves(facts), folder / "curves.pdf")
     save_figure(confusion(facts), folder / "confusion.pdf")
     save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
+    save_figure(saliency_figure(facts), folder / "saliency.pdf")
     save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
     save_figure(mask_steps(layout.mask_examples), folder / "mask_steps.pdf")
 

@@ -39,23 +39,37 @@ def mask_gallery(path: Path) -> Figure:
 
 
 def gradcam_gallery(path: Path) -> Figure:
-    """For each chosen case: the image with lungs and cut above, Grad-CAM for pneumonia below."""
+    """For each chosen case: image with lungs and cut, Grad-CAM, and the hybrid's attention."""
     cases = read_cases(path)
-    count = len(cases["rule"])
-    figure, panels = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.7), squeeze=False)
-    for i, (above, below) in enumerate(panels.T):
-        _show(above, cases["images"][i], cases["masks"][i], cases["cuts"][i])
+    layers = {"Grad-CAM": cases["heat"].astype(float)}
+    if "attention" in cases:
+        peak = cases["attention"].max(axis=(1, 2), keepdims=True)
+        layers["Attention"] = cases["attention"] / peak
+    count, rows = len(cases["rule"]), 1 + len(layers)
+    size = (WIDTH, rows * WIDTH / count + 0.55)
+    figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
+    for i, column in enumerate(panels.T):
+        _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = ("Normal", "Pneumonia")[cases["label"][i]]
-        above.set_title(f"{name}:\n{cases['rule'][i]}", fontsize=7.5)
-        side = len(cases["images"][i])
-        below.imshow(cases["images"][i], cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-        heat = cases["heat"][i].astype(float)
-        # Opacity follows the heat too: where there is none, the image shows unchanged.
-        extent = (0, side, side, 0)
-        below.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * heat, extent=extent)
-        below.set_axis_off()
-        below.set_title(f"P(pneumonia) = {cases['probability'][i]:.2f}", fontsize=7.5)
+        probability = f"P(pneumonia) = {cases['probability'][i]:.2f}"
+        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=7.5)
+        for axes, heat in zip(column[1:], layers.values(), strict=True):
+            _overlay(axes, cases["images"][i], heat[i])
+    for axes, name in zip(panels[1:, 0], layers, strict=True):
+        axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=7.5,
+                  transform=axes.transAxes)  # fmt: skip
+    if "attention" in cases:
+        for axes, cut in zip(panels[2], cases["cuts"], strict=True):
+            axes.axvline(cut, color=CUT, lw=0.8, ls="--")
     return figure
+
+
+def _overlay(axes: Axes, image: NDArray, heat: NDArray) -> None:
+    """Heat in [0, 1] over its image; its opacity follows it, so that cold places show unchanged."""
+    extent = (0, len(image), len(image), 0)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * heat, extent=extent)
+    axes.set_axis_off()
 
 
 def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:

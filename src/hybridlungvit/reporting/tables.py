@@ -9,6 +9,7 @@ from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import TABLES, Layout
+from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex, with_interval
 from hybridlungvit.reporting.macros import scientific
 
@@ -214,6 +215,11 @@ def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
         row |= {key.capitalize(): number(values[key]) for key in ("precision", "recall")}
         rows.append(row | {"F1": number(values["f1-score"]), "Images": f"{values['support']:.0f}"})
     return pd.DataFrame(rows), "lcccr"
+
+
+def focus(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Lung focus of Grad-CAM beside its controls."""
+    return focus_table(facts)
 
 
 def provenance(facts: Facts) -> tuple[pd.DataFrame, str]:

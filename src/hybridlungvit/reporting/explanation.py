@@ -1,0 +1,153 @@
+"""What the paper says of the heat maps: the focus table, the figure of the checks, and macros."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.explain.cases import RULES, TARGET
+from hybridlungvit.explain.similarity import verdict
+from hybridlungvit.reporting.facts import Facts, number, signed, tex
+from hybridlungvit.reporting.style import PALETTE, WIDTH
+
+Interval = dict[str, float | None]
+SIMILARITIES = {"rank": "Spearman correlation", "ssim": "SSIM"}
+OF_GRADCAM, OF_CHANCE = PALETTE[2], PALETTE[6]
+
+
+def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
+    """Lung focus by class and by right or wrong, for the reference and the plain control."""
+    study, rows = facts.study, []
+    level = f"{100 * study.statistics.level:g}"
+    for variant, record in facts.focus.items():
+        name = (r"\addlinespace " if rows else "") + tex(study.variants[variant].label)
+        for i, group in enumerate(record["groups"]):
+            called = "" if group["called"] == "all" else f", {group['called']}"
+            rows.append(
+                {
+                    "Model": name if i == 0 else "",
+                    "Test images": group["class"].capitalize() + called,
+                    "Images": f"{group['images']:,}",
+                    rf"Own lungs ({level}\,\% CI)": _cell(group["focus"]),
+                    "Another patient's lungs": _cell(group["focus_shuffled"]),
+                    "Central square": _cell(group["focus_box"]),
+                    "Own minus another's": _cell(group["over_shuffled"], sign=True),
+                }
+            )
+    return pd.DataFrame(rows), "llrcccc"
+
+
+def _cell(interval: Interval, sign: bool = False) -> str:
+    """Estimate (low to high); a lone estimate where a single patient gives no interval."""
+    value, low, high = (_number(interval[key], sign) for key in ("estimate", "low", "high"))
+    return value if interval["low"] is None else f"{value} ({low} to {high})"
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    """Two digits, with a sign in math mode for a true minus; a dash where there is no value."""
+    if value is None:
+        return number(None)
+    rounded = round(value, 2) + 0.0  # no minus before a zero
+    text = signed(rounded, 2) if sign else number(rounded, 2)
+    return f"${text}$" if text[0] in "+-" else text
+
+
+def saliency_figure(facts: Facts) -> Figure:
+    """Left: similarity under cascading randomisation. Right: log-odds as the hottest pixels go."""
+    record = facts.saliency
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 2.9), width_ratios=[1.5, 1], layout="constrained"
+    )
+    _sanity(left, record["sanity"])
+    _faithfulness(right, record["faithfulness"])
+    sns.despine(figure)
+    return figure
+
+
+def _sanity(axes: Axes, sanity: dict[str, Any]) -> None:
+    names = ["trained", *(stage["name"] for stage in sanity["stages"])]
+    places = range(len(names))
+    equal = {"estimate": 1.0, "low": 1.0, "high": 1.0}  # a map and itself
+    for (key, label), colour in zip(SIMILARITIES.items(), PALETTE, strict=False):
+        values = [equal, *(stage[key] for stage in sanity["stages"])]
+        marker = {"rank": "o", "ssim": "s"}[key]
+        _band(axes, places, values, colour, label, marker)
+        others = sanity["others"][key]["estimate"]
+        axes.axhline(others, color=colour, lw=0.8, ls=":")
+    axes.plot([], [], color="0.3", lw=0.8, ls=":", label="two patients' maps, trained")
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
+    axes.set_ylim(top=1.04)
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _faithfulness(axes: Axes, record: dict[str, Any]) -> None:
+    shares = [0.0, *(100 * share for share in record["removed"])]
+    zero = {"estimate": 0.0, "low": 0.0, "high": 0.0}  # nothing removed, nothing changed
+    curves = (("gradcam", "Grad-CAM", OF_GRADCAM, "o"), ("random", "random map", OF_CHANCE, "s"))
+    for key, label, colour, marker in curves:
+        _band(axes, shares, [zero, *record[key]], colour, label, marker)
+    axes.axhline(0, color="0.7", lw=0.6, zorder=0)
+    axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds\nof pneumonia")
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _band(axes: Axes, x: Any, values: list[Interval], colour: str, label: str, marker: str) -> None:
+    middle, low, high = (
+        np.array([value[key] for value in values], float) for key in ("estimate", "low", "high")
+    )
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+    axes.plot(x, middle, marker=marker, ms=3, lw=1.2, color=colour, label=label)
+
+
+def explanation_macros(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Keys and texts for ``\\given``; the words follow where the intervals lie."""
+    rules = ", ".join(RULES[:-1]) + f" and {RULES[-1]}"
+    yield "gradcam.rules", rules
+    yield "gradcam.class", CLASSES[TARGET].lower()
+    if facts.study.recipe(facts.study.reference).model.head == "hybrid":
+        yield "gradcam.attention", "shown"
+    yield "gradcam.threshold", f"{facts.focus[facts.study.reference]['threshold']:g}"
+    study, level = facts.study, facts.study.statistics.level
+    for key, (variant, record) in zip(("own", "plain"), facts.focus.items(), strict=False):
+        group = record["groups"][0]
+        yield f"focus.{key}.name", tex(study.variants[variant].label)
+        yield f"focus.{key}.undefined", f"{group['undefined']:,}"
+        for measure, chance in (
+            ("focus", 1), ("focus_shuffled", 1), ("focus_box", 1), ("over_shuffled", 0),
+            ("over_box", 0),
+        ):  # fmt: skip
+            yield f"focus.{key}.{measure}", _spoken(group[measure], level, sign=chance == 0)
+            yield f"focus.{key}.{measure}.verdict", verdict(group[measure], chance)
+    record = facts.saliency
+    yield "saliency.images", f"{record['images']:,}"
+    yield "saliency.patients", f"{record['patients']:,}"
+    sanity, faithful, agreement = (record[k] for k in ("sanity", "faithfulness", "agreement"))
+    for key in SIMILARITIES:
+        yield f"sanity.first.{key}", _spoken(sanity["stages"][0][key], level)
+        yield f"sanity.last.{key}", _spoken(sanity["stages"][-1][key], level)
+        yield f"sanity.others.{key}", _spoken(sanity["others"][key], level)
+    yield "sanity.verdict", sanity["verdict"]
+    yield "faithfulness.overall", _spoken(faithful["overall"], level, sign=True)
+    yield "faithfulness.verdict", faithful["verdict"]
+    shares = [f"{100 * share:g}" for share in faithful["removed"]]
+    yield "faithfulness.removed", ", ".join(shares[:-1]) + " and " * (len(shares) > 1) + shares[-1]
+    if agreement is not None:
+        for key in SIMILARITIES:
+            yield f"agreement.seeds.{key}", _spoken(agreement["seeds"][key], level)
+            yield f"agreement.others.{key}", _spoken(agreement["others"][key], level)
+        yield "agreement.verdict", agreement["verdict"]
+
+
+def _spoken(interval: Interval, level: float, sign: bool = False) -> str:
+    """An estimate with its interval for a sentence."""
+    value, low, high = (_number(interval[key], sign) for key in ("estimate", "low", "high"))
+    if interval["low"] is None:
+        return value
+    return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"
