@@ -10,7 +10,7 @@ from torch import ones
 
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.metrics import evaluate_variant
+from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
 from hybridlungvit.predict import COLUMNS, load_checkpoint, predict_images
 from hybridlungvit.reporting.cite import citation

@@ -49,6 +49,11 @@ def gather(study: Study, layout: Layout) -> Facts:
             f"{layout.comparisons}: compares with {comparisons['reference']!r}, but the reference "
             f"is {study.reference!r}. Run `compare` again."
         )
+    if comparisons["family"] != study.comparison_family():
+        raise StudyError(
+            f"{layout.comparisons}: adjusted for {comparisons['family']}, but the family is "
+            f"{study.comparison_family()}. Run `compare` again."
+        )
     owners = {(variant, seed): (study.trained_as(variant), seed) for variant, seed in pairs}
     folders = {pair: layout.run(*owner) for pair, owner in owners.items()}
     return Facts(
@@ -76,6 +81,7 @@ def _require_settings(study: Study, variant: str, record: dict[str, Any], layout
     expected = {
         "level": study.statistics.level,
         "resamples": study.statistics.resamples,
+        "sensitivity_target": study.statistics.sensitivity_target,
         "threshold": study.recipe(variant).evaluation.threshold,
     }
     for key, value in expected.items():

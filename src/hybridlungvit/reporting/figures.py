@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.bootstrap import Array, crossed_replicates
-from hybridlungvit.evaluation.metrics import scores_on_test
+from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.scores import scores_on
+from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import Facts, gather, number
 from hybridlungvit.reporting.galleries import gradcam_gallery, mask_gallery, mask_steps
@@ -52,7 +53,7 @@ def roc(facts: Facts, layout: Layout) -> Figure:
     study = facts.study
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
     for i, variant in enumerate(study.variants):
-        table, scores = scores_on_test(study, variant, layout)
+        table, scores = scores_on(study, variant, layout)
         labels = table.label.to_numpy()
         once = np.ones((1, len(labels)))
         curves = np.concatenate([roc_curves(labels, row, once) for row in scores])  # (K, grid)
@@ -81,14 +82,13 @@ def roc(facts: Facts, layout: Layout) -> Figure:
 
 def _band(study: Study, labels: NDArray, scores: Array, patients: NDArray) -> tuple[Array, Array]:
     """Pointwise interval of the mean curve, seeds and patients resampled at once."""
-    columns = []
-    _, drawn = crossed_replicates(
+    _, drawn = crossed_curves(
         lambda row, weights: roc_curves(labels, row, weights),
         labels, scores, patients, BAND_RESAMPLES, study.statistics.seed,
     )  # fmt: skip
     tail = (1 - study.statistics.level) / 2
-    columns = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return columns[0], columns[1]
+    low, high = np.clip(np.quantile(drawn, [tail, 1 - tail], axis=0), 0, 1)
+    return low, high
 
 
 def forest(facts: Facts) -> Figure:
