@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = (
-    "data", "masks", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
+    "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
+    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
     "provenance",
 )  # fmt: skip
-FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps")
+FIGURES = (
+    "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "gradcam",
+    "masks", "mask_steps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

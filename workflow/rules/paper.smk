@@ -4,7 +4,7 @@
 rule macros:
     input:
         results=report_inputs(),
-        code=code("reporting/facts", "reporting/macros"),
+        code=code("reporting/facts", "reporting/macros", "reporting/statistics_[mt]*"),
     output:
         layout.generated / "macros.tex",
     log:
@@ -26,7 +26,7 @@ rule macros:
 rule tables:
     input:
         results=report_inputs(),
-        code=code("reporting/facts", "reporting/tables"),
+        code=code("reporting/facts", "reporting/tables", "reporting/statistics_tables"),
     output:
         [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
     log:
@@ -50,7 +50,13 @@ rule figures:
         results=report_inputs(),
         gradcam=layout.gradcam(study.reference),
         examples=layout.mask_examples,
-        code=code("reporting/facts", "reporting/figures", "reporting/galleries", "reporting/style"),
+        code=code(
+            "reporting/facts",
+            "reporting/figures",
+            "reporting/galleries",
+            "reporting/statistics_*",
+            "reporting/style",
+        ),
     output:
         [layout.generated / "figures" / f"{name}.pdf" for name in FIGURES],
     log:

@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.pairs import Array, check_scores
 
-POINTS = {"fixed": "fixed", "youden": "Youden", "sensitive": "sensitive"}
-
 
 def rates(labels: NDArray[np.int64], scores: Array) -> tuple[Array, Array, Array]:
     """Candidate thresholds, ascending, with sensitivity and specificity of ``score >= threshold``.
