@@ -1,10 +1,10 @@
 """Intervals and tests of the AUC against R's pROC, scipy, literal versions and simulation."""
 
+import importlib.util
 import itertools
 import math
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,17 @@ from hybridlungvit.evaluation.intervals import (
 )
 from hybridlungvit.evaluation.pairs import count_pairs
 
-REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import bootstrap as speed  # noqa: E402
-import coverage  # noqa: E402
 
+def benchmark(name):
+    """A script of ``benchmarks/`` as a module, under a name that shadows no package."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+coverage, speed = benchmark("coverage"), benchmark("bootstrap")
 moderate = settings(deadline=None, max_examples=60)
 METHODS = Method.__args__
 
