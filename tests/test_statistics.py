@@ -718,6 +718,23 @@ def test_thresholds_come_from_validation_and_the_test_set_chooses_nothing(study,
     assert after["calibration"]["temperatures"] == record["calibration"]["temperatures"]
 
 
+def test_validation_images_of_one_class_are_refused_by_name(study, scored):
+    path = scored.predictions("no_seg", 0)
+    for seed in study.seeds:
+        file = scored.predictions("no_seg", seed)
+        table = pd.read_csv(file, dtype={"patient": str})
+        table.loc[table.split == "val", "label"] = 1
+        resave(file, table)
+    with pytest.raises(StudyError, match=rf"{path}.*both classes.*validation_folds"):
+        evaluate_variant(study, "no_seg", scored)
+
+
+def test_images_the_manifest_does_not_know_are_refused(study, scored):
+    scored.manifest.write_text(scored.manifest.read_text().replace("test/7.jpeg", "test/x.jpeg"))
+    with pytest.raises(StudyError, match=r"manifest lacks 1 scored images.*test/7\.jpeg"):
+        evaluate_variant(study, "no_seg", scored)
+
+
 def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(study, scored):
     """All probabilities 0.4: no image is called, so that precision is 0 / 0."""
     for seed in study.seeds:

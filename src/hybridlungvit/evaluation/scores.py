@@ -39,5 +39,10 @@ class Thresholds:
         fixed = study.recipe(variant).evaluation.threshold
         target = study.statistics.sensitivity_target
         self.labels, self.scores = table.label.to_numpy(), with_ensemble(scores)
+        if set(self.labels) != {0, 1}:
+            raise StudyError(
+                f"{layout.predictions(variant, study.seeds[0])}: the validation images must hold "
+                "both classes to choose a threshold on. Lower data.validation_folds."
+            )
         self.rows = [choose_thresholds(self.labels, row, fixed, target) for row in self.scores]
         self.points = list(self.rows[0])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.evaluation.calibration import mass_bins
 from hybridlungvit.evaluation.metrics import call_metrics
@@ -29,7 +30,17 @@ QUALITIES = {
 
 
 def quality_table(manifest: pd.DataFrame, masks: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
-    """The columns of ``QUALITIES`` for the images ``paths``, in their order."""
+    """The columns of ``QUALITIES`` for the images ``paths``, in their order.
+
+    Raises ``StudyError`` when manifest or mask table lack an image.
+    """
+    for name, known in (("manifest", manifest), ("mask table", masks)):
+        absent = paths[~paths.isin(known.path)]
+        if len(absent):
+            raise StudyError(
+                f"the {name} lacks {len(absent)} scored images, such as {absent.iloc[0]}. "
+                "Predictions and images are of two states: run the workflow again."
+            )
     rows = manifest.set_index("path").loc[paths]
     pixels = rows.width * rows.height
     return pd.DataFrame(

@@ -84,19 +84,20 @@ def comparisons(facts: Facts) -> Table:
 
 
 def metrics(facts: Facts) -> Table:
-    """Every metric of the reference: over seeds, of the ensemble, and Wilson's interval."""
+    """Every metric of the reference; closed forms are clustered DeLong (AUC) and Wilson's."""
     record, level = facts.metrics[facts.study.reference], _level(facts)
     rows = []
     for name, value in record["headline"].items():
-        wilson = record["ensemble"]["wilson"].get(name)
+        ensemble = record["ensemble"]
+        closed = {"auc": ensemble["delong"], **ensemble["wilson"]}.get(name)
         rows.append(
             {
                 "Metric": NAMES[name],
                 f"Mean over seeds ({level} CI, patients and seeds)": with_interval(value),
                 "Seed SD": number(value["sd"]),
                 "Range": f"{number(value['min'])} to {number(value['max'])}",
-                f"Ensemble ({level} CI, patients)": with_interval(record["ensemble"][name]),
-                "Wilson, images": "" if wilson is None else with_interval(wilson),
+                f"Ensemble ({level} CI, patients)": with_interval(ensemble[name]),
+                "Ensemble, closed form": "" if closed is None else with_interval(closed),
             }
         )
     return pd.DataFrame(rows), "lccccc"
