@@ -332,7 +332,7 @@ def test_exploratory_comparisons_are_marked(study):
     table, _, footer = statistics_tables.comparisons(facts)
     assert table["$p$ (Holm)"].tolist() == ["0.020", r"0.010\rlap{$^*$}"]
     assert "exploratory" in footer[0]
-    assert table["$p$ (DeLong)"].tolist() == ["$<0.001$"] * 2
-    assert table["Only one right"].tolist() == ["3 / 1"] * 2
+    assert table["DeLong $p$"].tolist() == ["$<0.001$"] * 2
+    assert table["Only right"].tolist() == ["3 / 1"] * 2
     del facts.differences["no_tta"]
     assert statistics_tables.comparisons(facts)[2] == ()

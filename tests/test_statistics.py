@@ -338,6 +338,14 @@ def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
     assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
 
 
+@moderate
+@given(st.integers(2, 5), st.integers(0, 99))
+def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
+    rng = np.random.default_rng(seed)
+    values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
+    assert split_variance(values, replicates).freedom >= count - 1
+
+
 def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
     """Patients, seeds and interaction of known size: unlike a bootstrap of seeds, unbiased."""
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 Array = NDArray[np.float64]
+ROUNDING = 1e-12  # a standard error below this comes from the order of sums
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def normal_interval(
 
     ``error`` is the standard error on the scale of the estimate and is carried over by the delta
     method, which stays finite where many replicates sit at the edge. None where no such interval
-    exists: for an estimate at the edge of its range or an error of zero.
+    exists: for an estimate at the edge of its range or an error of zero, up to rounding.
     """
     there, back, rate = SCALES[scale]
-    if not rate(estimate) > 0 or not error > 0:
+    if not rate(estimate) > 0 or not error > ROUNDING:
         return None
     half = quantile * error / rate(estimate)
     low, high = back(there(estimate) + np.array([-half, half]))

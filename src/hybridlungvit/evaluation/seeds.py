@@ -69,7 +69,8 @@ def split_variance(estimates: Array, replicates: Array) -> Split:
     between = float(estimates.var(ddof=1))
     seeds = max(0.0, between - within) / count
     total = patients + seeds
-    freedom = (count - 1) * (total / (between / count)) ** 2 if between else math.inf
+    share = between / count / total if total else 0.0  # what is known from K values only
+    freedom = (count - 1) / min(share, 1.0) ** 2 if share else math.inf
     return Split(patients, seeds, freedom)
 
 

@@ -68,7 +68,7 @@ def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, st
             chosen = quarter == index
             if chosen.any():
                 low, high = values[chosen].min(), values[chosen].max()
-                yield column, f"{low:.2f} to {high:.2f}", chosen
+                yield column, f"{low:.3g} to {high:.3g}", chosen
 
 
 def subgroup_records(

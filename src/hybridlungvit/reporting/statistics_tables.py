@@ -1,5 +1,6 @@
 """The tables of results. Every one says in its heading what its intervals cover."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -24,10 +25,10 @@ NAMES = {
     "intercept": "Calibration intercept",
 }  # fmt: skip
 BYS = {
-    "subtype": "Kind of pneumonia, with all normals",
-    "pixels": "Megapixels, by quarter",
-    "bytes_per_pixel": "Bytes per pixel, by quarter",
-    "mask_confidence": "Mask confidence, by quarter",
+    "subtype": "Kind",
+    "pixels": "Megapixels",
+    "bytes_per_pixel": "Bytes/pixel",
+    "mask_confidence": "Mask conf.",
 }
 Table = tuple[pd.DataFrame, str] | tuple[pd.DataFrame, str, tuple[str, ...]]
 
@@ -70,14 +71,14 @@ def comparisons(facts: Facts) -> Table:
         rows.append(
             {
                 "Variant": label_of(facts, variant),
-                rf"$\Delta$AUC ({_level(facts)} CI, crossed)": difference_text(found),
+                rf"$\Delta$AUC ({_level(facts)} CI)": difference_text(found),
                 "$p$": p_value(found["p_value"]),
                 "$p$ (Holm)": _adjusted(found),
-                r"$\Delta$AUC, ensembles": f"${signed(found['delong']['estimate'])}$",
-                "$p$ (DeLong)": p_value(found["delong"]["p_value"]),
-                "Only one right": f"{calls['only_a']} / {calls['only_b']}",
-                "$p$ (exact)": p_value(calls["p_exact"]),
-                "$p$ (patients)": p_value(calls["p_clustered"]),
+                r"Ensembles": f"${signed(found['delong']['estimate'])}$",
+                "DeLong $p$": p_value(found["delong"]["p_value"]),
+                "Only right": f"{calls['only_a']} / {calls['only_b']}",
+                "Exact $p$": p_value(calls["p_exact"]),
+                "Patients $p$": p_value(calls["p_clustered"]),
             }
         )
     return pd.DataFrame(rows), "lcccccccc", _outside(facts, 9)
@@ -85,7 +86,7 @@ def comparisons(facts: Facts) -> Table:
 
 def metrics(facts: Facts) -> Table:
     """Every metric of the reference; closed forms are clustered DeLong (AUC) and Wilson's."""
-    record, level = facts.metrics[facts.study.reference], _level(facts)
+    record = facts.metrics[facts.study.reference]
     rows = []
     for name, value in record["headline"].items():
         ensemble = record["ensemble"]
@@ -93,11 +94,11 @@ def metrics(facts: Facts) -> Table:
         rows.append(
             {
                 "Metric": NAMES[name],
-                f"Mean over seeds ({level} CI, patients and seeds)": with_interval(value),
+                "Mean over seeds": with_interval(value),
                 "Seed SD": number(value["sd"]),
                 "Range": f"{number(value['min'])} to {number(value['max'])}",
-                f"Ensemble ({level} CI, patients)": with_interval(ensemble[name]),
-                "Ensemble, closed form": "" if closed is None else with_interval(closed),
+                "Ensemble": with_interval(ensemble[name]),
+                "Closed form": "" if closed is None else with_interval(closed),
             }
         )
     return pd.DataFrame(rows), "lccccc"
@@ -123,15 +124,15 @@ def points(facts: Facts) -> Table:
         low, high = number(min(chosen)), number(max(chosen))
         rows.append(
             {
-                "Operating point": POINTS[point],
+                "Point": POINTS[point],
                 "Thresholds": low if low == high else f"{low} to {high}",
             }
             | {
                 NAMES[name]: with_interval(found[name])
-                for name in ("sensitivity", "specificity", "balanced_accuracy", "ppv", "npv")
+                for name in ("sensitivity", "specificity", "ppv", "npv")
             }
         )
-    return pd.DataFrame(rows), "llccccc"
+    return pd.DataFrame(rows), "llcccc"
 
 
 def prevalence(facts: Facts) -> Table:
@@ -184,9 +185,7 @@ def split(facts: Facts) -> Table:
                 "SE, patients": number(auc["se_patients"], 4),
                 "SE, seeds": number(auc["se_seeds"], 4),
                 r"Seeds' share (\%)": number(seed_share(auc), 0),
-                f"Ensemble ({_level(facts)} CI, patients)": with_interval(
-                    record["ensemble"]["auc"]
-                ),
+                f"Ensemble ({_level(facts)} CI)": with_interval(record["ensemble"]["auc"]),
             }
         )
     return pd.DataFrame(rows), "lccccccc"
@@ -209,7 +208,7 @@ def subgroups(facts: Facts) -> Table:
             {
                 "By": BYS[found["by"]] if found["by"] != before else "",
                 "Group": tex(found["group"]),
-                "Images (pneumonia)": f"{found['images']:,} ({found['pneumonia']:,})",
+                "Images (pn.)": f"{found['images']:,} ({found['pneumonia']:,})",
                 "Patients": f"{found['patients']:,}",
                 "AUC": with_interval(found["auc"]),
                 "Sensitivity": with_interval(found["sensitivity"]),
@@ -227,7 +226,7 @@ def difference_text(found: dict[str, Any]) -> str:
 
 
 def _signed_interval(found: dict[str, Any]) -> str:
-    return with_interval(found).replace("-0", "$-$0").replace("-1", "$-$1")
+    return re.sub(r"-(?=\d)", "$-$", with_interval(found))
 
 
 def _adjusted(difference: dict[str, Any]) -> str:
