@@ -11,6 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import FIGURES, TABLES, Layout
@@ -336,3 +337,18 @@ def test_exploratory_comparisons_are_marked(study):
     assert table["Only right"].tolist() == ["3 / 1"] * 2
     del facts.differences["no_tta"]
     assert statistics_tables.comparisons(facts)[2] == ()
+
+
+def test_the_ensemble_has_a_row_of_its_own_where_there_are_several_seeds(tiny):
+    one = {"auc": interval(0.9, 0.8, 0.95, sd=0.01)}
+    metrics = {"no_seg": {"headline": one, "ensemble": {"auc": interval(0.92, 0.83, 0.97)}}}
+    for seeds, rows in (([0, 1], 2), ([0], 1)):
+        facts = SimpleNamespace(
+            study=study_from(tiny | {"seeds": seeds}, "x"), metrics=metrics, differences={}
+        )
+        table, _, _ = statistics_tables.main(facts)
+        assert len(table) == rows
+    found = statistics_tables.main(
+        SimpleNamespace(study=study_from(tiny, "x"), metrics=metrics, differences={})
+    )[0]
+    assert found.iloc[1, 1] == "0.920 (0.830 to 0.970)"

@@ -14,7 +14,6 @@ def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
     auc = record["headline"]["auc"]
     yield "ensemble.auc", spoken(facts, record["ensemble"]["auc"])
     yield "seeds.share", number(seed_share(auc), 0)
-    yield "seeds.range", f"{number(auc['min'])} to~{number(auc['max'])}"
     yield "sensitivity.target", f"{100 * study.statistics.sensitivity_target:g}"
     family = study.comparison_family()
     yield "family.size", str(len(family))

@@ -55,11 +55,10 @@ def main(facts: Facts) -> Table:
                 "AUC is": difference["verdict"].removesuffix(" than").removesuffix(" from"),
             }
         rows.append(row)
-        if variant == facts.study.reference:
-            ensemble = {auc: with_interval(record["ensemble"]["auc"]), delta: "ensemble of seeds"}
-            rows.append(
-                dict.fromkeys(row, "") | {"Variant": r"\quad its seeds averaged"} | ensemble
-            )
+        if variant == facts.study.reference and len(facts.study.seeds) > 1:
+            ensemble = {"Variant": r"\quad ensemble of its seeds"}
+            ensemble[auc] = with_interval(record["ensemble"]["auc"])
+            rows.append(dict.fromkeys(row, "") | ensemble)
     return pd.DataFrame(rows), "lccccl", (*omitted_rows(facts, 6), *_outside(facts, 6))
 
 
@@ -96,7 +95,7 @@ def metrics(facts: Facts) -> Table:
                 "Metric": NAMES[name],
                 "Mean over seeds": with_interval(value),
                 "Seed SD": number(value["sd"]),
-                "Range": f"{number(value['min'])} to {number(value['max'])}",
+                "Range": _range(value),
                 "Ensemble": with_interval(ensemble[name]),
                 "Closed form": "" if closed is None else with_interval(closed),
             }
@@ -181,7 +180,7 @@ def split(facts: Facts) -> Table:
                 "Variant": label_of(facts, variant),
                 "Mean": number(auc["estimate"]),
                 "Seed SD": number(auc["sd"], 4),
-                "Range": f"{number(auc['min'])} to {number(auc['max'])}",
+                "Range": _range(auc),
                 "SE, patients": number(auc["se_patients"], 4),
                 "SE, seeds": number(auc["se_seeds"], 4),
                 r"Seeds' share (\%)": number(seed_share(auc), 0),
@@ -227,6 +226,10 @@ def difference_text(found: dict[str, Any]) -> str:
 
 def _signed_interval(found: dict[str, Any]) -> str:
     return re.sub(r"-(?=\d)", "$-$", with_interval(found))
+
+
+def _range(found: dict[str, Any]) -> str:
+    return "--" if found["min"] is None else f"{number(found['min'])} to {number(found['max'])}"
 
 
 def _adjusted(difference: dict[str, Any]) -> str:
