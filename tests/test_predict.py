@@ -20,7 +20,7 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.metrics import evaluate_variant
+from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
 from hybridlungvit.predict import COLUMNS, calibrate, load_checkpoint, predict_images
 from hybridlungvit.reporting.cite import citation

@@ -2,22 +2,25 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
+from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import FIGURES, TABLES, Layout
-from hybridlungvit.reporting import tables
+from hybridlungvit.reporting import statistics_tables, tables
 from hybridlungvit.reporting.facts import number, signed, tex, with_interval
-from hybridlungvit.reporting.figures import GRID, roc_curves
+from hybridlungvit.reporting.figures import roc_curves
 from hybridlungvit.reporting.macros import scientific
 from hybridlungvit.reporting.pdf import build_pdf
+from hybridlungvit.reporting.statistics_figures import GRID, precision_curves
 from hybridlungvit.reporting.style import save_figure, use_style
 
 moderate = settings(deadline=None, max_examples=100)
@@ -99,14 +102,15 @@ def test_scientific_can_be_read_back(value):
     [(0.0, "$<0.001$"), (0.00099, "$<0.001$"), (0.001, "0.001"), (0.0456, "0.046"), (1, "1.000")],
 )
 def test_p_values_in_print(value, expected):
-    assert tables.p_value(value) == expected
+    assert statistics_tables.p_value(value) == expected
 
 
 def test_every_table_has_its_function():
     for name in TABLES:
-        function = getattr(tables, name)
-        assert callable(function)
-        assert function.__module__ == tables.__name__
+        owners = [module for module in (tables, statistics_tables) if hasattr(module, name)]
+        assert len(owners) == 1, name
+        function = getattr(owners[0], name)
+        assert function.__module__ == owners[0].__name__
     assert len(set(TABLES)) == len(TABLES)
     assert len(set(FIGURES)) == len(FIGURES)
 
@@ -277,3 +281,75 @@ def test_a_folder_that_is_a_file_is_told_in_words(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StudyError, match=r"file/a.txt: cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+# Results in print
+
+
+@moderate
+@given(scored())
+def test_precision_curve_is_scikit_learns(data):
+    labels, scores, weights = data
+    for row in (weights, np.ones(len(labels))):
+        kept = row > 0
+        precision, recall, _ = precision_recall_curve(
+            labels[kept], scores[kept], sample_weight=row[kept]
+        )
+        found = precision_curves(labels, scores, row[None])[0]
+        reached = [np.flatnonzero(recall[:-1] >= r - 1e-12)[-1] for r in GRID]
+        assert np.allclose(found, precision[:-1][reached], atol=1e-12)
+
+
+def interval(estimate, low, high, **more):
+    return {"estimate": estimate, "low": low, "high": high, "undefined": 0.0} | more
+
+
+def test_an_undefined_metric_is_a_dash_and_never_nan():
+    assert with_interval(interval(None, None, None)) == "--"
+    assert with_interval(interval(1.0, None, None)) == "1.000 (--)"
+
+
+def test_the_share_of_seeds_is_that_of_the_variance():
+    record = {"se_patients": 0.03, "se_seeds": 0.04, "sd": 0.05}
+    assert statistics_tables.seed_share(record) == pytest.approx(64)
+    assert statistics_tables.seed_share(record | {"sd": None}) is None
+    assert statistics_tables.seed_share(record | {"se_patients": None}) is None
+
+
+def difference(p_adjusted):
+    calls = {"only_a": 3, "only_b": 1, "p_exact": 0.6, "p_clustered": 0.7}
+    return interval(-0.02, -0.03, -0.01) | {
+        "p_value": 0.01,
+        "p_adjusted": p_adjusted,
+        "verdict": "lower than",
+        "delong": {"estimate": -0.015, "error": 0.01, "p_value": 0.0004},
+        "mcnemar": {"fixed": calls},
+    }
+
+
+def test_exploratory_comparisons_are_marked(study):
+    facts = SimpleNamespace(
+        study=study, differences={"seg_0.1": difference(0.02), "no_tta": difference(None)}
+    )
+    table, _, footer = statistics_tables.comparisons(facts)
+    assert table["$p$ (Holm)"].tolist() == ["0.020", r"0.010\rlap{$^*$}"]
+    assert "exploratory" in footer[0]
+    assert table["DeLong $p$"].tolist() == ["$<0.001$"] * 2
+    assert table["Only right"].tolist() == ["3 / 1"] * 2
+    del facts.differences["no_tta"]
+    assert statistics_tables.comparisons(facts)[2] == ()
+
+
+def test_the_ensemble_has_a_row_of_its_own_where_there_are_several_seeds(tiny):
+    one = {"auc": interval(0.9, 0.8, 0.95, sd=0.01)}
+    metrics = {"no_seg": {"headline": one, "ensemble": {"auc": interval(0.92, 0.83, 0.97)}}}
+    for seeds, rows in (([0, 1], 2), ([0], 1)):
+        facts = SimpleNamespace(
+            study=study_from(tiny | {"seeds": seeds}, "x"), metrics=metrics, differences={}
+        )
+        table, _, _ = statistics_tables.main(facts)
+        assert len(table) == rows
+    found = statistics_tables.main(
+        SimpleNamespace(study=study_from(tiny, "x"), metrics=metrics, differences={})
+    )[0]
+    assert found.iloc[1, 1] == "0.920 (0.830 to 0.970)"

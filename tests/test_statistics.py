@@ -10,26 +10,36 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import norm
 from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import (
-    auc_interval,
-    crossed_replicates,
-    patient_weights,
-    percentile_interval,
-    weighted_auc,
+from hybridlungvit.evaluation.bootstrap import auc_interval, patient_weights, weighted_auc
+from hybridlungvit.evaluation.compare import (
+    Comparison,
+    holm,
+    mcnemar,
+    paired_auc_difference,
+    verdict,
 )
-from hybridlungvit.evaluation.compare import Comparison, holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.comparisons import compare_variants
+from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
-    compare_variants,
-    evaluate_variant,
-    weighted_metric,
+    at_prevalence,
+    call_metrics,
+    ranking_metrics,
 )
+from hybridlungvit.evaluation.pairs import count_pairs
 from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions
+from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.evaluation.scores import scores_on
+from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, split_variance
+from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hybridlungvit.paths import Layout
 
 moderate = settings(deadline=None, max_examples=60)
@@ -64,28 +74,71 @@ def test_weighted_auc_counts_pairs_and_ties_half(data):
     assert weighted_auc(labels, scores, weights)[0] == pytest.approx(won / total, abs=1e-12)
 
 
+@st.composite
+def weighted_patients(draw):
+    """Labels, tied scores and patients, and integer weights of patients with both classes."""
+    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 9))
+    labels, scores, patients = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    member = np.unique(patients, return_inverse=True)[1]
+    size = int(member.max()) + 1
+    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)), float)
+    weights = drawn[member]
+    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
+    return labels, scores / 6, member, drawn[None], weights
+
+
 @moderate
-@given(weighted_scores(), st.floats(0.05, 0.95))
-def test_weighted_metrics_are_scikit_learns(data, threshold):
-    labels, scores, weights = data
-    called = (scores >= threshold).astype(int)
-    weight = {"sample_weight": weights[0]}
+@given(weighted_patients(), st.floats(0.05, 0.95))
+def test_metrics_are_scikit_learns(data, threshold):
+    labels, scores, member, drawn, weights = data
+    sample, called = Sample.of(labels, member), scores >= threshold
+    weight = {"sample_weight": weights}
+    kept = np.clip(scores, 5e-10, 1 - 5e-10)
     expected = {
         "auc": sk.roc_auc_score(labels, scores, **weight),
+        "average_precision": sk.average_precision_score(labels, scores, **weight),
+        "brier": sk.brier_score_loss(labels, scores, **weight),
+        "log_loss": sk.log_loss(labels, kept, labels=[0, 1], **weight),
         "accuracy": sk.accuracy_score(labels, called, **weight),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, **weight),
         "sensitivity": sk.recall_score(labels, called, **weight),
         "specificity": sk.recall_score(labels, called, pos_label=0, **weight),
+        "ppv": sk.precision_score(labels, called, zero_division=np.nan, **weight),
+        "npv": sk.precision_score(labels, called, pos_label=0, zero_division=np.nan, **weight),
         "f1": sk.f1_score(labels, called, **weight),
+        "mcc": sk.matthews_corrcoef(labels, called, **weight),
     }
-    assert set(expected) == set(METRICS)
+    if not 0 < called @ weights < weights.sum():
+        expected["mcc"] = math.nan  # scikit-learn says 0 where it is 0 / 0
+    assert tuple(expected) == METRICS
+    found = ranking_metrics(sample, scores)(drawn) | call_metrics(sample, called)(drawn)
     for name, value in expected.items():
-        found = weighted_metric(name, labels, scores, weights, threshold)
-        assert found.tolist() == pytest.approx([value], abs=1e-12)
+        assert found[name].tolist() == pytest.approx([value], abs=1e-12, nan_ok=True), name
 
 
-def test_a_score_at_the_threshold_is_called_pneumonia():
-    labels, scores = np.array([1, 0]), np.array([0.5, 0.4])
-    assert weighted_metric("accuracy", labels, scores, np.ones((1, 2)), 0.5)[0] == 1
+@moderate
+@given(weighted_patients())
+def test_the_table_of_pairs_gives_the_same_auc_to_the_last_digits(data):
+    labels, scores, member, drawn, weights = data
+    pairs = count_pairs(labels, scores, member)
+    expected = sk.roc_auc_score(labels, scores, sample_weight=weights)
+    assert pairs.resampled(drawn)[0] == pytest.approx(expected, abs=1e-12)
+    assert pairs.resampled(drawn)[0] == pytest.approx(
+        weighted_auc(labels, scores, weights[None])[0], abs=1e-12
+    )
+
+
+def test_predictive_values_shift_with_prevalence_as_bayes_says():
+    labels = np.repeat([0, 1], [30, 10])
+    called = np.r_[np.ones(3), np.zeros(27), np.ones(8), np.zeros(2)].astype(bool)
+    sample = Sample.of(labels, None)
+    found = call_metrics(sample, called)(sample.once)
+    here = at_prevalence(found["sensitivity"], found["specificity"], 10 / 40)
+    assert here["ppv"] == pytest.approx(found["ppv"])
+    assert here["npv"] == pytest.approx(found["npv"])
+    rare = at_prevalence(np.array([0.8]), np.array([0.9]), 0.01)
+    assert rare["ppv"] == pytest.approx(0.008 / (0.008 + 0.099))
+    assert np.isnan(at_prevalence(np.array([0.0]), np.array([1.0]), 0.2)["ppv"]).all()
 
 
 # Resampling
@@ -162,11 +215,18 @@ def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
             (members,) = np.nonzero(clusters == patient)
             images += list(members) * int(counts[members[0]])
         replicates.append(sk.roc_auc_score(labels[images], scores[images]))
-    interval = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
+    interval = auc_interval(labels, scores, clusters, 300, 0.9, seed=5, method="percentile")
     low, high = np.percentile(replicates, [5, 95])
     assert interval.low == pytest.approx(low, abs=1e-12)
     assert interval.high == pytest.approx(high, abs=1e-12)
-    assert interval.estimate == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-12)
+    auc = sk.roc_auc_score(labels, scores)
+    assert interval.estimate == pytest.approx(auc, abs=1e-12)
+    headline = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
+    error = np.std(replicates, ddof=1) / (auc * (1 - auc))
+    odds = math.log(auc / (1 - auc))
+    for bound, sign in ((headline.low, -1), (headline.high, 1)):
+        expected = 1 / (1 + math.exp(-(odds + sign * norm.ppf(0.95) * error)))
+        assert bound == pytest.approx(expected, abs=1e-12)
 
 
 @moderate
@@ -250,39 +310,84 @@ def seed_scores(spread, seeds=4):
     return labels, scores * quality + noise, clusters
 
 
-def replicates_of(labels, scores, clusters, resamples=2000):
-    def auc(row, weights):
-        return weighted_auc(labels, row, weights)
+def aucs_of(labels, scores, clusters, resamples=2000):
+    """Estimates (K,) and replicates (R, K) of the AUC, computed without the table of pairs."""
+    weights = all_weights(labels, clusters, resamples)
+    estimates = np.array([sk.roc_auc_score(labels, row) for row in scores])
+    return estimates, np.stack([weighted_auc(labels, row, weights) for row in scores], axis=1)
 
-    return crossed_replicates(auc, labels, scores, clusters, resamples, 0)
 
-
-def test_crossed_replicates_of_equal_seeds_are_those_of_one_model():
-    per_seed, crossed = replicates_of(*seed_scores(0))
-    assert np.allclose(crossed, per_seed[:, 0], atol=1e-15)
+def test_seeds_that_are_copies_bring_nothing_and_cost_nothing():
     labels, scores, clusters = seed_scores(0)
+    found = auc_over_seeds(labels, scores, clusters, 2000)
     alone = auc_interval(labels, scores[0], clusters, 2000)
-    assert percentile_interval(alone.estimate, crossed, 0.95).low == pytest.approx(alone.low)
+    for interval in (found.interval, found.patients):
+        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert found.split.seeds == 0
 
 
-def test_crossed_replicates_spread_by_patients_and_seeds():
-    per_seed, crossed = replicates_of(*seed_scores(1.2))
-    patients_only = per_seed.mean(axis=1)
-    assert np.ptp(np.percentile(crossed, [2.5, 97.5])) > 1.02 * np.ptp(
-        np.percentile(patients_only, [2.5, 97.5])
-    )
-    # The law of total variance, the K seeds being drawn K times with replacement.
-    expected = patients_only.var() + per_seed.var(axis=1).mean() / per_seed.shape[1]
-    assert crossed.var() == pytest.approx(expected, rel=0.1)
-    assert crossed.mean() == pytest.approx(patients_only.mean(), abs=0.003)
-
-
-def test_all_seeds_see_the_same_patients():
+def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
     labels, scores, clusters = seed_scores(1.2)
-    per_seed, _ = replicates_of(labels, scores, clusters, 600)
-    for k, row in enumerate(scores):
-        weights = all_weights(labels, clusters, 600)
-        assert np.array_equal(per_seed[:, k], weighted_auc(labels, row, weights))
+    estimates, replicates = aucs_of(labels, scores, clusters)
+    split = auc_over_seeds(labels, scores, clusters, 2000).split
+    assert split.patients == pytest.approx(np.var(replicates.mean(axis=1), ddof=1))
+    centred = replicates - replicates.mean(axis=1, keepdims=True)
+    interaction = centred.var(axis=0, ddof=1).sum() / 3
+    assert split.seeds == pytest.approx((np.var(estimates, ddof=1) - interaction) / 4)
+    total = split.patients + split.seeds
+    assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
+
+
+@moderate
+@given(st.integers(2, 5), st.integers(0, 99))
+def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
+    rng = np.random.default_rng(seed)
+    values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
+    assert split_variance(values, replicates).freedom >= count - 1
+
+
+def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
+    """Patients, seeds and interaction of known size: unlike a bootstrap of seeds, unbiased."""
+    rng = np.random.default_rng(0)
+    patients, seeds, interaction, count = 0.5, 2.0, 1.0, 2
+    found, naive = [], []
+    for _ in range(3000):
+        values = np.sqrt(seeds + interaction) * rng.normal(size=count)
+        replicates = np.sqrt(patients) * rng.normal(size=(60, 1)) + values
+        replicates = replicates + np.sqrt(interaction) * rng.normal(size=(60, count))
+        split = split_variance(values, replicates)
+        found.append(split.error**2)
+        drawn = rng.integers(count, size=(60, count))
+        naive.append(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1).var(ddof=1))
+    truth = patients + (seeds + interaction) / count
+    # Truncation at zero costs a little on the safe side; drawing 2 of 2 seeds halves their part.
+    assert truth - 0.05 < np.mean(found) < 1.2 * truth
+    assert np.mean(naive) == pytest.approx(
+        patients + interaction / count + (seeds + 2 * interaction) / 4, rel=0.05
+    )
+
+
+def test_a_single_seed_is_the_interval_of_one_model():
+    labels, scores, clusters = seed_scores(1.0)
+    found = auc_over_seeds(labels, scores[:1], clusters, 500)
+    alone = auc_interval(labels, scores[0], clusters, 500)
+    for interval in (found.interval, found.patients):
+        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+
+
+def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patients():
+    labels, scores, clusters = seed_scores(1.2)
+
+    def auc(row, weights):
+        return weighted_auc(labels, row, weights)[:, None]
+
+    mean, drawn = crossed_curves(auc, labels, scores, clusters, 2000, 0)
+    estimates, replicates = aucs_of(labels, scores, clusters)
+    assert mean == pytest.approx(estimates.mean())
+    expected = replicates.mean(axis=1).var() + estimates.var(ddof=1) / 4
+    assert drawn.var() == pytest.approx(expected, rel=0.1)
+    alone = crossed_curves(auc, labels, scores[:1], clusters, 2000, 0)[1][:, 0]
+    assert np.allclose(alone, replicates[:, 0], atol=1e-12)
 
 
 # Comparisons
@@ -330,11 +435,22 @@ def test_paired_difference_is_that_of_a_literal_loop():
         for w in all_weights(labels, clusters, 150, seed=2)
     ]
     found = paired_auc_difference(labels, a, b, clusters, 150, 0.9, seed=2)
-    assert (found.low, found.high) == pytest.approx(np.percentile(replicates, [5, 95]), abs=1e-12)
     expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
+    error = np.std(replicates, ddof=1)
     assert found.estimate == pytest.approx(expected, abs=1e-12)
-    smaller = min(sum(r <= 0 for r in replicates), sum(r >= 0 for r in replicates))
-    assert found.p_value == pytest.approx(min(1, 2 * (smaller + 1) / 151))
+    half = norm.ppf(0.95) * error
+    assert (found.low, found.high) == pytest.approx((expected - half, expected + half), abs=1e-12)
+    assert found.p_value == pytest.approx(max(2 / 151, 2 * norm.sf(abs(expected) / error)))
+
+
+@moderate
+@given(st.integers(0, 99), st.integers(1, 3))
+def test_interval_and_p_value_never_contradict_each_other(seed, count):
+    labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
+    rng = np.random.default_rng(seed)
+    a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
+    found = paired_auc_difference(labels, a, b, clusters, 300, 0.9)
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
 
 
 def test_p_value_is_small_for_different_models_and_large_for_like_ones():
@@ -401,7 +517,44 @@ def test_holm_by_hand():
 )
 def test_verdict_needs_interval_and_adjusted_p(interval, p, expected):
     low, high = interval
-    assert verdict(Comparison((low + high) / 2, low, high, 0.001), p, 0.95) == expected
+    assert verdict(low, high, p, 0.95) == expected
+
+
+@moderate
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_statsmodels(p_values):
+    found = holm({str(i): p for i, p in enumerate(p_values)})
+    expected = multipletests(p_values, method="holm")[1]
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+calls = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+@moderate
+@given(calls)
+def test_mcnemar_is_statsmodels(pairs):
+    a, b = np.array(pairs).T
+    table = [[int(((a == i) & (b == j)).sum()) for j in (1, 0)] for i in (1, 0)]
+    found = mcnemar(a, b, np.arange(len(a)))
+    assert (found.only_a, found.only_b) == (table[0][1], table[1][0])
+    assert found.p_exact == pytest.approx(sm_mcnemar(table, exact=True).pvalue, abs=1e-12)
+    if found.only_a + found.only_b:
+        # One image a patient: Durkalski's test is McNemar's without a continuity correction.
+        plain = sm_mcnemar(table, exact=False, correction=False).pvalue
+        assert found.p_clustered == pytest.approx(plain, abs=1e-12)
+
+
+def test_clustered_mcnemar_takes_a_patients_images_for_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 40)) < [[0.9], [0.6]]
+    once = mcnemar(a, b, np.arange(40))
+    many = mcnemar(np.repeat(a, 3), np.repeat(b, 3), np.repeat(np.arange(40), 3))
+    assert many.p_clustered == pytest.approx(once.p_clustered)
+    assert many.p_exact < once.p_exact
+    shares = np.bincount(np.arange(40), a.astype(float) - b)
+    statistic = shares.sum() ** 2 / (shares**2).sum()
+    assert once.p_clustered == pytest.approx(stats.chi2.sf(statistic, 1))
 
 
 # Files
@@ -428,6 +581,27 @@ def write_predictions(study, variant, seed, layout, probability):
     return path
 
 
+def resave(path, table):
+    """Write altered predictions back, with their hash."""
+    path.write_text(table.to_csv(index=False, float_format="%.9g"))
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def write_images(layout):
+    """Manifest and mask table of the test images that ``write_predictions`` names."""
+    labels, _, patients = binormal(0, 20)
+    table = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "sha256": "0"})
+    table["label"], table["subtype"] = labels, np.where(labels, "virus", "normal")
+    table["patient"], table["split"] = patients, "test"
+    table["width"], table["height"], table["bytes"] = 100 + np.arange(60) // 2, 100, 5000
+    table["note"] = ""
+    table.to_csv(layout.manifest, index=False)
+    masks = table[["path"]].assign(confidence=np.linspace(0, 1, 60), area=0.3, cut=0.5)
+    masks.to_csv(layout.mask_table, index=False)
+
+
 @pytest.fixture
 def scored(study, tmp_path):
     """A layout with predictions of every variant; plain_deit's are far worse."""
@@ -440,6 +614,7 @@ def scored(study, tmp_path):
             quality = -1 if variant == "plain_deit" else 1
             probability = 1 / (1 + np.exp(-(quality * (scores - 0.7) + noise)))
             write_predictions(study, variant, seed, layout, probability)
+    write_images(layout)
     return layout
 
 
@@ -475,7 +650,159 @@ def test_a_single_seed_has_no_deviation(tiny, tmp_path):
     study = study_from(tiny | {"seeds": [3]}, "x")
     layout = Layout("tiny", results=tmp_path)
     write_predictions(study, "no_seg", 3, layout, np.linspace(0.01, 0.99, 60))
-    assert evaluate_variant(study, "no_seg", layout)["headline"]["auc"]["sd"] is None
+    write_images(layout)
+    auc = evaluate_variant(study, "no_seg", layout)["headline"]["auc"]
+    assert (auc["sd"], auc["min"], auc["max"], auc["se_seeds"]) == (None, None, None, 0)
+
+
+def test_every_number_of_a_record_is_finite_or_null_and_inside_its_interval(study, scored):
+    evaluate_variant(study, "no_seg", scored)
+    text = scored.metrics("no_seg").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    seen = 0
+
+    def walk(value):
+        nonlocal seen
+        if isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, dict):
+            if value.get("low") is not None:
+                assert value["low"] <= value["estimate"] <= value["high"]
+                seen += 1
+            for item in value.values():
+                walk(item)
+
+    walk(json.loads(text))
+    assert seen > 200
+
+
+def test_layers_of_a_metric_agree_with_each_other(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    table, scores = scores_on(study, "no_seg", scored)
+    ensemble = scores.mean(axis=0)
+    expected = sk.roc_auc_score(table.label, ensemble)
+    assert record["ensemble"]["auc"]["estimate"] == pytest.approx(expected)
+    alone = auc_interval(table.label, ensemble, table.patient, 200)
+    assert record["ensemble"]["auc"]["low"] == pytest.approx(alone.low)
+    for name, value in record["headline"].items():
+        singles = [seed[name]["estimate"] for seed in record["seeds"].values()]
+        assert value["estimate"] == pytest.approx(np.mean(singles)), name
+        assert (value["min"], value["max"]) == (min(singles), max(singles))
+        assert value["sd"] == pytest.approx(np.std(singles, ddof=1))
+
+
+def test_thresholds_come_from_validation_and_the_test_set_chooses_nothing(study, scored):
+    """Each seed's thresholds are those of its own validation rows, whatever the test rows say."""
+    rng = np.random.default_rng(7)
+    expected = {}
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str})
+        val = table.split == "val"
+        table.loc[val, "probability"] = rng.random(val.sum()).round(3)
+        resave(path, table)
+        labels, values = table.label[val].to_numpy(), table.probability[val].to_numpy()
+        expected[str(seed)] = choose_thresholds(labels, values, 0.5, 0.95)
+    record = evaluate_variant(study, "no_seg", scored)
+    for seed, points in expected.items():
+        path = scored.predictions("no_seg", int(seed))
+        table = pd.read_csv(path).query("split == 'test'")
+        for point, threshold in points.items():
+            found = record["seeds"][seed]["points"][point]
+            assert found["threshold"] == threshold
+            called = table.probability >= threshold
+            recall = sk.recall_score(table.label, called)
+            assert found["sensitivity"]["estimate"] == pytest.approx(recall)
+    before = {s: v["points"]["youden"]["threshold"] for s, v in record["seeds"].items()}
+    for seed in study.seeds:  # turn the test set upside down
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str})
+        test = table.split == "test"
+        table.loc[test, "probability"] = 1 - table.probability[test]
+        resave(path, table)
+    after = evaluate_variant(study, "no_seg", scored)
+    assert {s: v["points"]["youden"]["threshold"] for s, v in after["seeds"].items()} == before
+    assert after["calibration"]["temperatures"] == record["calibration"]["temperatures"]
+
+
+def test_validation_images_of_one_class_are_refused_by_name(study, scored):
+    path = scored.predictions("no_seg", 0)
+    for seed in study.seeds:
+        file = scored.predictions("no_seg", seed)
+        table = pd.read_csv(file, dtype={"patient": str})
+        table.loc[table.split == "val", "label"] = 1
+        resave(file, table)
+    with pytest.raises(StudyError, match=rf"{path}.*both classes.*validation_folds"):
+        evaluate_variant(study, "no_seg", scored)
+
+
+def test_images_the_manifest_does_not_know_are_refused(study, scored):
+    scored.manifest.write_text(scored.manifest.read_text().replace("test/7.jpeg", "test/x.jpeg"))
+    with pytest.raises(StudyError, match=r"manifest lacks 1 scored images.*test/7\.jpeg"):
+        evaluate_variant(study, "no_seg", scored)
+
+
+def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(study, scored):
+    """All probabilities 0.4: no image is called, so that precision is 0 / 0."""
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str}).assign(probability=0.4)
+        resave(path, table)
+    found = evaluate_variant(study, "no_seg", scored)["headline"]
+    for name in ("ppv", "mcc"):
+        assert (found[name]["estimate"], found[name]["low"]) == (None, None)
+        assert found[name]["undefined"] == 1
+    expected = stats.binomtest(0, 10).proportion_ci(method="wilson")  # 10 patients, not 30 images
+    assert found["sensitivity"]["high"] == pytest.approx(expected.high)
+    assert (found["sensitivity"]["low"], found["specificity"]["high"]) == (0, 1)
+    assert found["auc"]["estimate"] == 0.5
+
+
+def test_a_score_at_the_threshold_is_called_pneumonia(study, scored):
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        resave(path, pd.read_csv(path, dtype={"patient": str}).assign(probability=0.5))
+    assert evaluate_variant(study, "no_seg", scored)["headline"]["sensitivity"]["estimate"] == 1
+
+
+def test_comparisons_outside_the_family_are_not_adjusted(study, scored, tiny):
+    tiny["statistics"]["family"] = ["plain_deit"]
+    record = compare_variants(study_from(tiny, "x"), scored)
+    assert record["family"] == ["plain_deit"]
+    found = record["differences"]
+    assert found["plain_deit"]["p_adjusted"] == found["plain_deit"]["p_value"]
+    assert found["seg_0.1"]["p_adjusted"] is None
+    everything = compare_variants(study, scored)
+    assert everything["family"] == ["seg_0.1", "no_tta", "plain_deit"]
+    assert everything["differences"]["plain_deit"]["p_adjusted"] == pytest.approx(
+        3 * found["plain_deit"]["p_value"]
+    )
+
+
+@pytest.mark.parametrize("family", [["no_seg"], ["nonsense"]])
+def test_a_family_of_other_names_is_refused(tiny, family):
+    tiny["statistics"]["family"] = family
+    with pytest.raises(StudyError, match=r"statistics\.family.*choose from"):
+        study_from(tiny, "x")
+
+
+def test_subgroups_are_those_of_a_literal_selection(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    table, scores = scores_on(study, "no_seg", scored)
+    by_name = {(g["by"], g["group"]): g for g in record["subgroups"]}
+    viral = by_name["subtype", "Viral"]
+    assert (viral["images"], viral["pneumonia"], viral["patients"]) == (60, 30, 20)
+    assert viral["auc"]["estimate"] == pytest.approx(record["headline"]["auc"]["estimate"])
+    quarters = [g for g in record["subgroups"] if g["by"] == "mask_confidence"]
+    assert [g["images"] for g in quarters] == [15] * 4
+    first = table.label[:15]
+    expected = np.mean([sk.roc_auc_score(first, row[:15]) for row in scores])
+    assert quarters[0]["auc"]["estimate"] == pytest.approx(expected)
+    assert sum(g["images"] for g in record["subgroups"] if g["by"] == "pixels") == 60
+    bacterial = by_name["subtype", "Bacterial"]  # none here: no AUC, no sensitivity
+    assert (bacterial["auc"]["estimate"], bacterial["sensitivity"]["estimate"]) == (None, None)
 
 
 def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored):

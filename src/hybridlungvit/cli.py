@@ -156,7 +156,7 @@ def score(config: Config, variant: VariantName, seed: Seed) -> None:
 @app.command()
 def metrics(config: Config, variant: VariantName) -> None:
     """Compute a variant's metrics with bootstrap intervals."""
-    from hybridlungvit.evaluation.metrics import evaluate_variant
+    from hybridlungvit.evaluation.evaluate import evaluate_variant
 
     study, layout = _open(config, variant)
     evaluate_variant(study, variant, layout)
@@ -165,7 +165,7 @@ def metrics(config: Config, variant: VariantName) -> None:
 @app.command()
 def compare(config: Config) -> None:
     """Compare every variant with the reference, paired by patient and seed."""
-    from hybridlungvit.evaluation.metrics import compare_variants
+    from hybridlungvit.evaluation.comparisons import compare_variants
 
     compare_variants(*_open(config))
 

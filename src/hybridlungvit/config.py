@@ -150,6 +150,13 @@ class Statistics(Section):
     resamples: Annotated[int, Field(ge=100)] = 10_000
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     seed: Count = 0
+    sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """What the sensitive operating point must reach on validation images."""
+    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
+    """Shares of pneumonia for which predictive values are tabled."""
+    family: list[Name] | None = None
+    """Variants whose comparison with the reference is adjusted for (Holm); null: all of them.
+    The others are exploratory: their p-values stay as they are and are marked."""
 
 
 class Explanation(Section):
@@ -270,7 +277,19 @@ class Study(Section):
             raise ValueError(
                 f"reference {self.reference!r} is no variant; choose one of {list(self.variants)}"
             )
+        wrong = [v for v in self.comparison_family() if v not in self.variants]
+        if wrong or self.reference in self.comparison_family():
+            raise ValueError(
+                f"statistics.family {self.statistics.family} must name variants other than the "
+                f"reference; choose from {[v for v in self.variants if v != self.reference]}"
+            )
         return self
+
+    def comparison_family(self) -> list[str]:
+        """The variants whose comparison with the reference is confirmatory."""
+        if self.statistics.family is not None:
+            return list(self.statistics.family)
+        return [variant for variant in self.variants if variant != self.reference]
 
     def recipe(self, variant: str) -> Recipe:
         """The base sections with one variant's overrides; raises pydantic's ``ValidationError``."""

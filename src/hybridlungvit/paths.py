@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = (
-    "data", "masks", "hyperparameters", "variants", "main", "operating", "seeds", "classification",
+    "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
+    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
     "provenance", "focus",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
-FIGURES = ("roc", "forest", "curves", "confusion", "gradcam", "masks", "mask_steps", "saliency")
+FIGURES = (
+    "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "gradcam",
+    "masks", "mask_steps", "saliency",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

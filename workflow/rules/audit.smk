@@ -32,8 +32,9 @@ rule audit:
             "audit/patients",
             "audit/predictability",
             "audit/stage",
-            "evaluation/bootstrap",
+            "evaluation/compare",
             "evaluation/mask_quality",
+            *STATISTICS_CODE,
         ),
     output:
         layout.audit,
@@ -58,7 +59,7 @@ rule audit_results:
     input:
         manifest=layout.manifest,
         predictions=[layout.predictions(study.reference, seed) for seed in study.seeds],
-        code=code("audit/results", "audit/patients", "evaluation/bootstrap"),
+        code=code("audit/results", "audit/patients", *STATISTICS_CODE),
     output:
         layout.audit_results,
     log:

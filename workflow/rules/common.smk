@@ -51,6 +51,26 @@ def code(*stages):
     return [os.path.relpath(path) for path in code_files(*stages)]
 
 
+# What intervals and comparisons are computed with.
+STATISTICS_CODE = [
+    f"evaluation/{name}"
+    for name in (
+        "bootstrap",
+        "calibration",
+        "delong",
+        "intervals",
+        "metrics",
+        "pairs",
+        "predictions",
+        "records",
+        "sample",
+        "scores",
+        "seeds",
+        "thresholds",
+    )
+]
+
+
 def log_file(name):
     return str(layout.root / "logs" / f"{name}.log")
 

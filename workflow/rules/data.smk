@@ -101,7 +101,12 @@ rule quality:
         manifest=layout.manifest,
         table=layout.mask_table,
         annotations=annotations_file(),
-        code=code("evaluation/mask_quality", "evaluation/agreement", "evaluation/annotated"),
+        code=code(
+            "evaluation/mask_quality",
+            "evaluation/agreement",
+            "evaluation/annotated",
+            *STATISTICS_CODE,
+        ),
     output:
         layout.mask_quality,
     log:

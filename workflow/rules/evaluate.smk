@@ -32,7 +32,9 @@ rule score:
 rule metrics:
     input:
         predictions=variant_predictions,
-        code=code("evaluation/bootstrap", "evaluation/metrics"),
+        manifest=layout.manifest,
+        masks=layout.mask_table,
+        code=code(*STATISTICS_CODE, "evaluation/evaluate", "evaluation/subgroups"),
     output:
         layout.metrics("{variant}"),
     log:
@@ -55,7 +57,7 @@ rule metrics:
 rule compare:
     input:
         predictions=all_predictions(),
-        code=code("evaluation/bootstrap", "evaluation/compare"),
+        code=code(*STATISTICS_CODE, "evaluation/compare", "evaluation/comparisons"),
     output:
         layout.comparisons,
     log:
@@ -71,5 +73,6 @@ rule compare:
     params:
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
+        thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
     shell:
         "python -m hybridlungvit compare 2> {log:q}"

@@ -39,7 +39,7 @@ rule focus:
         / "model.safetensors",
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
         code=code(
-            "evaluation/bootstrap",
+            *STATISTICS_CODE,
             "explain/cases",
             "explain/gradcam",
             "explain/focus",
@@ -78,7 +78,7 @@ rule saliency:
         ],
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
         code=code(
-            "evaluation/bootstrap",
+            *STATISTICS_CODE,
             "explain/cases",
             "explain/gradcam",
             "explain/faithfulness",

@@ -4,7 +4,13 @@
 rule macros:
     input:
         results=report_inputs(),
-        code=code("explain/cases", "reporting/explanation", "reporting/facts", "reporting/macros"),
+        code=code(
+            "explain/cases",
+            "reporting/explanation",
+            "reporting/facts",
+            "reporting/macros",
+            "reporting/statistics_[mt]*",
+        ),
     output:
         layout.generated / "macros.tex",
     log:
@@ -26,7 +32,13 @@ rule macros:
 rule tables:
     input:
         results=report_inputs(),
-        code=code("explain/cases", "reporting/explanation", "reporting/facts", "reporting/tables"),
+        code=code(
+            "explain/cases",
+            "reporting/explanation",
+            "reporting/facts",
+            "reporting/tables",
+            "reporting/statistics_tables",
+        ),
     output:
         [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
     log:
@@ -56,6 +68,7 @@ rule figures:
             "reporting/facts",
             "reporting/figures",
             "reporting/galleries",
+            "reporting/statistics_*",
             "reporting/style",
         ),
     output:

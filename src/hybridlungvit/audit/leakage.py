@@ -20,13 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import (
-    Array,
-    auc_interval,
-    crossed_replicates,
-    percentile_interval,
-    weighted_auc,
-)
+from hybridlungvit.evaluation.bootstrap import auc_interval
+from hybridlungvit.evaluation.compare import paired_auc_difference
+from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.seeds import auc_over_seeds
 
 PIXELS = 16  # side of the reduced image
 FOLDS = 5
@@ -102,17 +99,10 @@ def _both_ways(name: str, x: Array, y: NDArray, patients: NDArray, folds: int, s
 
 def _paired(pairs: Array, labels: NDArray, patients: NDArray, given: Statistics) -> dict[str, Any]:
     """Mean AUC over K partitions by image, by patient, and their difference, from (K, 2, N)."""
-
-    def metric(pair: Array, weights: Array) -> Array:
-        first, second = (weighted_auc(labels, scores, weights) for scores in pair)
-        return np.stack([first, second, first - second], axis=1)  # (R, 3)
-
-    estimates = np.mean([metric(pair, np.ones((1, len(labels))))[0] for pair in pairs], axis=0)
-    _, replicates = crossed_replicates(
-        metric, labels, pairs, patients, given.resamples, given.seed
-    )  # (R, 3)
-    names = ("image", "patient", "price")
+    settings = (patients, given.resamples, given.level, given.seed)
+    price = paired_auc_difference(labels, pairs[:, 0], pairs[:, 1], *settings)
     return {
-        name: vars(percentile_interval(value, column, given.level))
-        for name, value, column in zip(names, estimates, replicates.T, strict=True)
+        "image": vars(auc_over_seeds(labels, pairs[:, 0], *settings).interval),
+        "patient": vars(auc_over_seeds(labels, pairs[:, 1], *settings).interval),
+        "price": {name: getattr(price, name) for name in ("estimate", "low", "high")},
     }

@@ -10,13 +10,9 @@ from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import (
-    Array,
-    crossed_replicates,
-    percentile_interval,
-    weighted_auc,
-)
+from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.files import file_sha256, write_json
 from hybridlungvit.paths import Layout
 
@@ -62,13 +58,7 @@ def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:
     if set(labels) != {0, 1}:
         return counts | {"auc": None}
 
-    def metric(row: Array, weights: Array) -> Array:
-        return weighted_auc(labels, row, weights)
-
     given = study.statistics
-    _, replicates = crossed_replicates(
-        metric, labels, scores, table.patient.to_numpy(), given.resamples, given.seed
-    )
-    once = np.ones((1, len(labels)))
-    estimate = float(np.mean([metric(row, once)[0] for row in scores]))
-    return counts | {"auc": asdict(percentile_interval(estimate, replicates, given.level))}
+    patients = table.patient.to_numpy()
+    found = auc_over_seeds(labels, scores, patients, given.resamples, given.level, given.seed)
+    return counts | {"auc": asdict(found.interval)}

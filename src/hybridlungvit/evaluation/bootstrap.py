@@ -1,26 +1,56 @@
 """Bootstrap intervals: patients are resampled, and seeds with them where several were trained.
 
-A resample is a vector of weights: how often each image counts. All metrics here take such weights,
-so that thousands of resamples are a few matrix operations.
+A resample is a vector of weights: how often each patient, hence each image, counts. All metrics
+take such weights, so that thousands of resamples are a few matrix operations.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.delong import delong_interval, members, separated
+from hybridlungvit.evaluation.intervals import (
+    Interval,
+    bca_interval,
+    normal_interval,
+    percentile_interval,
+    studentized_interval,
+)
+from hybridlungvit.evaluation.pairs import Array, Pairs, check_scores, count_pairs
 
-Array = NDArray[np.float64]
 CHUNK = 500  # resamples at a time: bounds the memory at a few MB per hundred images
+Method = Literal["logit", "percentile", "bca", "studentized", "delong"]
 
 
-@dataclass(frozen=True)
-class Interval:
-    estimate: float
-    low: float
-    high: float
+def patient_strata(labels: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which classes each patient's images have, (patients,): 1 normal, 2 pneumonia, 3 both."""
+    count = member.max() + 1
+    positive = np.bincount(member, labels, count) > 0
+    negative = np.bincount(member, 1 - labels, count) > 0
+    return positive * 2 + negative
+
+
+def draw_patients(strata: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Array]:
+    """Yield chunks (R, patients) of how often each patient is drawn.
+
+    The cluster bootstrap (Field & Welsh 2007), stratified: of each stratum as many are drawn, with
+    replacement, as it has.
+    """
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        drawn = np.empty((rows, len(strata)))
+        for patients in groups:
+            count = len(patients)
+            picks = rng.integers(count, size=(rows, count))
+            picks += count * np.arange(rows)[:, None]  # a range of its own for each resample
+            times = np.bincount(picks.ravel(), minlength=rows * count)
+            drawn[:, patients] = times.reshape(rows, count)
+        yield drawn
 
 
 def patient_weights(
@@ -28,31 +58,20 @@ def patient_weights(
 ) -> Iterator[Array]:
     """Yield chunks (R, N) of how often each image counts when whole patients are resampled.
 
-    The cluster bootstrap (Field & Welsh 2007), stratified by the classes a patient's images have,
-    so that every resample holds both classes in the drawn proportion. ``clusters`` (N,) names each
-    image's patient; None makes every image its own.
+    Stratified by the classes a patient's images have, so that every resample holds both classes in
+    the drawn proportion. ``clusters`` (N,) names each image's patient; None makes every image its
+    own.
     """
-    names = np.arange(len(labels)) if clusters is None else clusters
-    _, member = np.unique(names, return_inverse=True)
-    count = member.max() + 1
-    positive = np.bincount(member, labels, count) > 0
-    negative = np.bincount(member, 1 - labels, count) > 0
-    strata = positive * 2 + negative
-    rng = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
-        drawn = np.empty((rows, count))
-        for stratum in np.unique(strata):
-            patients = np.flatnonzero(strata == stratum)
-            equal = np.full(len(patients), 1 / len(patients))
-            drawn[:, patients] = rng.multinomial(len(patients), equal, size=rows)
+    member = members(clusters, len(labels))
+    for drawn in draw_patients(patient_strata(labels, member), resamples, seed):
         yield drawn[:, member]  # (R, patients) → (R, N)
 
 
 def weighted_auc(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
     """Area under the ROC curve for each row of ``weights`` (R, N), ties counted half: (R,).
 
-    The Mann–Whitney form: the weighted share of (positive, negative) pairs ranked rightly.
+    The Mann–Whitney form: the weighted share of (positive, negative) pairs ranked rightly. For
+    weights that patients share, ``Pairs`` gives the same faster.
     """
     order = np.argsort(scores, kind="stable")
     ranked, weights = scores[order], weights[:, order]
@@ -64,11 +83,20 @@ def weighted_auc(labels: NDArray[np.int64], scores: Array, weights: Array) -> Ar
     return (positive * below).sum(axis=1) / pairs
 
 
-def percentile_interval(estimate: float, replicates: Array, level: float) -> Interval:
-    """The central ``level`` of the replicates (Efron & Tibshirani 1993, ch. 13)."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    return Interval(float(estimate), float(low), float(high))
+def auc_replicates(
+    labels: NDArray[np.int64], scores: Array, clusters: NDArray | None, resamples: int, seed: int
+) -> tuple[list[Pairs], Array]:
+    """The tables of pairs of M models, and the AUC of each for each resample of patients: (R, M).
+
+    ``scores`` is (M, N); all models see the same resampled patients.
+    """
+    member = members(clusters, len(labels))
+    tables = [count_pairs(labels, row, member) for row in scores]
+    replicates = [
+        np.stack([pairs.resampled(drawn) for pairs in tables], axis=1)
+        for drawn in draw_patients(patient_strata(labels, member), resamples, seed)
+    ]
+    return tables, np.concatenate(replicates)
 
 
 def auc_interval(
@@ -78,50 +106,53 @@ def auc_interval(
     resamples: int = 10_000,
     level: float = 0.95,
     seed: int = 0,
+    method: Method = "logit",
 ) -> Interval:
     """AUC of one model with its patient-cluster bootstrap interval.
 
     ``labels`` (N,) in {0, 1}, ``scores`` (N,), ``clusters`` (N,) patients. The interval covers the
     sampling of patients, not of training seeds. Raises ``StudyError`` for unusable input.
+
+    The headline is ``logit``: symmetric on the logit scale, with the bootstrap's standard error. Of
+    1,000 simulated test sets each (``benchmarks/coverage.py``: 600 images, 430 patients), it
+    covered true AUCs of 0.80, 0.95 and 0.99 in 94.6, 94.9 and 94.4 %, with like misses on both
+    sides. Percentiles fell to 93.4 % at 0.99, with four misses above for one below. BCa,
+    studentized and clustered DeLong were as good as ``logit``, but BCa and studentized do not carry
+    over to seeds, and DeLong has no form for other metrics. Percentiles of single images covered
+    91 to 92 %. At an AUC of exactly 1 or 0 every method gives ``separated_interval``.
     """
     labels, scores = check_scores(labels, scores)
-    chunks = patient_weights(labels, clusters, resamples, seed)
-    replicates = np.concatenate([weighted_auc(labels, scores, weights) for weights in chunks])
-    estimate = weighted_auc(labels, scores, np.ones((1, len(labels))))[0]
-    return percentile_interval(estimate, replicates, level)
+    if method == "delong":
+        return delong_interval(labels, scores, clusters, level)
+    if method == "studentized":
+        return _studentized(labels, scores, clusters, resamples, level, seed)
+    (pairs,), replicates = auc_replicates(labels, scores[None], clusters, resamples, seed)
+    replicates = replicates[:, 0]
+    if not 0 < pairs.auc < 1:
+        return separated(pairs, level)
+    if method == "percentile":
+        return percentile_interval(pairs.auc, replicates, level)
+    if method == "bca":
+        strata = patient_strata(labels, members(clusters, len(labels)))
+        left_out = pairs.without_each_patient(len(strata))
+        return bca_interval(pairs.auc, replicates, left_out, strata, level)
+    quantile = norm.ppf((1 + level) / 2)
+    found = normal_interval(pairs.auc, replicates.std(ddof=1), quantile)
+    return found or separated(pairs, level)
 
 
-def crossed_replicates(
-    metric: Callable[[Array, Array], Array],
-    labels: NDArray[np.int64],
-    scores: Array,
-    clusters: NDArray | None,
-    resamples: int,
-    seed: int,
-) -> tuple[Array, Array]:
-    """Bootstrap replicates of ``metric(scores (N,), weights (R, N)) → (R, …)`` for K seeds.
-
-    Returns the replicates of each seed under resampled patients, (R, K, …), and those of the mean
-    over seeds with patients and seeds resampled at once, (R, …). All seeds see the same patients.
-    """
-    per_seed = np.concatenate(
-        [
-            np.stack([metric(row, weights) for row in scores], axis=1)
-            for weights in patient_weights(labels, clusters, resamples, seed)
-        ]
-    )  # (R, K)
-    count = len(scores)
-    drawn = np.random.default_rng([seed, 1]).integers(count, size=(resamples, count))
-    return per_seed, per_seed[np.arange(resamples)[:, None], drawn].mean(axis=1)
-
-
-def check_scores(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], Array]:
-    """Labels as int, scores as float64; raises ``StudyError`` if no AUC can be had from them."""
-    labels, scores = np.asarray(labels).astype(np.int64), np.asarray(scores, dtype=np.float64)
-    if labels.shape != scores.shape or labels.ndim != 1:
-        raise StudyError(f"labels {labels.shape} and scores {scores.shape} must be of one length.")
-    if set(np.unique(labels)) != {0, 1}:
-        raise StudyError("labels must hold both classes, 0 and 1, for an AUC.")
-    if not np.isfinite(scores).all():
-        raise StudyError(f"{(~np.isfinite(scores)).sum()} scores are not finite.")
-    return labels, scores
+def _studentized(
+    labels: NDArray[np.int64], scores: Array, clusters: NDArray | None, resamples: int,
+    level: float, seed: int,
+) -> Interval:  # fmt: skip
+    member = members(clusters, len(labels))
+    pairs = count_pairs(labels, scores, member)
+    _, (variance,) = pairs.variance()
+    if not 0 < pairs.auc < 1 or not variance > 0:
+        return separated(pairs, level)
+    chunks = draw_patients(patient_strata(labels, member), resamples, seed)
+    replicates, variances = np.concatenate(
+        [np.stack(pairs.variance(drawn)) for drawn in chunks], axis=1
+    )
+    found = studentized_interval(pairs.auc, variance, replicates, variances, pairs.limit, level)
+    return found or delong_interval(labels, scores, clusters, level)

@@ -1,17 +1,17 @@
 """Paired comparisons of two models on the same patients."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
 
-from hybridlungvit.evaluation.bootstrap import (
-    Array,
-    check_scores,
-    crossed_replicates,
-    percentile_interval,
-    weighted_auc,
-)
+from hybridlungvit.config import Statistics
+from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation.delong import delong_test, members
+from hybridlungvit.evaluation.pairs import Array, check_scores
+from hybridlungvit.evaluation.seeds import Split, split_variance
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,23 @@ class Comparison:
     low: float
     high: float
     p_value: float
+
+
+def paired_split(
+    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None,
+    resamples: int, seed: int,
+) -> tuple[float, Split]:  # fmt: skip
+    """Mean over seeds of AUC of a minus AUC of b, and its variance by patients and seeds."""
+    pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])  # (2, K, N)
+    for row in pairs.reshape(-1, pairs.shape[2]):
+        labels, _ = check_scores(labels, row)
+    count = pairs.shape[1]
+    rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
+    tables, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
+    values = np.array([table.auc for table in tables])
+    estimates = values[:count] - values[count:]
+    split = split_variance(estimates, drawn[:, :count] - drawn[:, count:])
+    return float(np.mean(estimates)), split
 
 
 def paired_auc_difference(
@@ -34,23 +51,46 @@ def paired_auc_difference(
     """AUC of a minus AUC of b, with interval and two-sided p-value.
 
     Scores are (N,) for one model each, or (K, N) for K training seeds, paired by row; then the mean
-    over seeds is compared and seeds are resampled with the patients. Both models see the same
-    resampled patients. The p-value is twice the smaller tail of the replicates beyond zero.
+    over seeds is compared and the seeds' variance counts with that of the patients. Both models
+    see the same resampled patients. Interval and p-value come from the same standard error and
+    Student distribution (``seeds.split_variance``), hence never contradict each other. Raises
+    ``StudyError`` for unusable input.
     """
-    pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)], axis=1)  # (K, 2, N)
-    for row in pairs.reshape(-1, pairs.shape[2]):
-        labels, _ = check_scores(labels, row)
+    estimate, split = paired_split(labels, scores_a, scores_b, clusters, resamples, seed)
+    return _comparison(estimate, split, level, resamples)
 
-    def difference(pair: Array, weights: Array) -> Array:
-        return weighted_auc(labels, pair[0], weights) - weighted_auc(labels, pair[1], weights)
 
-    once = np.ones((1, len(labels)))
-    estimate = float(np.mean([difference(pair, once)[0] for pair in pairs]))
-    _, replicates = crossed_replicates(difference, labels, pairs, clusters, resamples, seed)
-    interval = percentile_interval(estimate, replicates, level)
-    tail = min((replicates <= 0).sum(), (replicates >= 0).sum())
-    p_value = min(1.0, 2 * (tail + 1) / (len(replicates) + 1))
-    return Comparison(estimate, interval.low, interval.high, float(p_value))
+def _comparison(estimate: float, split: Split, level: float, resamples: int) -> Comparison:
+    half = split.quantile(level) * split.error if split.error else 0.0
+    low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
+    return Comparison(estimate, low, high, split.p_value(estimate, resamples))
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How two models' calls differ: images only a and only b has right, and two p-values."""
+
+    only_a: int
+    only_b: int
+    p_exact: float
+    p_clustered: float
+
+
+def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: NDArray) -> McNemar:
+    """Whether two models are right equally often on the same images, (N,) each.
+
+    ``p_exact`` is the exact binomial form of McNemar's test (1947), for which images are
+    independent; ``p_clustered`` is that of Durkalski et al. (2003), for which patients are.
+    """
+    member = members(clusters, len(right_a))
+    gained = (right_a & ~right_b).astype(float)
+    lost = (right_b & ~right_a).astype(float)
+    b, c = int(gained.sum()), int(lost.sum())
+    exact = binomtest(b, b + c).pvalue if b + c else 1.0
+    shares = np.bincount(member, gained - lost) / np.bincount(member)  # (patients,)
+    spread = float((shares**2).sum())
+    clustered = 2 * norm.sf(abs(shares.sum()) / np.sqrt(spread)) if spread else 1.0
+    return McNemar(b, c, float(exact), float(clustered))
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -62,9 +102,36 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def verdict(comparison: Comparison, adjusted_p: float, level: float) -> str:
-    """The words a comparison supports: both the interval and the adjusted p-value must agree."""
-    excludes_zero = comparison.low > 0 or comparison.high < 0
-    if not excludes_zero or adjusted_p > 1 - level:
+def verdict(low: float, high: float, adjusted_p: float, level: float) -> str:
+    """The words a difference supports: both its interval and the adjusted p-value must agree."""
+    if low <= 0 <= high or adjusted_p > 1 - level:
         return "not distinguishable from"
-    return "higher than" if comparison.estimate > 0 else "lower than"
+    return "higher than" if low > 0 else "lower than"
+
+
+def compare_pair(
+    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray,
+    thresholds: tuple[dict[str, float], dict[str, float]], statistics: Statistics,
+) -> dict[str, Any]:  # fmt: skip
+    """All that is said of two variants, a minus b, whose seeds' scores are (K, N) each.
+
+    The headline is the paired difference of mean AUCs; cross-checks on the ensembles of seeds are
+    the clustered DeLong test and McNemar's at each operating point of ``thresholds``.
+    """
+    size = (statistics.resamples, statistics.seed)
+    estimate, split = paired_split(labels, scores_a, scores_b, clusters, *size)
+    headline = _comparison(estimate, split, statistics.level, statistics.resamples)
+    ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
+    tests = {}
+    for point in thresholds[0]:
+        right = [
+            (scores >= own[point]) == (labels == 1)
+            for scores, own in zip(ensembles, thresholds, strict=True)
+        ]
+        tests[point] = asdict(mcnemar(*right, clusters))
+    return asdict(headline) | {
+        "se_patients": float(np.sqrt(split.patients)),
+        "se_seeds": float(np.sqrt(split.seeds)),
+        "delong": asdict(delong_test(labels, *ensembles, clusters)),
+        "mcnemar": tests,
+    }

@@ -1,163 +1,124 @@
-"""Metrics of a variant: each seed with patient intervals, and over seeds with crossed ones."""
+"""The metrics, each for many resamples of patients at once; pneumonia is the positive class.
 
-import logging
-from dataclasses import asdict
-from typing import Any
+A metric takes ``drawn`` (R, P), how often each patient counts, and gives (R,) values: NaN where it
+is undefined, such as the predictive value of a call nobody got.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import classification_report
+from scipy.special import logit
 
-from hybridlungvit.config import Study
-from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import (
-    Array,
-    check_scores,
-    crossed_replicates,
-    percentile_interval,
-    weighted_auc,
-)
-from hybridlungvit.evaluation.compare import Comparison, holm, paired_auc_difference, verdict
-from hybridlungvit.evaluation.predictions import read_predictions
-from hybridlungvit.files import file_sha256, write_json
-from hybridlungvit.paths import Layout
+from hybridlungvit.evaluation.pairs import Array, count_pairs
+from hybridlungvit.evaluation.sample import Sample
 
-log = logging.getLogger(__name__)
-METRICS = ("auc", "accuracy", "sensitivity", "specificity", "f1")
+RANKING = ("auc", "average_precision", "brier", "log_loss")
+CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
+METRICS = RANKING + CALLS
+SCALE = {"log_loss": "positive", "mcc": "signed", "slope": "any", "intercept": "any"}
+"""Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
+DIGITS = 5e-10  # half of the last of nine digits in a prediction file: nothing is surer than that
+Metrics = Callable[[Array], dict[str, Array]]
 
 
-def weighted_confusion(
-    labels: NDArray[np.int64], called: NDArray[np.bool_], weights: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Weighted true and false negatives and positives (tn, fp, fn, tp), each (R,)."""
-    cells = [(labels == truth) & (called == call) for truth in (0, 1) for call in (False, True)]
-    tn, fp, fn, tp = (weights @ cell.astype(float) for cell in cells)
-    return tn, fp, fn, tp
+def clipped(probabilities: Array) -> Array:
+    """Probabilities kept off 0 and 1 by what a prediction file can tell."""
+    return np.clip(probabilities, DIGITS, 1 - DIGITS)
 
 
-def weighted_metric(
-    name: str, labels: NDArray[np.int64], scores: Array, weights: Array, threshold: float
-) -> Array:
-    """A metric by name for each row of ``weights`` (R, N); pneumonia is the positive class."""
-    if name == "auc":
-        return weighted_auc(labels, scores, weights)
-    tn, fp, fn, tp = weighted_confusion(labels, scores >= threshold, weights)
-    ratios = {
-        "accuracy": (tn + tp, tn + fp + fn + tp),
-        "sensitivity": (tp, tp + fn),
-        "specificity": (tn, tn + fp),
-        "f1": (2 * tp, 2 * tp + fp + fn),
-    }
-    return ratios[name][0] / ratios[name][1]
+def logits(probabilities: Array) -> Array:
+    """log(p / (1 - p)), finite also for a probability that was rounded to 0 or 1."""
+    return logit(clipped(probabilities))
 
 
-def scores_on_test(study: Study, variant: str, layout: Layout) -> tuple[pd.DataFrame, Array]:
-    """The test images of a variant's predictions and the probabilities of its seeds, (K, N)."""
-    tables = [read_predictions(study, variant, seed, layout) for seed in study.seeds]
-    tests = [table[table.split == "test"].reset_index(drop=True) for table in tables]
-    for seed, table in zip(study.seeds, tests, strict=True):
-        if not table.path.equals(tests[0].path):
-            raise StudyError(
-                f"{layout.predictions(variant, seed)}: other images than those of seed "
-                f"{study.seeds[0]}. Score both again."
-            )
-    return tests[0], np.stack([table.probability.to_numpy() for table in tests])
+def ratio(above: Array, below: Array) -> Array:
+    """above / below, NaN where below is zero."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(below == 0, np.nan, above / below)
 
 
-def evaluate_variant(study: Study, variant: str, layout: Layout) -> dict[str, Any]:
-    """Compute and write all metrics of a variant on the test set."""
-    table, scores = scores_on_test(study, variant, layout)
-    threshold = study.recipe(variant).evaluation.threshold
-    labels, _ = check_scores(table.label.to_numpy(), scores[0])
-    record: dict[str, Any] = {
-        "variant": variant,
-        "images": len(table),
-        "patients": int(table.patient.nunique()),
-        "threshold": threshold,
-        "resamples": study.statistics.resamples,
-        "level": study.statistics.level,
-        "predictions_sha256": {
-            str(seed): file_sha256(layout.predictions(variant, seed)) for seed in study.seeds
-        },
-        "headline": {},
-        "seeds": {str(seed): _counts(labels, row, threshold)
-                  for seed, row in zip(study.seeds, scores, strict=True)},
-    }  # fmt: skip
-    once, level = np.ones((1, len(labels))), study.statistics.level
-    for name in METRICS:
+def ranking_metrics(sample: Sample, scores: Array) -> Metrics:
+    """Metrics of the probabilities ``scores`` (N,) themselves."""
+    pairs = count_pairs(sample.labels, scores, sample.member)
+    kept = clipped(scores)
+    squares = sample.sums((scores - sample.labels) ** 2)
+    losses = -sample.sums(np.where(sample.labels == 1, np.log(kept), np.log1p(-kept)))
+    images = sample.sums(np.ones(len(scores)))
 
-        def metric(row: Array, weights: Array, name: str = name) -> Array:
-            return weighted_metric(name, labels, row, weights, threshold)
+    def metrics(drawn: Array) -> dict[str, Array]:
+        total = drawn @ images
+        return {
+            "auc": pairs.resampled(drawn),
+            "average_precision": average_precision(sample.labels, scores, drawn[:, sample.member]),
+            "brier": ratio(drawn @ squares, total),
+            "log_loss": ratio(drawn @ losses, total),
+        }
 
-        per_seed, crossed = crossed_replicates(
-            metric,
-            labels,
-            scores,
-            table.patient.to_numpy(),
-            study.statistics.resamples,
-            study.statistics.seed,
-        )
-        values = np.array([metric(row, once)[0] for row in scores])
-        for seed, value, replicates in zip(study.seeds, values, per_seed.T, strict=True):
-            interval = percentile_interval(value, replicates, level)
-            record["seeds"][str(seed)][name] = asdict(interval)
-        headline = asdict(percentile_interval(values.mean(), crossed, level))
-        sd = float(values.std(ddof=1)) if len(values) > 1 else None
-        record["headline"][name] = headline | {"sd": sd}
-    write_json(layout.metrics(variant), record)
-    log.info(
-        "%s: test AUC %.4f (%.4f to %.4f)", variant, *list(record["headline"]["auc"].values())[:3]
-    )
-    return record
+    return metrics
 
 
-def _counts(labels: NDArray[np.int64], scores: Array, threshold: float) -> dict[str, Any]:
-    called = scores >= threshold
-    cells = weighted_confusion(labels, called, np.ones((1, len(labels))))
-    report = classification_report(
-        labels, called.astype(int), target_names=CLASSES, output_dict=True, zero_division=0
-    )
-    names = ("tn", "fp", "fn", "tp")
-    confusion = {name: int(cell[0]) for name, cell in zip(names, cells, strict=True)}
-    return {"confusion": confusion, "report": report}
+def average_precision(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
+    """Mean precision over the positives, by rank, for each row of ``weights`` (R, N): (R,).
 
-
-def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
-    """Compare every variant's AUC with the reference's, paired, and write the results.
-
-    p-values are adjusted by Holm's method over all variants of the config.
+    The step sum without interpolation; tied scores are called together.
     """
-    reference, reference_scores = scores_on_test(study, study.reference, layout)
-    statistics = study.statistics
-    raw: dict[str, Comparison] = {}
-    for variant in study.variants:
-        if variant == study.reference:
-            continue
-        table, scores = scores_on_test(study, variant, layout)
-        if not table.path.equals(reference.path):
-            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
-        raw[variant] = paired_auc_difference(
-            table.label.to_numpy(),
-            scores,
-            reference_scores,
-            table.patient.to_numpy(),
-            statistics.resamples,
-            statistics.level,
-            statistics.seed,
-        )
-    adjusted = holm({variant: comparison.p_value for variant, comparison in raw.items()})
-    record = {
-        "reference": study.reference,
-        "differences": {
-            variant: asdict(comparison)
-            | {
-                "p_adjusted": adjusted[variant],
-                "verdict": verdict(comparison, adjusted[variant], statistics.level),
-            }
-            for variant, comparison in raw.items()
-        },
+    order = np.argsort(-scores, kind="stable")
+    ranked, weights = scores[order], weights[:, order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # first of each tie group
+    hits = np.add.reduceat(weights * labels[order], starts, axis=1)  # (R, groups)
+    called = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
+    precision = np.divide(
+        np.cumsum(hits, axis=1), called, out=np.zeros_like(called), where=called > 0
+    )
+    return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
+
+
+def confusion(sample: Sample, called: NDArray[np.bool_]) -> Array:
+    """True and false negatives and positives (tn, fp, fn, tp) of each patient: (P, 4)."""
+    cells = [(sample.labels == truth) & (called == call) for truth in (0, 1) for call in (0, 1)]
+    return np.stack([sample.sums(cell.astype(float)) for cell in cells], axis=1)
+
+
+def call_metrics(sample: Sample, called: NDArray[np.bool_]) -> Metrics:
+    """Metrics of the calls ``called`` (N,)."""
+    cells = confusion(sample, called)
+
+    def metrics(drawn: Array) -> dict[str, Array]:
+        tn, fp, fn, tp = (drawn @ cells).T
+        sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+        margins = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
+        return {
+            "accuracy": ratio(tn + tp, tn + fp + fn + tp),
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "sensitivity": sensitivity,
+            "specificity": specificity,
+            "ppv": ratio(tp, tp + fp),
+            "npv": ratio(tn, tn + fn),
+            "f1": ratio(2 * tp, 2 * tp + fp + fn),
+            "mcc": ratio(tp * tn - fp * fn, margins),
+        }
+
+    return metrics
+
+
+def at_prevalence(sensitivity: Array, specificity: Array, prevalence: float) -> dict[str, Array]:
+    """Predictive values where ``prevalence`` of the images show pneumonia (Bayes' rule)."""
+    hit, alarm = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    missed, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
+    return {"ppv": ratio(hit, hit + alarm), "npv": ratio(cleared, cleared + missed)}
+
+
+def proportion(
+    name: str, labels: NDArray[np.int64], called: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Which images are the successes and the trials of a metric, (N,) each; None if not so made."""
+    truth, everyone = labels == 1, np.ones(len(labels), bool)
+    trials = {
+        "accuracy": everyone,
+        "sensitivity": truth,
+        "specificity": ~truth,
+        "ppv": called,
+        "npv": ~called,
     }
-    write_json(layout.comparisons, record)
-    return record
+    return (called == truth, trials[name]) if name in trials else None

@@ -55,6 +55,11 @@ def gather(study: Study, layout: Layout) -> Facts:
             f"{layout.comparisons}: compares with {comparisons['reference']!r}, but the reference "
             f"is {study.reference!r}. Run `compare` again."
         )
+    if comparisons["family"] != study.comparison_family():
+        raise StudyError(
+            f"{layout.comparisons}: adjusted for {comparisons['family']}, but the family is "
+            f"{study.comparison_family()}. Run `compare` again."
+        )
     owners = {(variant, seed): (study.trained_as(variant), seed) for variant, seed in pairs}
     folders = {pair: layout.run(*owner) for pair, owner in owners.items()}
     return Facts(
@@ -87,6 +92,7 @@ def _require_settings(study: Study, variant: str, record: dict[str, Any], layout
     expected = {
         "level": study.statistics.level,
         "resamples": study.statistics.resamples,
+        "sensitivity_target": study.statistics.sensitivity_target,
         "threshold": study.recipe(variant).evaluation.threshold,
     }
     for key, value in expected.items():
@@ -107,10 +113,20 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}"
 
 
-def with_interval(interval: dict[str, float], digits: int = 3) -> str:
-    """Estimate (low to high), all with the same digits."""
-    low, high = number(interval["low"], digits), number(interval["high"], digits)
-    return f"{number(interval['estimate'], digits)} ({low} to {high})"
+def with_interval(interval: dict[str, Any], digits: int = 3) -> str:
+    """Estimate (low to high), all with the same digits; dashes for what is undefined."""
+    if interval["low"] is None:
+        bounds = "--"
+    else:
+        bounds = f"{number(interval['low'], digits)} to {number(interval['high'], digits)}"
+    if interval["estimate"] is None:
+        return "--"
+    return f"{number(interval['estimate'], digits)} ({bounds})"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three digits, or the bound below which it lies."""
+    return "$<0.001$" if value < 0.001 else f"{value:.3f}"
 
 
 def spoken(interval: dict[str, float], level: float, digits: int = 3) -> str:
@@ -124,3 +140,16 @@ def tex(text: object) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {sign: "\\" + sign for sign in "&%$#_{}"}
     return "".join(special.get(sign, sign) for sign in str(text))
+
+
+def label_of(facts: Facts, variant: str) -> str:
+    """A variant's name in print."""
+    return tex(facts.study.variants[variant].label)
+
+
+def omitted_rows(facts: Facts, columns: int) -> tuple[str, ...]:
+    """A line at the foot of a table for each variant that the study leaves out."""
+    return tuple(
+        rf"\multicolumn{{{columns}}}{{l}}{{\texttt{{{tex(name)}}} left out: {tex(why)}}}"
+        for name, why in facts.study.omitted.items()
+    )

@@ -1,4 +1,4 @@
-"""The figures of the paper that show numbers: ROC, forest, training curves, confusion."""
+"""The figures of the paper; those of ROC, forest and training curves are drawn here."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,16 +9,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.bootstrap import Array, crossed_replicates
-from hybridlungvit.evaluation.metrics import scores_on_test
+from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.explanation import saliency_figure
-from hybridlungvit.reporting.facts import Facts, gather, number
+from hybridlungvit.reporting.facts import Facts, gather
 from hybridlungvit.reporting.galleries import gradcam_gallery, mask_gallery, mask_steps
+from hybridlungvit.reporting.statistics_figures import (
+    GRID,
+    confusion,
+    draw_band,
+    draw_points,
+    precision_recall,
+    reliability,
+    seeds,
+)
 from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
-
-GRID = np.linspace(0, 1, 201)  # false-positive rates at which curves are averaged
-BAND_RESAMPLES = 1000
 
 
 def write_figures(study: Study, layout: Layout) -> None:
@@ -27,7 +33,10 @@ def write_figures(study: Study, layout: Layout) -> None:
     facts = gather(study, layout)
     folder = layout.generated / "figures"
     save_figure(roc(facts, layout), folder / "roc.pdf")
+    save_figure(precision_recall(facts, layout), folder / "precision_recall.pdf")
     save_figure(forest(facts), folder / "forest.pdf")
+    save_figure(seeds(facts), folder / "seeds.pdf")
+    save_figure(reliability(facts), folder / "reliability.pdf")
     save_figure(curves(facts), folder / "curves.pdf")
     save_figure(confusion(facts), folder / "confusion.pdf")
     save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
@@ -54,7 +63,7 @@ def roc(facts: Facts, layout: Layout) -> Figure:
     study = facts.study
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
     for i, variant in enumerate(study.variants):
-        table, scores = scores_on_test(study, variant, layout)
+        table, scores = scores_on(study, variant, layout)
         labels = table.label.to_numpy()
         once = np.ones((1, len(labels)))
         curves = np.concatenate([roc_curves(labels, row, once) for row in scores])  # (K, grid)
@@ -63,13 +72,8 @@ def roc(facts: Facts, layout: Layout) -> Figure:
         dashes = ["-", "--", "-.", ":"][i // 2 % 4]
         right.plot(GRID, curves.mean(0), dashes, label=study.variants[variant].label, **style)
         if main:
-            low, high = _band(study, labels, scores, table.patient.to_numpy())
-            level = f"{100 * study.statistics.level:g}% band"
-            left.fill_between(GRID, low, high, color=PALETTE[i], alpha=0.2, lw=0, label=level)
-            for k, curve in enumerate(curves):
-                left.plot(GRID, curve, color=PALETTE[i], lw=0.6, alpha=0.7,
-                          label="single seeds" if k == 0 else None)  # fmt: skip
-            left.plot(GRID, curves.mean(0), color=PALETTE[i], lw=1.6, label="mean over seeds")
+            draw_band(facts, left, table, scores, roc_curves, PALETTE[i % len(PALETTE)])
+            draw_points(facts, left, "specificity", "sensitivity", flip=True)
             left.set_title(f"{study.variants[variant].label} (reference)")
     right.set_title("All variants, mean over seeds")
     for axes in (left, right):
@@ -79,18 +83,6 @@ def roc(facts: Facts, layout: Layout) -> Figure:
     left.set_ylabel("Sensitivity")
     sns.despine(figure)
     return figure
-
-
-def _band(study: Study, labels: NDArray, scores: Array, patients: NDArray) -> tuple[Array, Array]:
-    """Pointwise interval of the mean curve, seeds and patients resampled at once."""
-    columns = []
-    _, drawn = crossed_replicates(
-        lambda row, weights: roc_curves(labels, row, weights),
-        labels, scores, patients, BAND_RESAMPLES, study.statistics.seed,
-    )  # fmt: skip
-    tail = (1 - study.statistics.level) / 2
-    columns = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return columns[0], columns[1]
 
 
 def forest(facts: Facts) -> Figure:
@@ -142,27 +134,4 @@ def curves(facts: Facts) -> Figure:
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
     sns.despine(figure)
-    return figure
-
-
-def confusion(facts: Facts) -> Figure:
-    """Confusion matrices of the reference at its threshold, one for each seed."""
-    study = facts.study
-    seeds = facts.metrics[study.reference]["seeds"]
-    figure, panels = plt.subplots(
-        1, len(seeds), figsize=(min(WIDTH, 2.1 * len(seeds)), 1.9), sharey=True, squeeze=False
-    )
-    for axes, (seed, values) in zip(panels[0], seeds.items(), strict=True):
-        c = values["confusion"]
-        cells = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
-        shares = cells / cells.sum(axis=1, keepdims=True)
-        text = [[f"{n}\n{100 * s:.1f}%" for n, s in zip(*row, strict=True)]
-                for row in zip(cells, shares, strict=True)]  # fmt: skip
-        ticks = ["Normal", "Pneumonia"]
-        sns.heatmap(shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
-                    square=True, ax=axes, xticklabels=ticks, yticklabels=ticks,
-                    linewidths=0.5)  # fmt: skip
-        accuracy = number(values["accuracy"]["estimate"])
-        axes.set(title=f"Seed {seed}: accuracy {accuracy}", xlabel="Called")
-    panels[0, 0].set_ylabel("True")
     return figure

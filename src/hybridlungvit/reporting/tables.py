@@ -9,8 +9,9 @@ from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import TABLES, Layout
+from hybridlungvit.reporting import statistics_tables
 from hybridlungvit.reporting.explanation import focus_table
-from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex, with_interval
+from hybridlungvit.reporting.facts import Facts, gather, number, omitted_rows, tex, with_interval
 from hybridlungvit.reporting.macros import scientific
 
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -20,7 +21,8 @@ def write_tables(study: Study, layout: Layout) -> None:
     """Write every table of the paper below ``layout.generated / "tables"``."""
     facts = gather(study, layout)
     for name in TABLES:
-        table, columns, *rest = globals()[name](facts)
+        make = globals().get(name) or getattr(statistics_tables, name)
+        table, columns, *rest = make(facts)
         write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
 
 
@@ -32,10 +34,6 @@ def write_table(
     for line in footer:
         body = body.replace("\\bottomrule", f"{line} \\\\\n\\bottomrule")
     write_text(path, body)
-
-
-def _label(facts: Facts, variant: str) -> str:
-    return tex(facts.study.variants[variant].label)
 
 
 def data(facts: Facts) -> tuple[pd.DataFrame, str]:
@@ -142,66 +140,7 @@ def variants(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
         }
         for name, v in facts.study.variants.items()
     ]
-    return pd.DataFrame(rows), "lll", _omitted(facts, 3, r"\texttt{{{}}}")
-
-
-def _omitted(facts: Facts, columns: int, form: str) -> tuple[str, ...]:
-    return tuple(
-        rf"\multicolumn{{{columns}}}{{l}}{{{form.format(tex(name))} left out: {tex(why)}}}"
-        for name, why in facts.study.omitted.items()
-    )
-
-
-def main(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """AUC with the crossed interval, and the paired difference to the reference."""
-    level = f"{100 * facts.study.statistics.level:g}"
-    rows = []
-    for variant, record in facts.metrics.items():
-        auc, difference = record["headline"]["auc"], facts.differences.get(variant)
-        row = {
-            "Variant": _label(facts, variant),
-            rf"AUC ({level}\,\% CI)": with_interval(auc),
-            "Seed SD": number(auc["sd"]),
-            rf"$\Delta$AUC ({level}\,\% CI)": "reference",
-            "$p$ (Holm)": "",
-            "AUC is": "",
-        }
-        if difference is not None:
-            value, low, high = (signed(difference[key]) for key in ("estimate", "low", "high"))
-            row |= {
-                rf"$\Delta$AUC ({level}\,\% CI)": f"${value}$ (${low}$ to ${high}$)",
-                "$p$ (Holm)": p_value(difference["p_adjusted"]),
-                "AUC is": difference["verdict"].removesuffix(" than").removesuffix(" from"),
-            }
-        rows.append(row)
-    return pd.DataFrame(rows), "lccccl", _omitted(facts, 6, r"\texttt{{{}}}")
-
-
-def p_value(value: float) -> str:
-    """A p-value with three digits, or the bound below which it lies."""
-    return "$<0.001$" if value < 0.001 else f"{value:.3f}"
-
-
-def operating(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """Threshold metrics with crossed intervals."""
-    names = {"accuracy": "Accuracy", "sensitivity": "Sensitivity", "specificity": "Specificity",
-             "f1": "F1"}  # fmt: skip
-    rows = [
-        {"Variant": _label(facts, variant)}
-        | {title: with_interval(record["headline"][name]) for name, title in names.items()}
-        for variant, record in facts.metrics.items()
-    ]
-    return pd.DataFrame(rows), "lcccc"
-
-
-def seeds(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """AUC of each single model, patients resampled."""
-    rows = [
-        {"Variant": _label(facts, variant)}
-        | {f"Seed {seed}": with_interval(values["auc"]) for seed, values in record["seeds"].items()}
-        for variant, record in facts.metrics.items()
-    ]
-    return pd.DataFrame(rows), "l" + "c" * len(facts.study.seeds)
+    return pd.DataFrame(rows), "lll", omitted_rows(facts, 3)
 
 
 def classification(facts: Facts) -> tuple[pd.DataFrame, str]:

@@ -1,0 +1,47 @@
+"""The stage `compare`: every variant against the reference."""
+
+from typing import Any
+
+from hybridlungvit.config import Study
+from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.compare import compare_pair, holm, verdict
+from hybridlungvit.evaluation.scores import Thresholds, scores_on
+from hybridlungvit.files import write_json
+from hybridlungvit.paths import Layout
+
+
+def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
+    """Compare every variant with the reference, paired, and write the results.
+
+    p-values of the declared family are adjusted by Holm's method; comparisons outside it are
+    exploratory and keep their own.
+    """
+    statistics, thresholds = study.statistics, {}
+    tests = {v: scores_on(study, v, layout) for v in study.variants}
+    reference, reference_scores = tests[study.reference]
+    for variant, (table, _) in tests.items():
+        if not table.path.equals(reference.path):
+            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
+        thresholds[variant] = Thresholds(study, variant, layout).rows[-1]
+    family = study.comparison_family()
+    found = {}
+    for variant, (table, scores) in tests.items():
+        if variant != study.reference:
+            found[variant] = compare_pair(
+                table.label.to_numpy(),
+                scores,
+                reference_scores,
+                table.patient.to_numpy(),
+                (thresholds[variant], thresholds[study.reference]),
+                statistics,
+            )
+    adjusted = holm({variant: found[variant]["p_value"] for variant in family})
+    for variant, record in found.items():
+        used = adjusted.get(variant, record["p_value"])
+        record |= {
+            "p_adjusted": adjusted.get(variant),
+            "verdict": verdict(record["low"], record["high"], used, statistics.level),
+        }
+    result = {"reference": study.reference, "family": family, "differences": found}
+    write_json(layout.comparisons, result)
+    return result

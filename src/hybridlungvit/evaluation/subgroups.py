@@ -1,0 +1,122 @@
+"""Performance within groups of test images: kind of pneumonia, and quartiles of image quality."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.bootstrap import Array
+from hybridlungvit.evaluation.calibration import mass_bins
+from hybridlungvit.evaluation.metrics import call_metrics
+from hybridlungvit.evaluation.pairs import count_pairs
+from hybridlungvit.evaluation.records import (
+    auc_edge,
+    headline_record,
+    proportion_edge,
+    replicate,
+)
+from hybridlungvit.evaluation.sample import Sample
+
+QUARTERS = 4
+QUALITIES = {
+    "pixels": "Size of the original (megapixels)",
+    "bytes_per_pixel": "Bytes per pixel of the original",
+    "mask_confidence": "Confidence of the lung mask",
+}
+"""What stands for image quality: each is known before any model sees the image."""
+
+
+def quality_table(manifest: pd.DataFrame, masks: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
+    """The columns of ``QUALITIES`` for the images ``paths``, in their order.
+
+    Raises ``StudyError`` when manifest or mask table lack an image.
+    """
+    for name, known in (("manifest", manifest), ("mask table", masks)):
+        absent = paths[~paths.isin(known.path)]
+        if len(absent):
+            raise StudyError(
+                f"the {name} lacks {len(absent)} scored images, such as {absent.iloc[0]}. "
+                "Predictions and images are of two states: run the workflow again."
+            )
+    rows = manifest.set_index("path").loc[paths]
+    pixels = rows.width * rows.height
+    return pd.DataFrame(
+        {
+            "pixels": pixels / 1e6,
+            "bytes_per_pixel": rows.bytes / pixels,
+            "mask_confidence": masks.set_index("path").confidence.loc[paths],
+        }
+    ).reset_index(drop=True)
+
+
+def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, str, NDArray]]:
+    """Yield (by, name, images (N,) bool) for every subgroup of the test images.
+
+    A kind of pneumonia stands with all normal images, so that it has an AUC. Quarters are those of
+    all test images, by rank; equal values are never parted, hence quarters can differ in size.
+    """
+    normal = (table.label == 0).to_numpy()
+    for subtype, name in (("bacteria", "Bacterial"), ("virus", "Viral")):
+        yield "subtype", name, normal | (table.subtype == subtype).to_numpy()
+    for column in QUALITIES:
+        values = quality[column].to_numpy(float)
+        quarter = mass_bins(values, QUARTERS)
+        for index in range(QUARTERS):
+            chosen = quarter == index
+            if chosen.any():
+                low, high = values[chosen].min(), values[chosen].max()
+                yield column, f"{low:.3g} to {high:.3g}", chosen
+
+
+def subgroup_records(
+    table: pd.DataFrame, quality: pd.DataFrame, scores: Array, threshold: float,
+    resamples: int, level: float, seed: int,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """AUC, sensitivity and specificity of each subgroup, mean over seeds, crossed intervals.
+
+    ``scores`` (K, N). Patients are resampled within the subgroup. A group without images of one
+    class has no AUC (null).
+    """
+    found = []
+    for by, name, chosen in groups(table, quality):
+        part = table[chosen]
+        sample = Sample.of(part.label.to_numpy(), part.patient.to_numpy())
+        record: dict[str, Any] = {
+            "by": by,
+            "group": name,
+            "images": len(part),
+            "pneumonia": int(part.label.sum()),
+            "patients": int(part.patient.nunique()),
+        }
+        rows = [_metrics(sample, row[chosen], threshold) for row in scores]
+        estimates, replicates = replicate(rows, sample, resamples, seed)
+        calls = [row[chosen] >= threshold for row in scores]
+        for metric, values in estimates.items():
+            edge = (
+                auc_edge(sample, level)
+                if metric == "auc"
+                else proportion_edge(metric, sample, calls, level)
+            )
+            record[metric] = headline_record(metric, values, replicates[metric], level, edge)
+        found.append(record)
+    return found
+
+
+def _metrics(sample: Sample, scores: Array, threshold: float):
+    calls = call_metrics(sample, scores >= threshold)
+    both = len(np.unique(sample.labels)) == 2
+    pairs = count_pairs(sample.labels, scores, sample.member) if both else None
+
+    def metrics(drawn: Array) -> dict[str, Array]:
+        values = calls(drawn)
+        none = np.full(len(drawn), np.nan)
+        return {
+            "auc": none if pairs is None else pairs.resampled(drawn),
+            "sensitivity": values["sensitivity"],
+            "specificity": values["specificity"],
+        }
+
+    return metrics

@@ -1,0 +1,54 @@
+"""Numbers of the text about statistics: layers, operating points, calibration, subgroups."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hybridlungvit.reporting.facts import Facts, number, p_value, tex
+from hybridlungvit.reporting.statistics_tables import seed_share
+
+
+def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Keys for ``\\given``, on the reference unless they say otherwise."""
+    study = facts.study
+    record = facts.metrics[study.reference]
+    auc = record["headline"]["auc"]
+    yield "ensemble.auc", spoken(facts, record["ensemble"]["auc"])
+    yield "seeds.share", number(seed_share(auc), 0)
+    yield "sensitivity.target", f"{100 * study.statistics.sensitivity_target:g}"
+    family = study.comparison_family()
+    yield "family.size", str(len(family))
+    yield "family", ", ".join(tex(study.variants[name].label) for name in family)
+    for point, found in record["points"].items():
+        chosen = [seed["points"][point]["threshold"] for seed in record["seeds"].values()]
+        low, high = number(min(chosen)), number(max(chosen))
+        yield f"{point}.threshold", low if low == high else f"{low} to~{high}"
+        for name in ("sensitivity", "specificity"):
+            yield f"{point}.{name}", spoken(facts, found[name])
+    yield from _calibration(facts, record["calibration"])
+    for group in record["subgroups"]:
+        if group["by"] == "subtype":
+            key = group["group"].lower()
+            yield f"{key}.sensitivity", spoken(facts, group["sensitivity"])
+            yield f"{key}.auc", spoken(facts, group["auc"])
+    for variant, found in facts.differences.items():
+        yield f"delong.p.{variant}", p_value(found["delong"]["p_value"])
+
+
+def _calibration(facts: Facts, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    values = list(record["temperatures"].values())
+    low, high = number(min(values), 2), number(max(values), 2)
+    yield "temperature", low if low == high else f"{low} to~{high}"
+    yield "calibration.resamples", f"{record['resamples']:,}"
+    for state in ("before", "after"):
+        for name in ("ece", "slope"):
+            yield f"{name}.{state}", spoken(facts, record[state]["headline"][name])
+
+
+def spoken(facts: Facts, interval: dict[str, Any]) -> str:
+    """An estimate with its interval for a sentence; an undefined one is said to be so."""
+    if interval["estimate"] is None:
+        return "undefined"
+    if interval["low"] is None:
+        return f"{number(interval['estimate'])} (no interval)"
+    value, low, high = (number(interval[key]) for key in ("estimate", "low", "high"))
+    return rf"{value} ({100 * facts.study.statistics.level:g}\,\%~CI {low} to~{high})"
