@@ -55,6 +55,10 @@ def paired_auc_difference(
     see the same resampled patients. Interval and p-value come from the same standard error and
     Student distribution (``seeds.split_variance``), hence never contradict each other. Raises
     ``StudyError`` for unusable input.
+
+    For equal models p falls below 0.05 in 5.1 to 5.2 % of simulated test sets without seeds, where
+    p is uniform (``benchmarks/coverage.py``). With seeds it is not quite: 7.2 % for two seeds and
+    5.1 % for three at an AUC of 0.80, 3.4 to 5.3 % at 0.95, and 1.5 to 2.9 % at 0.99.
     """
     estimate, split = paired_split(labels, scores_a, scores_b, clusters, resamples, seed)
     return _comparison(estimate, split, level, resamples)
