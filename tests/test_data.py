@@ -244,3 +244,11 @@ def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
     (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
         find_images(folder)
+
+
+def test_limiting_train_leaves_validation_and_test_images_of_the_source():
+    sides = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    table = pd.DataFrame({"side": sides, "label": [0, 1] * 30})
+    table["patient"] = table["path"] = [f"p{row}" for row in range(60)]
+    kept = keep_whole_patients(table, 20, 0)
+    assert kept.side.value_counts().to_dict() == {"train": 20, "val": 10, "test": 10}

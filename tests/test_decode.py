@@ -41,10 +41,9 @@ def png(pixels):
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-def bomb(kind):
-    """A file of a few hundred bytes that claims 20,000 × 20,000 px."""
+def bomb(kind, side=20_000):
+    """A file of a few hundred bytes that claims side × side px."""
     content = bytearray(encoded(Image.new("L", (16, 16)), kind))
-    side = 20_000
     if kind == "PNG":
         content[16:24] = side.to_bytes(4, "big") * 2
         content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
@@ -67,6 +66,8 @@ REFUSED = {
     "tiny": (encoded(Image.new("L", (1, 1)), "PNG"), "is 1 × 1 px"),
     "huge PNG": (bomb("PNG"), "more than 50,000,000 pixels"),
     "huge JPEG": (bomb("JPEG"), "more than 50,000,000 pixels"),
+    "large PNG": (bomb("PNG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
+    "large JPEG": (bomb("JPEG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
     "gif": (animation("GIF"), "is a GIF file"),
     "animated": (animation("PNG"), "animation of 2 pictures"),
     "dicom": (b"\0" * 128 + b"DICM" + b"\0" * 100, "is a DICOM file. Convert it first"),

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def build_cache(root: Path, layout: Layout, image_size: int, workers: int) -> No
         _allocate(images, (count, image_size, image_size))
         _allocate(masks, (count, packed))
         # The processes write the pixels themselves: handing them over would cost more.
-        work = partial(_store_image, root, images, masks)
+        work = partial(_store_image, root, images, masks, image_size)
         columns = (range(count), manifest.path, manifest.sha256)
         rows = list(
             each_in_processes(work, *columns, workers=workers, description="decoding and masking")
@@ -88,7 +89,7 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _store_image(
-    root: Path, images: Path, masks: Path, row: int, path: str, sha256: str
+    root: Path, images: Path, masks: Path, side: int, row: int, path: str, sha256: str
 ) -> tuple[float, float, float]:
     """Write one row of the cache; returns the mask's confidence, area and cut."""
     content = read_bytes(root / path)
@@ -97,16 +98,26 @@ def _store_image(
             f"{root / path}: is not the file the manifest lists (its SHA-256 differs). "
             "Put it back or build the manifest again."
         )
-    pixels, packed = _open_rows(images), _open_rows(masks)
-    side = pixels.shape[1]
     image, mask, confidence = prepare_image(content, root / path, side)
-    pixels[row], packed[row] = image, np.packbits(mask)
+    _write_row(images, row, image)
+    _write_row(masks, row, np.packbits(mask))
     return confidence, float(mask.mean()), cut_of(mask)
 
 
+def _write_row(path: Path, row: int, values: np.ndarray) -> None:
+    """Put a row into an npy file; mapped into memory, all rows written would stay there."""
+    stream, start = _opened(path)
+    stream.seek(start + row * values.nbytes)
+    stream.write(values.tobytes())
+
+
 @lru_cache(maxsize=2)
-def _open_rows(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r+")
+def _opened(path: Path) -> tuple[BinaryIO, int]:
+    """An npy file, open without a buffer while the process lives, and where its rows begin."""
+    stream = path.open("r+b", buffering=0)
+    np.lib.format.read_magic(stream)
+    np.lib.format.read_array_header_1_0(stream)
+    return stream, stream.tell()
 
 
 def cut_of(mask: np.ndarray) -> float:

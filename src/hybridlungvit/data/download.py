@@ -65,14 +65,8 @@ def fetch(
         if target.is_file():
             return _check(target, target, url, checksum)
         _transfer(url, part, size, patience)
-        if size is not None and part.stat().st_size != size:
-            found = part.stat().st_size
-            part.unlink()
-            raise StudyError(
-                f"{url}: gave {found:,} bytes instead of {size:,}: not the file expected here. "
-                "If the publisher has replaced it, give its SHA-256 as data.checksum."
-            )
         try:
+            _require_size(url, _length(part), size)
             digest = _check(part, target, url, checksum)
         except StudyError:
             part.unlink()
@@ -95,12 +89,22 @@ def _alone(part: Path) -> Iterator[None]:
                 raise StudyError(
                     f"{part.parent}: another download into this folder is running. Wait for it."
                 ) from None
-            yield
-            lock.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
     except OSError as error:
         raise StudyError(
             f"{part.parent}: cannot be written ({error.strerror or error})."
         ) from error
+
+
+def _require_size(url: str, found: int | None, size: int | None) -> None:
+    if size is not None and found != size:
+        raise StudyError(
+            f"{url}: gives {found:,} bytes instead of {size:,}: not the file expected here. "
+            "If the publisher has replaced it, give its SHA-256 as data.checksum."
+        )
 
 
 def _transfer(url: str, part: Path, size: int | None, patience: Patience) -> None:
@@ -135,6 +139,7 @@ def _attempt(url: str, part: Path, size: int | None, patience: Patience) -> None
             url, headers=headers, stream=True, timeout=(patience.connect, patience.read)
         ) as answer:
             start, total = _accept(answer, url, part, have)
+            _require_size(url, total if total is not None else size, size)
             etag = answer.headers.get("ETag", "")
             if etag and not etag.startswith("W/"):
                 write_text(etag_file, etag)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import file_sha256, value_sha256, write_text
@@ -85,6 +86,7 @@ def _method(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "study", tex(study.study)
     yield "title", tex(study.title)
     yield "source", SOURCES[study.data.source]
+    yield "unit", unit_of(facts.manifest)
     yield "image_size", str(recipe.data.image_size)
     yield "validation_folds", str(recipe.data.validation_folds)
     yield "stem", tex(model.stem)
