@@ -13,22 +13,19 @@ from sklearn.metrics import log_loss, roc_curve
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.calibration import (
     BINS,
-    TEMPERATURES,
     calibration_error,
     calibration_records,
-    fit_temperature,
     mass_bins,
     recalibration,
     reliability,
-    scaled,
 )
-from hybridlungvit.evaluation.metrics import logits
 from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.evaluation.thresholds import (
     rates,
     sensitive_threshold,
     youden_threshold,
 )
+from hybridlungvit.temperature import TEMPERATURES, fit_temperature, logits, scaled
 
 moderate = settings(deadline=None, max_examples=80)
 
@@ -207,3 +204,10 @@ def test_scaling_repairs_probabilities_that_are_too_extreme():
     for one in record["after"]["bins"]:
         assert 0 <= one["low"] <= one["estimate"] <= one["high"] <= 1
         assert not math.isnan(one["predicted"])
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(0.1, 10))
+def test_scaling_divides_the_logit(probability, temperature):
+    for_, against = (share ** (1 / temperature) for share in (probability, 1 - probability))
+    expected = for_ / (for_ + against)
+    assert scaled(np.array([probability]), temperature)[0] == pytest.approx(expected, abs=1e-9)

@@ -3,27 +3,29 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from scipy.special import expit
 from torch import ones
 
 from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
+from hybridlungvit.description import KEY
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
-from hybridlungvit.predict import COLUMNS, calibrate, load_checkpoint, predict_images
+from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.predict import COLUMNS, load_checkpoint, predict_images
 from hybridlungvit.reporting.cite import citation
+from hybridlungvit.temperature import fit_temperature, scaled
 from hybridlungvit.training.loop import train
 
 
@@ -64,18 +66,10 @@ def test_an_unreadable_image_prints_no_row(trained, phantoms, capsys, tmp_path):
 
 @pytest.fixture
 def described(trained, tmp_path):
-    """The trained checkpoint with training ranges and a temperature, as training may add them."""
-    study, layout = trained
-    source = layout.run("no_seg", 0) / "model.safetensors"
-    cache = open_cache(layout, read_manifest(layout.manifest), study.data.image_size)
-    with safe_open(source, "pt") as file:
-        metadata = file.metadata()
-    ranges = training_ranges(cache, np.arange(len(cache.images)))
+    """A copy of the trained checkpoint, for tests to alter what travels with it."""
+    _, layout = trained
     path = tmp_path / "described.safetensors"
-    save_file(
-        load_file(source), path, metadata | {"ranges": json.dumps(ranges), "temperature": "2"}
-    )
-    return path
+    return Path(shutil.copy(layout.run("no_seg", 0) / "model.safetensors", path))
 
 
 def table_of(path):
@@ -97,8 +91,10 @@ def test_every_kind_of_file_and_folder_is_predicted(described, phantoms, tmp_pat
     names = [str(p) for p in (folder / "SCAN.JPG", folder / "deeper/SCAN.png")]
     assert table.image.tolist() == [*names, str(tmp_path / "single.jpeg")]
     assert {path.name for path in cam.iterdir()} == {"SCAN.png", "SCAN-2.png", "single.png"}
-    odds = np.log(table.probability / (1 - table.probability))
-    assert table.calibrated.astype(float).to_numpy() == pytest.approx(expit(odds / 2), abs=2e-6)
+    temperature = load_checkpoint(described)[1].temperature
+    expected = scaled(table.probability.to_numpy(), temperature)
+    assert table.calibrated.astype(float).to_numpy() == pytest.approx(expected, abs=2e-6)
+    assert not np.allclose(table.calibrated, table.probability, atol=1e-3)
 
 
 def test_an_image_unlike_the_training_images_is_marked(described, phantoms, tmp_path, caplog):
@@ -119,16 +115,6 @@ def test_an_image_unlike_the_training_images_is_marked(described, phantoms, tmp_
     assert "not a medical device" in caplog.text
 
 
-def test_a_plain_checkpoint_predicts_without_ranges(trained, phantoms, tmp_path, caplog):
-    _, layout = trained
-    checkpoint = layout.run("no_seg", 0) / "model.safetensors"
-    if "ranges" in read_metadata(checkpoint):
-        pytest.skip("training writes ranges")
-    predict_images([phantoms / "test" / "NORMAL"], checkpoint, None, tmp_path / "table.csv")
-    assert (table_of(tmp_path / "table.csv").calibrated == "").all()
-    assert "tells no training ranges" in caplog.text
-
-
 def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path):
     (tmp_path / "a.jpeg").write_bytes(b"")
     (tmp_path / "b.png").write_bytes(b"text")
@@ -144,13 +130,28 @@ def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipe": "{"}, {"recipe": "{}"}, {"ranges": "[]"}, {"temperature": "-1"}]
+    "change", [{"recipe": {}}, {"recipe": None}, {"ranges": []}, {"temperature": -1}, {"odd": 1}]
 )
 def test_a_checkpoint_of_another_version_is_refused(described, tmp_path, change):
     path = tmp_path / "odd.safetensors"
-    save_file(load_file(described), path, read_metadata(described) | change)
+    altered = json.loads(read_metadata(described)[KEY]) | change
+    save_file(load_file(described), path, {KEY: json.dumps(altered)})
     with pytest.raises(StudyError, match=r"odd\.safetensors: does not fit this version"):
         load_checkpoint(path)
+
+
+def test_what_travels_with_the_weights_is_that_of_the_training(trained, described):
+    study, layout = trained
+    manifest = read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, study.data.image_size)
+    model, description = load_checkpoint(described)
+    ranges = training_ranges(cache, np.flatnonzero(manifest.split == "train"))
+    assert description.ranges == ranges
+    rows = np.flatnonzero(manifest.split == "val")
+    images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
+    probability = pneumonia_probability(model, images, masks, tta=True).numpy()
+    expected = fit_temperature(manifest.label.to_numpy()[rows], probability)
+    assert description.temperature == pytest.approx(expected, rel=1e-6)
 
 
 def read_metadata(path):
@@ -176,14 +177,6 @@ def test_ranges_hold_the_training_images_and_a_margin(cached):
     blurred = cv2.GaussianBlur(image, (0, 0), 2)[None]
     assert image_statistics(blurred)["sharpness"][0] < 0.7 * own["sharpness"]
     assert outside({"mean": low - width, "new": 0}, ranges) == ["mean"]
-
-
-@given(st.floats(0, 1), st.floats(0.1, 10))
-def test_calibration_divides_the_logit(probability, temperature):
-    for_, against = (share ** (1 / temperature) for share in (probability, 1 - probability))
-    expected = for_ / (for_ + against)
-    assert calibrate(probability, temperature) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    assert calibrate(probability, None) is None
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):

@@ -13,8 +13,7 @@ RECORDED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "
 # is left out: its values are hashed instead.
 TRAINING_CODE = (
     "data/augment", "data/batches", "data/cache", "data/decode", "data/masks", "data/mask_template",
-    "model",
-    "training",
+    "data/statistics", "model", "temperature", "training",
 )  # fmt: skip
 
 

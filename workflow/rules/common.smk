@@ -52,7 +52,7 @@ def code(*stages):
 
 
 # What intervals and comparisons are computed with.
-STATISTICS_CODE = [
+STATISTICS_CODE = ["temperature"] + [
     f"evaluation/{name}"
     for name in (
         "bootstrap",

@@ -9,7 +9,7 @@ rule train:
         images=layout.images,
         masks=layout.masks,
         weights=weights_file,
-        code=code("data/augment", "data/batches", "model", "training"),
+        code=code("data/augment", "data/batches", "model", "temperature", "training"),
     output:
         model=layout.run("{variant}", "{seed}") / "model.safetensors",
         history=layout.run("{variant}", "{seed}") / "history.csv",

@@ -1,15 +1,13 @@
 """Do probabilities mean what they say: calibration before and after temperature scaling."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from hybridlungvit.evaluation.intervals import wilson_interval
-from hybridlungvit.evaluation.metrics import Metrics, logits, ranking_metrics, ratio
+from hybridlungvit.evaluation.metrics import Metrics, ranking_metrics, ratio
 from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.records import (
     Edge,
@@ -19,31 +17,11 @@ from hybridlungvit.evaluation.records import (
     replicate,
 )
 from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.temperature import fit_temperature, logits, scaled
 
 BINS = 10
-TEMPERATURES = (0.05, 20.0)  # bounds: validation images without an error would ask for zero
 NEWTON_STEPS = 40
 RESAMPLES = 2000  # at most: each fits two regressions to all images
-
-
-def fit_temperature(labels: NDArray[np.int64], probabilities: Array) -> float:
-    """The T that minimises the log loss of sigmoid(logit / T) (Guo et al. 2017).
-
-    ``labels`` and ``probabilities`` (N,) are validation images.
-    """
-    sign, values = 2 * labels - 1, logits(probabilities)
-
-    def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0, -sign * values / math.exp(log_temperature)).mean())
-
-    bounds = tuple(map(math.log, TEMPERATURES))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    return math.exp(found.x)
-
-
-def scaled(probabilities: Array, temperature: float) -> Array:
-    """Probabilities at another temperature."""
-    return expit(logits(probabilities) / temperature)
 
 
 def mass_bins(probabilities: Array, bins: int = BINS) -> NDArray[np.int64]:

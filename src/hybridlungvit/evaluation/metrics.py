@@ -8,28 +8,17 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from hybridlungvit.evaluation.pairs import Array, count_pairs
 from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.temperature import clipped
 
 RANKING = ("auc", "average_precision", "brier", "log_loss")
 CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
 METRICS = RANKING + CALLS
 SCALE = {"log_loss": "positive", "mcc": "signed", "slope": "any", "intercept": "any"}
 """Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
-DIGITS = 5e-10  # half of the last of nine digits in a prediction file: nothing is surer than that
 Metrics = Callable[[Array], dict[str, Array]]
-
-
-def clipped(probabilities: Array) -> Array:
-    """Probabilities kept off 0 and 1 by what a prediction file can tell."""
-    return np.clip(probabilities, DIGITS, 1 - DIGITS)
-
-
-def logits(probabilities: Array) -> Array:
-    """log(p / (1 - p)), finite also for a probability that was rounded to 0 or 1."""
-    return logit(clipped(probabilities))
 
 
 def ratio(above: Array, below: Array) -> Array:

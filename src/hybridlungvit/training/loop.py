@@ -15,11 +15,13 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.augment import derive_seed
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.statistics import training_ranges
 from hybridlungvit.device import peak_memory_mb, prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256
 from hybridlungvit.model import build_model
 from hybridlungvit.paths import Layout
+from hybridlungvit.temperature import fit_temperature
 from hybridlungvit.training.checkpoint import (
     Weights,
     load_checkpoint,
@@ -89,7 +91,14 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
                 "at most %.0f s left", variant, seed, epoch + 1, training.epochs,
                 sum(losses.values()), auc, speed, seconds * (training.epochs - epoch - 1),
             )  # fmt: skip
-        write_run(study, variant, seed, layout, model, best, history, timing, device)
+        model.load_state_dict(best)
+        temperature = fit_temperature(
+            labels["val"], trainer.probabilities("val", recipe.evaluation.tta)
+        )
+        write_run(
+            study, variant, seed, layout, model, best, history, timing, device,
+            training_ranges(cache, rows["train"]), temperature,
+        )  # fmt: skip
 
 
 def _resume(

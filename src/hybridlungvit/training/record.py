@@ -10,6 +10,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hybridlungvit.config import Compute, Recipe, Study
+from hybridlungvit.data.statistics import Ranges
+from hybridlungvit.description import KEY, Description
 from hybridlungvit.device import device_name
 from hybridlungvit.files import file_sha256, replacing, value_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
@@ -59,13 +61,20 @@ def write_run(
     history: list[dict[str, float]],
     timing: list[dict[str, float]],
     device: torch.device,
+    ranges: Ranges,
+    temperature: float,
 ) -> None:
-    """Write model.safetensors, history.csv, timing.csv and run.json, then drop the checkpoints."""
+    """Write model.safetensors, history.csv, timing.csv and run.json, then drop the checkpoints.
+
+    ``ranges`` of the training images' statistics and the validation's ``temperature`` travel with
+    the weights.
+    """
     recipe = study.recipe(variant)
     run = layout.run(variant, seed)
     with replacing(run / "model.safetensors") as temporary:
-        # The recipe travels with the weights: predicting needs no other file.
-        temporary.write_bytes(save(weights, {"recipe": _portable(recipe).model_dump_json()}))
+        # What describes the weights travels with them: predicting needs no other file.
+        description = Description(recipe=_portable(recipe), ranges=ranges, temperature=temperature)
+        temporary.write_bytes(save(weights, {KEY: description.model_dump_json()}))
     epochs, times = pd.DataFrame(history), pd.DataFrame(timing)
     write_text(run / "history.csv", epochs.to_csv(index=False, lineterminator="\n"))
     write_text(run / "timing.csv", times.to_csv(index=False, lineterminator="\n"))
@@ -89,6 +98,7 @@ def write_run(
         "best_epoch": int(epochs.epoch[best]),
         "epochs_run": len(epochs),
         "best_val_auc": float(epochs.val_auc[best]),
+        "temperature": temperature,
         "wall_seconds": float(times.seconds.sum()),
         "device": device_name(device),
         "threads": recipe.compute.threads,

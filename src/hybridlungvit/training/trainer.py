@@ -159,16 +159,20 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value
         return {name: value.item() / count for name, value in sums.items()}
 
-    def validate(self, epoch: int) -> float:
-        """AUC on the validation images, without test-time augmentation."""
+    def probabilities(self, split: str, tta: bool) -> np.ndarray:
+        """Probability of pneumonia of the images of a split, float64 (N,), in the cache's order."""
         self.model.eval()
         size = self.recipe.evaluation.batch_size
+        stored = CachedBatches(self.cache, self.rows[split], self.labels[split], size)
         scores = []
-        stored = CachedBatches(self.cache, self.rows["val"], self.labels["val"], size)
         for index in range(len(stored)):
             images, masks, _ = (part.to(self.device) for part in stored[index])
-            scores.append(pneumonia_probability(self.model, images, masks, tta=False).cpu())
-        probability = torch.cat(scores)
-        if not probability.isfinite().all():
+            scores.append(pneumonia_probability(self.model, images, masks, tta).cpu().numpy())
+        return np.concatenate(scores)
+
+    def validate(self, epoch: int) -> float:
+        """AUC on the validation images, without test-time augmentation."""
+        probability = self.probabilities("val", tta=False)
+        if not np.isfinite(probability).all():
             raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
         return float(roc_auc_score(self.labels["val"], probability))
