@@ -1,6 +1,7 @@
 # make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
 # make test    every test
 # make check   formatters and linters
+# make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
 
 VENV := .venv
@@ -8,10 +9,11 @@ PYTHON ?= python3
 CORES ?= 2
 CONFIG ?= config/kermany.yaml
 ARGS ?=
+BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo test study check setup system clean
+.PHONY: demo test study check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -28,6 +30,9 @@ check: setup
 	ruff format --check src tests benchmarks
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
+
+bench: setup
+	python benchmarks/run.py $(BENCH)
 
 # The system first: its checks cost nothing, the packages gigabytes.
 setup: system

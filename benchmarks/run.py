@@ -1,0 +1,88 @@
+"""Every benchmark with a target, one after the other, and one table of them all: `make bench`.
+
+    python benchmarks/run.py [--data FOLDER] [--output FOLDER]
+
+About half an hour on two idle cores, half of it the coverage of the intervals. --data names a
+folder of radiographs at native size for the cache's figures; without it phantoms are generated.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from report import Measure, arguments, show
+
+from hybridlungvit.files import read_json
+
+HERE = Path(__file__).parent
+
+
+def run(script: str, folder: Path, *options: str) -> dict:
+    """What a benchmark writes; it prints its own tables, and its failure is this one's."""
+    output = folder / f"{script}.json"
+    command = [sys.executable, str(HERE / f"{script}.py"), "--output", str(output), *options]
+    subprocess.run(command, check=True)
+    return read_json(output)
+
+
+def training(record: dict) -> list[Measure]:
+    kept = ("name", "value", "target", "at_least", "bound", "note")
+    return [Measure(**{key: row[key] for key in kept}) for row in record["measures"]]
+
+
+def data(record: dict) -> list[Measure]:
+    build, feed, lost = record["building"], record["input"], record["loss"]
+    return [
+        Measure(
+            "input of an epoch: decoding and masking ÷ from the cache", feed["ratio"], 50, True,
+            note=f"{feed['cache_ms']:.3f} ms an image from the cache",
+        ),
+        Measure(
+            "cache building ÷ cv2.imread of the same files, processes running",
+            build["ratio_without_start"], 1.0, False,
+            note=f"scaled decoding differs by {lost['mean_difference']:.2f} grey values",
+        ),
+        Measure(
+            "the same, start of the processes included", build["ratio"], 1.0, False,
+        ),
+    ]  # fmt: skip
+
+
+def bootstrap(record: dict) -> list[Measure]:
+    return [
+        Measure(
+            "AUC of 10,000 resamples: loop over scikit-learn ÷ ours", record["ratio"], 100, True,
+            note=f"they differ by {record['difference']:.0e}",
+        ),
+        Measure("its memory in MB", record["megabytes"], 500, False),
+    ]  # fmt: skip
+
+
+def coverage(record: dict) -> list[Measure]:
+    return [
+        Measure(
+            f"coverage at AUC {auc}, distance from 95 %", abs(rows["logit"]["coverage"] - 0.95),
+            0.015, False, note=f"naive per-image: {rows['percentile, images']['coverage']:.3f}",
+        )
+        for auc, rows in record["patients"].items()
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--data", help="folder of JPEG files at native size")
+    options = parser.parse_args()
+    folder = options.output or HERE.parent / "results" / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    native = ["--data", options.data] if options.data else []
+    measures = [
+        *training(run("training", folder)),
+        *data(run("data", folder, *native)),
+        *bootstrap(run("bootstrap", folder)),
+        *coverage(run("coverage", folder)),
+    ]
+    show("All benchmarks", measures, folder / "all.json")
+
+
+if __name__ == "__main__":
+    main()
