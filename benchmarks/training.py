@@ -122,7 +122,7 @@ def throughput(stem: str, size: int, lambda_seg: float, target: float, data: tup
 
 
 def against_literal(data: tuple) -> Measure:
-    """The bound is what a head that costs nothing would reach: literal path ÷ bare stem, in time."""
+    """The bound is what a head without cost would reach: literal path ÷ bare stem, in time."""
     trainer = ready(recipe_of(TINY, 16), *data, literal=False)
     actions = {
         "own": own_step(trainer),
