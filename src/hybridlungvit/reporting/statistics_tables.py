@@ -136,15 +136,16 @@ def points(facts: Facts) -> Table:
 
 def prevalence(facts: Facts) -> Table:
     """Predictive values of the reference over prevalences, crossed intervals."""
-    found = facts.metrics[facts.study.reference]["points"]
     rows = []
-    for values in zip(*(record["prevalences"] for record in found.values()), strict=True):
-        row = {"Prevalence": rf"{100 * values[0]['prevalence']:g}\,\%"}
-        for point, value in zip(found, values, strict=True):
-            for name in ("ppv", "npv"):
-                row[f"{NAMES[name]}, {POINTS[point]}"] = with_interval(value[name])
-        rows.append(row)
-    return pd.DataFrame(rows), "r" + "c" * 2 * len(found)
+    for point, record in facts.metrics[facts.study.reference]["points"].items():
+        for value in record["prevalences"]:
+            first = value is record["prevalences"][0]
+            row = {
+                "Point": POINTS[point] if first else "",
+                "Prevalence": rf"{100 * value['prevalence']:g}\,\%",
+            }
+            rows.append(row | {NAMES[name]: with_interval(value[name]) for name in ("ppv", "npv")})
+    return pd.DataFrame(rows), "lrcc"
 
 
 def calibration(facts: Facts) -> Table:
