@@ -1,9 +1,10 @@
 """Every benchmark with a target, one after the other, and one table of them all: `make bench`.
 
-    python benchmarks/run.py [--data FOLDER] [--output FOLDER]
+    python benchmarks/run.py [--data FOLDER] [--output FOLDER] [--only NAME...]
 
 About half an hour on two idle cores, half of it the coverage of the intervals. --data names a
 folder of radiographs at native size for the cache's figures; without it phantoms are generated.
+Timings want an otherwise idle machine.
 """
 
 import subprocess
@@ -68,20 +69,21 @@ def coverage(record: dict) -> list[Measure]:
     ]  # fmt: skip
 
 
+PARTS = {"training": training, "data": data, "bootstrap": bootstrap, "coverage": coverage}
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--data", help="folder of JPEG files at native size")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     folder = options.output or HERE.parent / "results" / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
-    native = ["--data", options.data] if options.data else []
-    measures = [
-        *training(run("training", folder)),
-        *data(run("data", folder, *native)),
-        *bootstrap(run("bootstrap", folder)),
-        *coverage(run("coverage", folder)),
-    ]
-    show("All benchmarks", measures, folder / "all.json")
+    measures = []
+    for name in options.only:
+        native = ["--data", options.data] if name == "data" and options.data else []
+        measures += PARTS[name](run(name, folder, *native))
+    show("Benchmarks", measures, folder / "all.json")
 
 
 if __name__ == "__main__":

@@ -193,9 +193,10 @@ def test_images_without_heat_are_counted_and_left_out(study):
 def test_intervals_resample_whole_patients(study):
     values = np.array([[0.0], [0.0], [0.0], [1.0], [1.0], [1.0]])
     table = pd.DataFrame({"patient": list("aaabbb"), "label": 0})
-    (interval,) = mean_intervals(values, table, study.statistics)
+    given = study.statistics.model_copy(update={"resamples": 2000})
+    (interval,) = mean_intervals(values, table, given)
     assert (interval["low"], interval["estimate"], interval["high"]) == (0, 0.5, 1)
-    (narrow,) = mean_intervals(values, table.assign(patient=list("abcdef")), study.statistics)
+    (narrow,) = mean_intervals(values, table.assign(patient=list("abcdef")), given)
     assert 0 < narrow["low"] < 0.5 < narrow["high"] < 1
 
 

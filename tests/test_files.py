@@ -12,7 +12,7 @@ from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.metrics import evaluate_variant
+from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import load_run, score
 from hybridlungvit.files import read_json, replacing, write_text
 from hybridlungvit.paths import Layout

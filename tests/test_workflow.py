@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 import yaml
@@ -78,7 +79,9 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     folder = checkout(tmp_path)
     shutil.copytree(phantoms, folder / "images")
     source = next((folder / "images" / "train" / "NORMAL").iterdir())
-    shutil.copy(source, folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg")
+    copy = folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg"
+    image = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(copy), cv2.add(image, 8), [cv2.IMWRITE_JPEG_QUALITY, 85])
     study = TINY | {"data": TINY["data"] | {"source": "folder"}, "data_root": "images"}
     del study["data"]["phantom"]
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
@@ -87,7 +90,7 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     root = folder / "results" / "tiny"
     message = (root / "logs" / "leaks.log").read_text()
     assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
-    assert "byte-identical" in message
+    assert "same radiograph" in message
     assert (root / "masks.csv").is_file()
     assert not (root / "leaks.json").exists()
     assert not (root / "audit.json").exists()
