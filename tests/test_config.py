@@ -225,3 +225,9 @@ def test_weights_shorthand_replaces_the_base_models_and_spares_overrides(tiny):
     assert study.recipe("plain_deit").model.pretrained is False
     moved = study_from(tiny | {"weights": "elsewhere.safetensors"}, "x")
     assert moved.training_hash("no_seg") == study.training_hash("no_seg")
+
+
+def test_a_small_number_survives_the_way_to_the_jobs(tiny, tmp_path):
+    tiny["training"]["learning_rate"] = 5e-5  # JSON writes 5e-05, which YAML 1.1 takes for text
+    study = study_from(tiny, "tiny")
+    assert load_study(save_resolved(study, Layout("tiny", results=tmp_path))) == study

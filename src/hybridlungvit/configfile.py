@@ -40,11 +40,13 @@ class _UniqueKeys(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file; raises ``StudyError``, also for a key given twice."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        # JSON is not quite YAML 1.1, which takes 5e-05 for text.
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _UniqueKeys)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise StudyError(f"{path}: not valid YAML: {error}") from error
+        raise StudyError(f"{path}: not valid YAML or JSON: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
     return values
