@@ -613,3 +613,16 @@ def test_records_of_other_settings_are_refused(scored, study, name, change, expe
 )
 def test_words_follow_the_interval(low, high, words):
     assert audit_report.verdict({"low": low, "high": high}) == words
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_of_one_size_are_at_chance_though_folds_differ(study, seed):
+    """Rounding leaves each fold's model an intercept of its own, which tells the fold's shares."""
+    rng = np.random.default_rng(seed)
+    patients = pd.Series(np.repeat(np.arange(150), rng.integers(1, 12, 150)))
+    labels = (patients % 4 > 0).astype(int)
+    size = np.log([224, 224])
+    features = pd.DataFrame(np.tile(size, (len(labels), 1)), columns=["width", "height"])
+    found = predictability.predictability(features, labels, patients, study.statistics, seed)
+    assert found["estimate"] == 0.5
+    assert found["low"] <= 0.5 <= found["high"]

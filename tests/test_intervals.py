@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from hybridlungvit.evaluation.intervals import (
     wilson_interval,
 )
 from hybridlungvit.evaluation.pairs import count_pairs
+from hybridlungvit.evaluation.seeds import auc_over_seeds
 
 
 def benchmark(name):
@@ -296,3 +298,25 @@ def test_the_bootstrap_is_fast_and_exact():
     assert record["difference"] < 1e-12
     assert record["ratio"] > 100
     assert record["megabytes"] < 500
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_scores_that_all_tie_have_an_auc_of_a_half(method):
+    labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
+    found = auc_interval(labels, np.full(6, 0.3), patients, 200, method=method)
+    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_one_patient_of_each_class_leaves_everything_open(method):
+    labels, scores = np.array([0, 1, 1]), np.array([0.5, 0.1, 0.9])
+    found = auc_interval(labels, scores, np.array([0, 1, 1]), 200, method=method)
+    assert found.estimate == 0.5
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_tied_scores_over_seeds_have_an_auc_of_a_half():
+    labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
+    found = auc_over_seeds(labels, np.full((3, 6), 0.3), patients, 200)
+    for interval in (found.interval, found.patients):
+        assert (interval.estimate, interval.low, interval.high) == (0.5, 0.5, 0.5)

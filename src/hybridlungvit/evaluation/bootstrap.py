@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from hybridlungvit.evaluation.delong import delong_interval, members, separated
 from hybridlungvit.evaluation.intervals import (
+    ROUNDING,
     Interval,
     bca_interval,
     normal_interval,
@@ -128,7 +129,7 @@ def auc_interval(
         return _studentized(labels, scores, clusters, resamples, level, seed)
     (pairs,), replicates = auc_replicates(labels, scores[None], clusters, resamples, seed)
     replicates = replicates[:, 0]
-    if not 0 < pairs.auc < 1:
+    if not 0 < pairs.auc < 1 or np.ptp(replicates) < ROUNDING:
         return separated(pairs, level)
     if method == "percentile":
         return percentile_interval(pairs.auc, replicates, level)

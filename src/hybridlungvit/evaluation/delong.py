@@ -35,8 +35,16 @@ def delong_interval(
 
 
 def separated(pairs: Pairs, level: float) -> Interval:
-    """The interval of an AUC at the edge, on the numbers of patients behind the table."""
-    return separated_interval(pairs.auc, len(pairs.positives), len(pairs.negatives), level)
+    """The interval where no resample differs from the sample.
+
+    At the edge, on the numbers of patients behind the table. Inside, scores that tie tell nothing
+    in any sample, and one patient of a class tells nothing of others.
+    """
+    auc = pairs.auc
+    if not 0 < auc < 1:
+        return separated_interval(auc, len(pairs.positives), len(pairs.negatives), level)
+    alone = min(len(pairs.positives), len(pairs.negatives)) == 1
+    return Interval(auc, 0.0, 1.0) if alone else Interval(auc, auc, auc)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -142,14 +143,22 @@ def shortcut_features(table: pd.DataFrame) -> NDArray[np.float64]:
 def out_of_fold(
     features: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray, seed: int
 ) -> NDArray[np.float64]:
-    """Each image's log-odds (N,) from a logistic regression that has not seen its patient."""
+    """Each image's rank within its fold, (N,) in 0 to 1, by a model that has not seen its patient.
+
+    A logistic regression; ties share their mean rank. Ranks, because the folds' models differ in
+    their intercepts: where features tell nothing, pooled log-odds would tell the folds' shares of
+    the classes instead, and the wrong way round.
+    """
     model = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
     )
     folding = StratifiedGroupKFold(_folds(labels, patients), shuffle=True, random_state=seed)
-    return cross_val_predict(
-        model, features, labels, groups=patients, cv=folding, method="decision_function"
-    )
+    ranks = np.empty(len(labels))
+    for known, held_out in folding.split(features, labels, patients):
+        model.fit(features[known], labels[known])
+        scores = model.decision_function(features[held_out])
+        ranks[held_out] = (rankdata(scores) - 0.5) / len(held_out)
+    return ranks
 
 
 def _folds(labels: NDArray[np.int64], patients: NDArray) -> int:
