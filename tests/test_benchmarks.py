@@ -57,3 +57,14 @@ def test_the_table_says_which_targets_are_missed(tmp_path, capsys):
 def test_ratios_are_taken_within_a_round():
     report = importlib.import_module("report")
     assert report.median_ratio([2, 20, 300], [1, 10, 100]) == 2
+
+
+def test_the_readme_quotes_what_was_measured():
+    measured = json.loads((REPOSITORY / "benchmarks" / "measured.json").read_text())
+    readme = (REPOSITORY / "README.md").read_text()
+    assert measured["machine"]["processor"] in readme
+    for row in measured["measures"]:
+        sign = "≥" if row["at_least"] else "≤"
+        bound = "" if row["bound"] is None else f"{row['bound']:.3g}"
+        quoted = f"| {row['name']} | {row['value']:.3g} | {sign} {row['target']:g} | {bound} |"
+        assert quoted in readme, f"run `make bench` and copy: {quoted}"
