@@ -105,7 +105,11 @@ def write_manifest(root: Path, layout: Layout, count: int) -> pd.DataFrame:
 
 
 def in_turns(repeats: int, **sides: Callable[[], Any]) -> dict[str, list[float]]:
-    """Seconds of each side, one after the other in each repeat."""
+    """Seconds of each side, one after the other in each repeat.
+
+    Not ``report.timed_rounds``: report loads torch, and every process started here would load it
+    too, which is seconds of what is being timed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, work in sides.items():

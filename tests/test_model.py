@@ -193,6 +193,7 @@ def test_stem_is_timms_own_model(tmp_path, name, file):
     assert torch.equal(stem.pooled(images), vit.forward_head(tokens, pre_logits=True))
 
 
+# Published weights are not ours to ship and a test must need no network: .ci/run names a file.
 PUBLISHED = os.environ.get("HYBRIDLUNGVIT_TEST_WEIGHTS", "")
 
 

@@ -16,6 +16,7 @@ from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import start_logging
 
+# One flat list in the order of the workflow, however long: a command is found where its rule is.
 # Stages are imported inside their command: torch takes seconds to load, and most need none.
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
