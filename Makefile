@@ -1,4 +1,6 @@
 # make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
+# make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
+# make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 # make test    every test
 # make check   formatters and linters
 # make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
@@ -7,17 +9,25 @@
 VENV := .venv
 PYTHON ?= python3
 CORES ?= 2
+STUDY ?= kermany-cpu
 CONFIG ?= config/kermany.yaml
 ARGS ?=
 BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo test study check bench setup system clean
+.PHONY: demo paper arxiv test study check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
 	$(SNAKEMAKE) --configfile config/demo.yaml
+
+paper: setup
+	snakemake --cores $(CORES) --workflow-profile workflow/profiles/paper --configfile config/$(STUDY).yaml
+
+arxiv: export HYBRIDLUNGVIT_CONFIG = config/$(STUDY).yaml
+arxiv: paper
+	hybridlungvit arxiv
 
 test: setup
 	python -m pytest

@@ -13,6 +13,7 @@ rule all:
     default_target: True
     input:
         layout.pdf,
+        layout.check,
 
 
 include: "workflow/rules/data.smk"

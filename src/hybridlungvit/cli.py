@@ -1,4 +1,4 @@
-"""The command line: one sub-command for each rule of the workflow, and `masks` for annotations."""
+"""The command line: one sub-command for each rule of the workflow, then those for its results."""
 
 import logging
 import signal
@@ -26,6 +26,7 @@ Config = Annotated[
 ]
 VariantName = Annotated[str, typer.Option(help="A variant of the study.")]
 Seed = Annotated[int, typer.Option(help="A seed of the study.")]
+StudyName = Annotated[str, typer.Option(help="A study: config/STUDY.yaml.")]
 Half = Literal["reporting", "development", "all"]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to use.")]
 
@@ -231,6 +232,14 @@ def figures(config: Config) -> None:
 
 
 @app.command()
+def galleries(config: Config) -> None:
+    """Draw the figures that show images."""
+    from hybridlungvit.reporting.galleries import write_galleries
+
+    write_galleries(*_open(config))
+
+
+@app.command()
 def audit_report(config: Config) -> None:
     """Write the audit's macros, tables and figure for the paper's appendix."""
     from hybridlungvit.reporting.audit_report import write_audit_report
@@ -244,6 +253,43 @@ def pdf(config: Config) -> None:
     from hybridlungvit.reporting.pdf import build_pdf
 
     build_pdf(*_open(config))
+
+
+@app.command()
+def check_paper(config: Config) -> None:
+    """Fail on any number, claim or figure of the paper that does not follow from the results."""
+    from hybridlungvit.reporting.check import check_paper as run
+
+    run(*_open(config))
+
+
+@app.command()
+def arxiv(config: Config) -> None:
+    """Pack the paper's sources into a tarball that compiles by itself."""
+    from hybridlungvit.reporting.arxiv import pack_sources
+
+    pack_sources(*_open(config))
+
+
+@app.command()
+def readme(study: StudyName = "kermany-cpu") -> None:
+    """Write a study's main table and first page into the README."""
+    from hybridlungvit.reporting.readme import write_readme
+
+    write_readme(*_open(Path("config") / f"{study}.yaml"))
+
+
+@app.command()
+def verify(
+    study: StudyName = "kermany-cpu",
+    against: Annotated[
+        str, typer.Option(help="Git revision, or folder with the published metrics.")
+    ] = "HEAD",
+) -> None:
+    """Compare your own full run with the published numbers; fails where one is different."""
+    from hybridlungvit.reporting.verify import verify as run
+
+    run(*_open(Path("config") / f"{study}.yaml"), against)
 
 
 @app.command()
@@ -276,7 +322,7 @@ def predict(
 
 @app.command()
 def cite(
-    study: Annotated[str, typer.Option(help="A study: config/STUDY.yaml.")] = "kermany-cpu",
+    study: StudyName = "kermany-cpu",
     variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
 ) -> None:
     """Print the metric sentence with its interval, and BibTeX."""

@@ -6,13 +6,14 @@ from pathlib import Path
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
     "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
-    "provenance", "focus",
+    "provenance", "environments", "records", "focus",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
 FIGURES = (
-    "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "gradcam",
-    "masks", "mask_steps", "saliency",
+    "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "saliency",
 )  # fmt: skip
+GALLERIES = ("gradcam", "masks", "mask_steps")
+"""Figures that show images, which are not among the files that a study publishes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,19 @@ class Layout:
     @property
     def pdf(self) -> Path:
         return self.paper / f"{self.study}.pdf"
+
+    @property
+    def pdf_record(self) -> Path:
+        """What the PDF was made from."""
+        return self.generated / "pdf.json"
+
+    @property
+    def tarball(self) -> Path:
+        return self.paper / f"{self.study}-arxiv.tar.gz"
+
+    @property
+    def check(self) -> Path:
+        return self.generated / "check.json"
 
     def run(self, variant: str, seed: int | str) -> Path:
         return self.root / "runs" / variant / f"seed-{seed}"

@@ -8,7 +8,10 @@ from pathlib import Path
 from hybridlungvit.files import tree_sha256
 
 PACKAGE = Path(__file__).parent
-RECORDED = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scikit-learn")
+RECORDED = (
+    "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scikit-learn", "scipy",
+    "pandas", "pillow", "safetensors",
+)  # fmt: skip
 # What decides a checkpoint's bits beyond the data, whose hash stands beside it. The config's reader
 # is left out: its values are hashed instead.
 TRAINING_CODE = (

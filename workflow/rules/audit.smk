@@ -85,7 +85,13 @@ rule audit_report:
         masks=layout.mask_quality,
         audit=layout.audit,
         results=layout.audit_results,
-        code=code("reporting/facts", "reporting/audit_report", "reporting/style"),
+        text=manuscript(),
+        code=code(
+            "reporting/facts",
+            "reporting/audit_report",
+            "reporting/manuscript",
+            "reporting/style",
+        ),
     output:
         layout.generated / "audit.tex",
         [layout.generated / "tables" / f"{name}.tex" for name in AUDIT_TABLES],

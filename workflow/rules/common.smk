@@ -16,7 +16,7 @@ from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import AUDIT_TABLES, FIGURES, TABLES, Layout
+from hybridlungvit.paths import AUDIT_TABLES, FIGURES, GALLERIES, TABLES, Layout
 from hybridlungvit.provenance import code_files
 
 
@@ -132,7 +132,8 @@ def report_inputs():
     masks = [layout.mask_table, layout.mask_quality]
     maps = [layout.focus(v).with_suffix(".json") for v in focus_variants(study)]
     maps.append(layout.saliency(study.reference))
-    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps]
+    audits = [layout.audit, layout.audit_results]
+    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps, *audits]
 
 
 def manuscript():

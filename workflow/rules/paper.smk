@@ -4,11 +4,13 @@
 rule macros:
     input:
         results=report_inputs(),
+        text=manuscript(),  # only what it asks for is written
         code=code(
             "explain/cases",
             "reporting/explanation",
             "reporting/facts",
             "reporting/macros",
+            "reporting/manuscript",
             "reporting/statistics_[mt]*",
         ),
     output:
@@ -38,6 +40,7 @@ rule tables:
             "reporting/facts",
             "reporting/tables",
             "reporting/statistics_tables",
+            "reporting/trail",
         ),
     output:
         [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
@@ -60,14 +63,11 @@ rule tables:
 rule figures:
     input:
         results=report_inputs(),
-        gradcam=layout.gradcam(study.reference),
-        examples=layout.mask_examples,
         code=code(
             "explain/cases",
             "reporting/explanation",
             "reporting/facts",
             "reporting/figures",
-            "reporting/galleries",
             "reporting/statistics_*",
             "reporting/style",
         ),
@@ -89,17 +89,40 @@ rule figures:
         "python -m hybridlungvit figures 2> {log:q}"
 
 
+rule galleries:
+    input:
+        gradcam=layout.gradcam(study.reference),
+        examples=layout.mask_examples,
+        code=code("reporting/galleries", "reporting/style"),
+    output:
+        [layout.generated / "figures" / f"{name}.pdf" for name in GALLERIES],
+    log:
+        log_file("galleries"),
+    benchmark:
+        benchmark_file("galleries")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m hybridlungvit galleries 2> {log:q}"
+
+
 rule pdf:
     input:
         macros=rules.macros.output,
         tables=rules.tables.output,
         figures=rules.figures.output,
+        galleries=rules.galleries.output,
         audit=rules.audit_report.output,
         masks=rules.mask_benchmark.output if ANNOTATED else [],
         text=manuscript(),
-        code=code("reporting/pdf"),
+        code=code("reporting/manuscript", "reporting/pdf"),
     output:
-        layout.pdf,
+        pdf=layout.pdf,
+        record=layout.pdf_record,
     log:
         log_file("pdf"),
     benchmark:
@@ -112,3 +135,26 @@ rule pdf:
         runtime=10,
     shell:
         "python -m hybridlungvit pdf 2> {log:q}"
+
+
+rule check_paper:
+    input:
+        pdf=rules.pdf.output,
+        results=report_inputs(),
+        readme="README.md" if Path("README.md").is_file() else [],
+        allowed=os.path.relpath(BASE / "paper" / "allowed_numbers.yaml"),
+        code=code("reporting"),
+    output:
+        layout.check,
+    log:
+        log_file("check_paper"),
+    benchmark:
+        benchmark_file("check_paper")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    shell:
+        "python -m hybridlungvit check-paper 2> {log:q}"

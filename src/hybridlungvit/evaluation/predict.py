@@ -11,7 +11,7 @@ from torch import nn
 from hybridlungvit.config import Study
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.device import prepare_device
+from hybridlungvit.device import device_name, prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import COLUMNS, require_same
 from hybridlungvit.files import file_sha256, read_json, write_json, write_text
@@ -19,6 +19,7 @@ from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import track
+from hybridlungvit.provenance import code_commit, environment_record
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
     """Write and return the predictions of one run: one row per validation and test image.
 
     ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it.
-    A JSON beside the CSV records what it was made from.
+    A JSON beside the CSV records what it was made from, the record of its training included.
     """
     recipe = study.recipe(variant)
     device = prepare_device(recipe.compute)
@@ -78,6 +79,11 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
             "manifest_sha256": file_sha256(layout.manifest),
             "model_sha256": file_sha256(run / "model.safetensors"),
             "predictions_sha256": file_sha256(output),
+            "code_commit": code_commit(),
+            "device": device_name(device),
+            "threads": recipe.compute.threads,
+            **environment_record(),
+            "run": read_json(run / "run.json"),
         },
     )
     return table

@@ -106,8 +106,8 @@ def _band(axes: Axes, x: Any, values: list[Interval], colour: str, label: str, m
     axes.plot(x, middle, marker=marker, ms=3, lw=1.2, color=colour, label=label)
 
 
-def explanation_macros(facts: Facts) -> Iterator[tuple[str, str]]:
-    """Keys and texts for ``\\given``; the words follow where the intervals lie."""
+def focus_macros(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Keys and texts for ``\\given`` about lung focus; the words follow where intervals lie."""
     rules = ", ".join(RULES[:-1]) + f" and {RULES[-1]}"
     yield "gradcam.rules", rules
     yield "gradcam.class", CLASSES[TARGET].lower()
@@ -125,7 +125,11 @@ def explanation_macros(facts: Facts) -> Iterator[tuple[str, str]]:
         ):  # fmt: skip
             yield f"focus.{key}.{measure}", _spoken(group[measure], level, sign=chance == 0)
             yield f"focus.{key}.{measure}.verdict", verdict(group[measure], chance)
-    record = facts.saliency
+
+
+def saliency_macros(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Keys and texts for ``\\given`` about the checks of the heat maps."""
+    level, record = facts.study.statistics.level, facts.saliency
     yield "saliency.images", f"{record['images']:,}"
     yield "saliency.patients", f"{record['patients']:,}"
     sanity, faithful, agreement = (record[k] for k in ("sanity", "faithfulness", "agreement"))

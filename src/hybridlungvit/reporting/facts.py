@@ -18,6 +18,7 @@ from hybridlungvit.paths import Layout
 @dataclass(frozen=True)
 class Facts:
     study: Study
+    layout: Layout
     manifest: pd.DataFrame
     masks: pd.DataFrame
     mask_quality: dict[str, Any]
@@ -64,6 +65,7 @@ def gather(study: Study, layout: Layout) -> Facts:
     folders = {pair: layout.run(*owner) for pair, owner in owners.items()}
     return Facts(
         study=study,
+        layout=layout,
         manifest=read_manifest(layout.manifest),
         masks=read_table(layout.mask_table, ("path", "confidence", "area", "cut")),
         mask_quality=_quality(layout),

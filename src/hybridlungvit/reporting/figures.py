@@ -14,7 +14,6 @@ from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.explanation import saliency_figure
 from hybridlungvit.reporting.facts import Facts, gather
-from hybridlungvit.reporting.galleries import gradcam_gallery, mask_gallery, mask_steps
 from hybridlungvit.reporting.statistics_figures import (
     GRID,
     confusion,
@@ -28,7 +27,7 @@ from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
 
 
 def write_figures(study: Study, layout: Layout) -> None:
-    """Draw every figure of the paper below ``layout.generated / "figures"``."""
+    """Draw the figures that show no images below ``layout.generated / "figures"``."""
     use_style()
     facts = gather(study, layout)
     folder = layout.generated / "figures"
@@ -39,10 +38,7 @@ def write_figures(study: Study, layout: Layout) -> None:
     save_figure(reliability(facts), folder / "reliability.pdf")
     save_figure(curves(facts), folder / "curves.pdf")
     save_figure(confusion(facts), folder / "confusion.pdf")
-    save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
     save_figure(saliency_figure(facts), folder / "saliency.pdf")
-    save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
-    save_figure(mask_steps(layout.mask_examples), folder / "mask_steps.pdf")
 
 
 def roc_curves(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:

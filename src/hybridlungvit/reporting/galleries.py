@@ -9,11 +9,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.reporting.style import WIDTH
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.style import WIDTH, save_figure, use_style
 
 OUTLINE = "#56B4E9"
 CUT = "#E69F00"
+
+
+def write_galleries(study: Study, layout: Layout) -> None:
+    """Draw the figures that show images below ``layout.generated / "figures"``."""
+    use_style()
+    folder = layout.generated / "figures"
+    save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
+    save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
+    save_figure(mask_steps(layout.mask_examples), folder / "mask_steps.pdf")
 
 
 def read_cases(path: Path) -> dict[str, NDArray]:

@@ -1,5 +1,6 @@
 """The tables of the paper, each a booktabs tabular in a file of its own."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,12 @@ from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import TABLES, Layout
-from hybridlungvit.reporting import statistics_tables
+from hybridlungvit.reporting import statistics_tables, trail
 from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import Facts, gather, number, omitted_rows, tex, with_interval
 from hybridlungvit.reporting.macros import scientific
 
+MODULES = (sys.modules[__name__], statistics_tables, trail)
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
@@ -21,7 +23,7 @@ def write_tables(study: Study, layout: Layout) -> None:
     """Write every table of the paper below ``layout.generated / "tables"``."""
     facts = gather(study, layout)
     for name in TABLES:
-        make = globals().get(name) or getattr(statistics_tables, name)
+        make = next(getattr(m, name) for m in MODULES if hasattr(m, name))
         table, columns, *rest = make(facts)
         write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
 
@@ -159,26 +161,3 @@ def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
 def focus(facts: Facts) -> tuple[pd.DataFrame, str]:
     """Lung focus of Grad-CAM beside its controls."""
     return focus_table(facts)
-
-
-def provenance(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """Which run stands behind which row."""
-    rows = []
-    for (variant, seed), run in facts.runs.items():
-        record = facts.predictions[variant, seed]
-        rows.append(
-            {
-                "Variant": rf"\texttt{{{tex(variant)}}}",
-                "Seed": str(seed),
-                "Config": _hash(record["config_sha256"]),
-                "Model": _hash(record["model_sha256"]),
-                "Predictions": _hash(record["predictions_sha256"]),
-                "Best epoch": f"{run['best_epoch']} of {run['epochs_run']}",
-                "Validation AUC": number(run["best_val_auc"]),
-            }
-        )
-    return pd.DataFrame(rows), "lrlllcc"
-
-
-def _hash(digest: str) -> str:
-    return rf"\texttt{{{digest[:10]}}}"

@@ -1,0 +1,166 @@
+"""Checks of what was generated: all of it is computed again from the stored predictions."""
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybridlungvit.audit.results import write_audit_results
+from hybridlungvit.config import Study
+from hybridlungvit.evaluation.comparisons import compare_variants
+from hybridlungvit.evaluation.evaluate import evaluate_variant
+from hybridlungvit.files import read_json
+from hybridlungvit.paths import Layout
+from hybridlungvit.progress import track
+from hybridlungvit.reporting.audit_report import write_audit_tables
+from hybridlungvit.reporting.facts import number, signed
+from hybridlungvit.reporting.macros import write_macros
+from hybridlungvit.reporting.manuscript import Command, commands, read_source
+from hybridlungvit.reporting.problems import Problem
+from hybridlungvit.reporting.tables import write_tables
+
+TOLERANCE = 1e-9  # relative: another processor may sum in another order
+RESULT = ("estimate", "low", "high", "sd")
+
+
+def check_results(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Everything generated that differs from what the predictions give, or contradicts itself."""
+    records = [*(layout.metrics(v) for v in study.variants), layout.comparisons,
+               layout.audit_results]  # fmt: skip
+    for path in [*records, layout.mask_quality, layout.audit]:
+        yield from _intervals(path, read_json(path))
+    yield from _printed(study, layout)
+    with recomputed(study, layout) as fresh:
+        for path in records:
+            again = fresh.root / path.relative_to(layout.root)
+            yield from _differences(path, read_json(path), read_json(again), "")
+        for again in sorted(fresh.generated.rglob("*.tex")):
+            path = layout.generated / again.relative_to(fresh.generated)
+            yield from _stale(path, again)
+
+
+@contextmanager
+def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
+    """A temporary layout: metrics, comparisons, macros and tables made from the predictions anew.
+
+    What is not a function of the predictions (manifest, masks, audit, maps, run records) is shared
+    with ``layout``. Raises ``StudyError`` when predictions belong to another config or are altered.
+    """
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        fresh = replace(layout, results=Path(folder) / "results", paper=Path(folder) / "paper")
+        fresh.root.mkdir(parents=True)
+        fresh.paper.mkdir()
+        for entry in layout.root.iterdir():
+            if entry.name not in (layout.comparisons.parent.name, layout.audit_results.name):
+                (fresh.root / entry.name).symlink_to(entry.resolve())
+        for entry in layout.paper.iterdir():
+            if entry.name not in ("generated", "build"):
+                (fresh.paper / entry.name).symlink_to(entry.resolve())
+        for variant in track(list(study.variants), len(study.variants), "computing metrics again"):
+            evaluate_variant(study, variant, fresh)
+        compare_variants(study, fresh)
+        write_audit_results(study, fresh)
+        write_macros(study, fresh)
+        write_tables(study, fresh)
+        write_audit_tables(study, fresh)
+        yield fresh
+
+
+def _intervals(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
+    """Estimates outside their interval, at any depth of a record."""
+    if isinstance(value, dict):
+        low, middle, high = (value.get(name) for name in ("low", "estimate", "high"))
+        if None not in (low, middle, high) and not low <= middle <= high:
+            yield Problem(
+                f"{path}: {key}",
+                f"the estimate {middle:.6g} lies outside its interval, {low:.6g} to {high:.6g}. "
+                "Run its stage again; if it stays, the interval is wrong.",
+            )
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in items:
+        if isinstance(part, (dict, list)):
+            yield from _intervals(path, part, f"{key}.{name}" if key else str(name))
+
+
+def _printed(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Results in ``macros.tex`` that are no rounding of the stored ones or leave their interval."""
+    source = read_source(layout.generated / "macros.tex")
+    metrics = {variant: read_json(layout.metrics(variant)) for variant in study.variants}
+    differences = read_json(layout.comparisons)["differences"]
+    for found in commands(source, ("setresult",), 6):
+        metric, variant, *cells = found.arguments
+        if variant in metrics:
+            value = metrics[variant]["headline"][metric]
+            yield from _rounding(source.place(found.start), found, cells,
+                                 [number(value[name]) for name in RESULT])  # fmt: skip
+    for found in commands(source, ("setdifference",), 5):
+        variant, *cells = found.arguments
+        if variant in differences:
+            value = differences[variant]
+            expected = [*(signed(value[name]) for name in RESULT[:3]), value["verdict"]]
+            yield from _rounding(source.place(found.start), found, cells, expected)
+
+
+def _rounding(
+    place: str, found: Command, cells: list[str], expected: list[str]
+) -> Iterator[Problem]:
+    name = " ".join(found.arguments[: -len(cells)])
+    for cell, right in zip(cells, expected, strict=True):
+        if cell != right:
+            yield Problem(
+                place, f"{name}: {cell!r} is not how the stored value is printed, {right!r}. "
+                "Run `macros` again.",
+            )  # fmt: skip
+    values = [float(c) if re.fullmatch(r"[+-]?\d+\.\d+", c) else math.nan for c in cells[:3]]
+    if values[0] < values[1] or values[0] > values[2]:
+        yield Problem(
+            place, f"{name}: the printed estimate {cells[0]} lies outside its interval, {cells[1]} "
+            f"to {cells[2]}.",
+        )  # fmt: skip
+
+
+def _differences(path: Path, stored: Any, again: Any, key: str) -> Iterator[Problem]:
+    """Where a stored record differs from the one computed again."""
+    if isinstance(stored, dict) and isinstance(again, dict) and stored.keys() == again.keys():
+        for name in stored:
+            yield from _differences(path, stored[name], again[name], f"{key}.{name}".strip("."))
+    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
+        for i, (a, b) in enumerate(zip(stored, again, strict=True)):
+            yield from _differences(path, a, b, f"{key}.{i}")
+    elif not _same(stored, again):
+        shown = [json.dumps(value)[:60] for value in (stored, again)]
+        yield Problem(
+            f"{path}: {key}",
+            f"stale: it says {shown[0]}, but the predictions give {shown[1]}. Run its stage again.",
+        )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return type(a) is type(b) and a == b
+
+
+def _stale(path: Path, again: Path) -> Iterator[Problem]:
+    """Lines of a generated file that are not what is generated now."""
+    if not path.is_file():
+        yield Problem(str(path), "missing. Run the workflow's paper stages again.")
+        return
+    stored, fresh = path.read_text("utf-8").splitlines(), again.read_text("utf-8").splitlines()
+    if stored == fresh:
+        return
+    for i, line in enumerate(stored):
+        if line not in fresh:
+            right = next((new for new in fresh if new.split("}")[0] == line.split("}")[0]), None)
+            now = "is no longer generated" if right is None else f"is now {right!r}"
+            yield Problem(f"{path}:{i + 1}", f"stale: {line!r} {now}. Run its stage again.")
+    for line in fresh:
+        if line not in stored:
+            yield Problem(str(path), f"stale: lacks {line!r}. Run its stage again.")
+    if sorted(stored) == sorted(fresh):
+        yield Problem(str(path), "stale: its lines stand in another order. Run its stage again.")

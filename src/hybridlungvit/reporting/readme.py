@@ -1,0 +1,108 @@
+"""The results that open the README: generated from the records, and checked against them."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from hybridlungvit.config import Study
+from hybridlungvit.errors import StudyError
+from hybridlungvit.files import file_sha256, read_json, replacing, write_text
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.facts import number, p_value, signed, with_interval
+from hybridlungvit.reporting.problems import Problem
+
+README = Path("README.md")
+BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
+GENERATED = re.compile(r"<!-- (?P<name>\w+).*?<!-- end of (?P=name) -->", re.DOTALL)
+RESULT = re.compile(r"(?<![\d.])0\.\d{3,}\b")
+WIDTH = 900  # pixels of the picture
+
+
+def write_readme(study: Study, layout: Layout) -> None:
+    """Put a study's main table and the picture of its first page into the README.
+
+    Raises ``StudyError`` when the README has no place for them or pdftoppm is missing.
+    """
+    text = README.read_text(encoding="utf-8")
+    if not BLOCK.search(text):
+        raise StudyError(
+            f"{README}: has no lines `<!-- results: {study.study} -->` and "
+            "`<!-- end of results -->` to write between. Add them."
+        )
+    _draw_first_page(layout)
+    write_text(README, BLOCK.sub(lambda _: render_block(study, layout), text))
+
+
+def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Results in the README that are not this study's, or that stand outside the marked lines."""
+    if not README.is_file():
+        return
+    text = README.read_text(encoding="utf-8")
+    block = BLOCK.search(text)
+    if block and block["study"] == study.study and block[0] != render_block(study, layout):
+        stored, fresh = block[0].splitlines(), render_block(study, layout).splitlines()
+        wrong = next((line for line in stored if line not in fresh), "a line is missing")
+        yield Problem(
+            str(README), f"differs from the results: {wrong!r}. Run "
+            f"`hybridlungvit readme --study {study.study}`.",
+        )  # fmt: skip
+    outside = GENERATED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    for found in RESULT.finditer(outside):
+        line = outside.count("\n", 0, found.start()) + 1
+        yield Problem(
+            f"{README}:{line}",
+            f"the result {found[0]} is typed by hand. Leave it to the marked lines.",
+        )
+
+
+def render_block(study: Study, layout: Layout) -> str:
+    """The marked lines: the picture, the main table, and what its intervals cover."""
+    level = f"{100 * study.statistics.level:g} %"
+    reference = read_json(layout.metrics(study.reference))
+    differences = read_json(layout.comparisons)["differences"]
+    lines = [
+        f"<!-- results: {study.study} -->",
+        f"<!-- picture of the PDF {file_sha256(layout.pdf)[:16]} -->",
+        f"![First page of the paper]({layout.paper / 'preview.png'})",
+        "",
+        f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, variant in study.variants.items():
+        auc = with_interval(read_json(layout.metrics(name))["headline"]["auc"])
+        cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
+        if name in differences:
+            found = differences[name]
+            value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
+            adjusted = found["p_adjusted"]
+            shown = "exploratory" if adjusted is None else p_value(adjusted).strip("$")
+            cells[2:] = [f"{value} ({low} to {high}), {found['verdict'].split()[0]}", shown]
+            if found["verdict"].startswith("not"):
+                cells[2] = f"{value} ({low} to {high}), not distinguishable"
+        lines.append(f"| {' | '.join(cells)} |")
+    seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+    sd = reference["headline"]["auc"]["sd"]
+    spread = "" if sd is None else f"; the seeds' AUCs have a standard deviation of {number(sd)}"
+    lines += [
+        "",
+        f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
+        f"patients; intervals cover patients and seeds{spread}.",
+        "<!-- end of results -->",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _draw_first_page(layout: Layout) -> None:
+    program = shutil.which("pdftoppm")
+    if program is None:
+        raise StudyError("pdftoppm: not found; it draws the picture. Install poppler-utils.")
+    picture = layout.paper / "preview.png"
+    with replacing(picture) as temporary:
+        # pdftoppm adds the suffix itself.
+        command = [program, "-png", "-singlefile", "-scale-to-x", str(WIDTH), "-scale-to-y", "-1",
+                   str(layout.pdf), str(temporary.with_suffix(""))]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise StudyError(f"{layout.pdf}: pdftoppm failed: {done.stderr.strip()}")
