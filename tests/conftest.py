@@ -1,11 +1,16 @@
 """A tiny phantom study, generated once a session, for every test that needs images."""
 
 import copy
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
+import yaml
 
 from hybridlungvit.config import Study
 from hybridlungvit.configfile import study_from
@@ -19,6 +24,7 @@ from hybridlungvit.paths import Layout
 cv2.setNumThreads(1)
 
 REPOSITORY = Path(__file__).parents[1]
+SOURCES = ("Snakefile", "workflow", "src", "config", "paper", "benchmarks", "README.md")
 TINY: dict[str, Any] = {
     "study": "tiny",
     "title": "Tiny",
@@ -102,4 +108,34 @@ def layout(cached: Layout, tmp_path: Path) -> Layout:
     own.mask_table.symlink_to(cached.mask_table)
     own.mask_quality.symlink_to(cached.mask_quality)
     own.images.parent.symlink_to(cached.images.parent)
+    own.paper.mkdir()
+    (own.paper / "sections").symlink_to(REPOSITORY / "paper" / "sections")
     return own
+
+
+def checkout(folder, origin=REPOSITORY):
+    """A copy of the sources without any result, with the tiny study's config."""
+    skip = shutil.ignore_patterns("__pycache__", "build", "generated", "*.pdf", "*.egg-info")
+    for name in SOURCES:
+        source = origin / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=skip)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"seeds": [0]}, sort_keys=False))
+    return folder
+
+
+def snakemake(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which the tiny study ran to its checked PDF; tests must not alter it."""
+    folder = checkout(tmp_path_factory.mktemp("first"))
+    done = snakemake(folder, "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

@@ -10,9 +10,10 @@ from conftest import REPOSITORY
 from hybridlungvit.configfile import study_from
 from hybridlungvit.explain.cases import RULES
 from hybridlungvit.reporting.explanation import (
-    explanation_macros,
+    focus_macros,
     focus_table,
     saliency_figure,
+    saliency_macros,
 )
 from hybridlungvit.reporting.galleries import gradcam_gallery
 from hybridlungvit.reporting.style import save_figure, use_style
@@ -65,8 +66,12 @@ def facts(study, agreement=True):
     )
 
 
+def explanation_macros(facts):
+    return {**dict(focus_macros(facts)), **dict(saliency_macros(facts))}
+
+
 def test_words_follow_the_numbers(study):
-    given = dict(explanation_macros(facts(study)))
+    given = explanation_macros(facts(study))
     assert given["focus.own.focus"] == r"1.50 (95\,\%~CI 1.40 to~1.60)"
     assert given["focus.own.focus.verdict"] == "above"
     assert given["focus.own.over_shuffled"] == r"$+0.30$ (95\,\%~CI $+0.20$ to~$+0.40$)"
@@ -85,21 +90,21 @@ def test_words_follow_the_numbers(study):
 
 
 def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
-    given = dict(explanation_macros(facts(study, agreement=False)))
+    given = explanation_macros(facts(study, agreement=False))
     assert not any(key.startswith("agreement") for key in given)
     alone = facts(study)
     alone.focus.pop("plain_deit")
-    assert not any(key.startswith("focus.plain") for key in dict(explanation_macros(alone)))
+    assert not any(key.startswith("focus.plain") for key in explanation_macros(alone))
     assert given["gradcam.attention"] == "shown"
     tiny["reference"] = "plain_deit"
     plain = facts(study_from(tiny, "tiny"))
-    assert "gradcam.attention" not in dict(explanation_macros(plain))
+    assert "gradcam.attention" not in explanation_macros(plain)
 
 
 def test_the_text_asks_for_nothing_that_is_not_given(study):
     text = (REPOSITORY / "paper" / "sections" / "explanations.tex").read_text(encoding="utf-8")
     asked = set(re.findall(r"\\(?:given|ifgiven|ifgivenis)\{([^}]+)\}", text))
-    assert asked - {"level"} <= set(dict(explanation_macros(facts(study))))
+    assert asked - {"level"} <= set(explanation_macros(facts(study)))
 
 
 def test_the_focus_table_prints_lone_and_missing_values(study):

@@ -210,10 +210,21 @@ def test_the_sentence_carries_estimate_interval_and_scope(trained):
     score(study, "no_seg", 0, layout)
     auc = evaluate_variant(study, "no_seg", layout)["headline"]["auc"]
     text = citation(study, "no_seg", layout)
-    assert f"{auc['estimate']:.3f} (95% CI {auc['low']:.3f} to {auc['high']:.3f}" in text
-    assert "bootstrap over patients, 200 resamples" in text
+    assert f"curve of {auc['estimate']:.3f} on 30 synthetic images of" in text
+    assert f"(95% CI {auc['low']:.3f} to {auc['high']:.3f}, over test patients; " in text
+    assert "patient bootstrap with 200 resamples" in text
     assert "no clinical result" in text
     assert "@software" in text
+
+
+def test_a_stale_result_is_not_cited(trained):
+    study, layout = trained
+    score(study, "no_seg", 0, layout)
+    evaluate_variant(study, "no_seg", layout)
+    path = layout.predictions("no_seg", 0)
+    path.write_text(path.read_text().replace("0.", "0.1", 1))
+    with pytest.raises(StudyError, match=r"no_seg\.json: made from predictions of seed 0"):
+        citation(study, "no_seg", layout)
 
 
 def test_citing_an_unknown_result_says_where_it_should_be(study, layout):

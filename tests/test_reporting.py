@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
-from hybridlungvit.paths import FIGURES, TABLES, Layout
+from hybridlungvit.paths import FIGURES, GALLERIES, TABLES, Layout
 from hybridlungvit.reporting import statistics_tables, tables
 from hybridlungvit.reporting.facts import number, signed, tex, with_interval
 from hybridlungvit.reporting.figures import roc_curves
@@ -107,12 +107,12 @@ def test_p_values_in_print(value, expected):
 
 def test_every_table_has_its_function():
     for name in TABLES:
-        owners = [module for module in (tables, statistics_tables) if hasattr(module, name)]
+        owners = [module for module in tables.MODULES if hasattr(module, name)]
         assert len(owners) == 1, name
         function = getattr(owners[0], name)
         assert function.__module__ == owners[0].__name__
     assert len(set(TABLES)) == len(TABLES)
-    assert len(set(FIGURES)) == len(FIGURES)
+    assert len({*FIGURES, *GALLERIES}) == len(FIGURES) + len(GALLERIES)
 
 
 # Curves

@@ -154,13 +154,19 @@ def _stale(path: Path, again: Path) -> Iterator[Problem]:
     stored, fresh = path.read_text("utf-8").splitlines(), again.read_text("utf-8").splitlines()
     if stored == fresh:
         return
+    missing = [line for line in fresh if line not in stored]
     for i, line in enumerate(stored):
         if line not in fresh:
-            right = next((new for new in fresh if new.split("}")[0] == line.split("}")[0]), None)
+            right = next((new for new in missing if _key(new) == _key(line)), None)
             now = "is no longer generated" if right is None else f"is now {right!r}"
+            missing = [new for new in missing if new != right]
             yield Problem(f"{path}:{i + 1}", f"stale: {line!r} {now}. Run its stage again.")
-    for line in fresh:
-        if line not in stored:
-            yield Problem(str(path), f"stale: lacks {line!r}. Run its stage again.")
+    for line in missing:
+        yield Problem(str(path), f"stale: lacks {line!r}. Run its stage again.")
     if sorted(stored) == sorted(fresh):
         yield Problem(str(path), "stale: its lines stand in another order. Run its stage again.")
+
+
+def _key(line: str) -> str:
+    """What two lines about one thing share: a macro with its key, a table's first cell."""
+    return line.split("}")[0].split(" & ")[0]

@@ -2,9 +2,9 @@
 
 from hybridlungvit import __version__
 from hybridlungvit.config import Study
-from hybridlungvit.files import read_json
+from hybridlungvit.data.manifest import read_manifest, unit_of
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import number
+from hybridlungvit.reporting.facts import current_metrics, number
 
 SOFTWARE = f"""@software{{hybridlungvit,
   author  = {{{{The HybridLungViT authors}}}},
@@ -25,20 +25,22 @@ DATA = """@misc{kermany2018data,
 def citation(study: Study, variant: str, layout: Layout) -> str:
     """Metric, interval, what the interval covers, and BibTeX for software and data.
 
-    Raises ``StudyError`` when the variant has not been evaluated.
+    Raises ``StudyError`` when the variant has not been evaluated, or not with this config.
     """
-    record = read_json(layout.metrics(variant))
+    record = current_metrics(study, variant, layout)
     auc = record["headline"]["auc"]
     low, high = number(auc["low"]), number(auc["high"])
     count = len(study.seeds)
-    covers = "patients" if count == 1 else f"patients and {count} training seeds"
+    unit = unit_of(read_manifest(layout.manifest))
+    covers = f"test {unit}s" if count == 1 else f"test {unit}s and {count} training seeds"
+    patients = f" of {record['patients']:,} patients" if unit == "patient" else ""
     subject = "synthetic" if study.data.source == "phantom" else "test"
     sentence = (
-        f"{study.variants[variant].label} (variant {variant}, study {study.study}) reached an area "
-        f"under the ROC curve of {number(auc['estimate'])} "
-        f"({100 * record['level']:g}% CI {low} to {high}; bootstrap over {covers}, "
-        f"{record['resamples']:,} resamples) on {record['images']:,} {subject} images of "
-        f"{record['patients']:,} patients."
+        f"{study.variants[variant].label} (variant {variant}, study {study.study}) reached "
+        f"{'an' if count == 1 else 'a mean'} area under the ROC curve of "
+        f"{number(auc['estimate'])} on {record['images']:,} {subject} images"
+        f"{patients} ({100 * record['level']:g}% CI {low} to {high}, over "
+        f"{covers}; {unit} bootstrap with {record['resamples']:,} resamples)."
     )
     if study.data.source == "phantom":
         return f"{sentence} The images are synthetic; this is no clinical result.\n\n{SOFTWARE}"

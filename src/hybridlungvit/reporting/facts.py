@@ -37,19 +37,11 @@ class Facts:
 
 def gather(study: Study, layout: Layout) -> Facts:
     """Read all results of a study; raises ``StudyError`` when metrics and predictions disagree."""
-    metrics = {variant: read_json(layout.metrics(variant)) for variant in study.variants}
+    metrics = {variant: current_metrics(study, variant, layout) for variant in study.variants}
     pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
-    predictions = {}
-    for variant, seed in pairs:
-        path = layout.predictions(variant, seed)
-        record = read_json(path.with_suffix(".json"))
-        recorded = metrics[variant]["predictions_sha256"].get(str(seed), "none")
-        require_same(layout.metrics(variant), f"predictions of seed {seed}", recorded,
-                     file_sha256(path))  # fmt: skip
-        require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
-        predictions[variant, seed] = record
-    for variant, record in metrics.items():
-        _require_settings(study, variant, record, layout)
+    predictions = {
+        pair: read_json(layout.predictions(*pair).with_suffix(".json")) for pair in pairs
+    }
     comparisons = read_json(layout.comparisons)
     if comparisons["reference"] != study.reference:
         raise StudyError(
@@ -80,6 +72,22 @@ def gather(study: Study, layout: Layout) -> Facts:
         focus=read_focus(study, layout),
         saliency=read_saliency(study, layout),
     )
+
+
+def current_metrics(study: Study, variant: str, layout: Layout) -> dict[str, Any]:
+    """A variant's metrics; ``StudyError`` if they belong to other predictions or another config."""
+    record = read_json(layout.metrics(variant))
+    for seed in study.seeds:
+        path = layout.predictions(variant, seed)
+        scored = read_json(path.with_suffix(".json"))
+        if not path.is_file():
+            raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
+        recorded = record["predictions_sha256"].get(str(seed), "none")
+        require_same(layout.metrics(variant), f"predictions of seed {seed}", recorded,
+                     file_sha256(path))  # fmt: skip
+        require_same(path, "config", scored["config_sha256"], study.prediction_hash(variant))
+    _require_settings(study, variant, record, layout)
+    return record
 
 
 def _quality(layout: Layout) -> dict[str, Any]:

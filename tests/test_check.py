@@ -1,0 +1,356 @@
+"""The paper's check, on a finished study that is broken on purpose in one place at a time."""
+
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from hybridlungvit.configfile import load_study
+from hybridlungvit.errors import StudyError
+from hybridlungvit.files import read_json
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.arxiv import pack_sources
+from hybridlungvit.reporting.check import check_document, check_paper
+from hybridlungvit.reporting.check_results import check_results
+from hybridlungvit.reporting.check_text import check_text
+from hybridlungvit.reporting.readme import check_readme, render_block
+from hybridlungvit.reporting.verify import DIFFERENT, EXACT, WITHIN, verify
+
+pytestmark = pytest.mark.slow
+LAYOUT = Layout("tiny")
+MACROS = LAYOUT.generated / "macros.tex"
+RESULTS = Path("paper/sections/results.tex")
+
+
+@pytest.fixture
+def paper(finished, tmp_path, monkeypatch):
+    """The study of a finished checkout, in a copy that a test may break."""
+    skip = shutil.ignore_patterns("phantom", "cache", "logs", "benchmarks", "*.safetensors")
+    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
+    shutil.copytree(finished / "paper", tmp_path / "paper")
+    for name in ("README.md", "tiny.yaml"):
+        shutil.copy(finished / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return load_study(Path("tiny.yaml"))
+
+
+def append(path, text):
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def replace(path, old, new):
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def found(problems):
+    return "\n".join(map(str, problems))
+
+
+def test_a_finished_paper_passes_and_says_what_was_checked(paper):
+    LAYOUT.check.unlink()
+    check_paper(paper, LAYOUT)
+    assert read_json(LAYOUT.check)["checked"] == ["text", "results", "document", "readme"]
+
+
+def test_every_problem_is_told_at_once_and_no_verdict_stays(paper):
+    append(RESULTS, "\nThe AUC is 0.97.\n")
+    replace(MACROS, r"\setstudy{test.images}{30}", r"\setstudy{test.images}{31}")
+    with pytest.raises(StudyError) as caught:
+        check_paper(paper, LAYOUT)
+    message = str(caught.value)
+    assert message.startswith("the paper of tiny has 4 problems:")
+    assert "the number '0.97' is typed by hand" in message
+    assert "stale" in message
+    assert f"older than {RESULTS.relative_to('paper')}" in message
+    assert not LAYOUT.check.exists()
+
+
+# Generated files
+
+
+@pytest.mark.parametrize(
+    ("key", "typed"), [("test.images", "31"), ("mask.cut_mad", "99.9"), ("stem.patch", "16")]
+)
+def test_a_stale_macro_is_named_with_its_value_now(paper, key, typed):
+    line = next(m for m in MACROS.read_text().splitlines() if rf"\setstudy{{{key}}}" in m)
+    wrong = re.sub(r"\}\{[^}]*\}\{", rf"}}{{{typed}}}{{", line, count=1)
+    replace(MACROS, line, wrong)
+    text = found(check_results(paper, LAYOUT))
+    assert "macros.tex:" in text
+    assert repr(wrong) in text
+    assert repr(line) in text
+
+
+def test_a_result_with_wrong_rounding_is_named(paper):
+    line = re.search(r"\\setresult\{auc\}\{no_seg\}\{(\d\.\d{3})\}", MACROS.read_text())
+    wrong = f"{float(line[1]) + 0.001:.3f}"
+    replace(MACROS, line[0], line[0].replace(line[1], wrong))
+    text = found(check_results(paper, LAYOUT))
+    assert f"auc no_seg: '{wrong}' is not how the stored value is printed, '{line[1]}'" in text
+
+
+def test_a_difference_with_another_verdict_is_named(paper):
+    line = next(m for m in MACROS.read_text().splitlines() if m.startswith(r"\setdifference"))
+    verdict = line.rpartition("{")[2].rstrip("}")
+    wrong = "higher than" if verdict != "higher than" else "lower than"
+    replace(MACROS, line, line.replace(verdict, wrong))
+    text = found(check_results(paper, LAYOUT))
+    assert f"'{wrong}' is not how the stored value is printed" in text
+
+
+def test_an_estimate_outside_its_interval_is_named(paper):
+    path = LAYOUT.metrics("no_seg")
+    record = json.loads(path.read_text())
+    record["headline"]["auc"]["high"] = record["headline"]["auc"]["estimate"] - 0.01
+    path.write_text(json.dumps(record))
+    text = found(check_results(paper, LAYOUT))
+    assert f"{path}: headline.auc: the estimate" in text
+    assert "lies outside its interval" in text
+    assert f"{path}: headline.auc.high: stale" in text
+
+
+def test_a_printed_estimate_outside_its_interval_is_named(paper):
+    line = re.search(r"\\setresult\{auc\}\{no_seg\}\{([\d.]+)\}\{([\d.]+)\}", MACROS.read_text())
+    replace(MACROS, line[0], rf"\setresult{{auc}}{{no_seg}}{{0.100}}{{{line[2]}}}")
+    text = found(check_results(paper, LAYOUT))
+    assert "auc no_seg: the printed estimate 0.100 lies outside its interval" in text
+
+
+@pytest.mark.parametrize("record", ["comparisons", "audit_results"])
+def test_a_record_that_drifted_from_the_predictions_is_named(paper, record):
+    path = getattr(LAYOUT, record)
+    text = re.sub(r'"low": (-?\d)\.\d', r'"low": \1.0123', path.read_text(), count=1)
+    assert text != path.read_text()
+    path.write_text(text)
+    assert f"{path}: " in found(check_results(paper, LAYOUT))
+
+
+def test_a_stale_or_missing_table_is_named(paper):
+    table = LAYOUT.generated / "tables" / "main.tex"
+    replace(table, "reference", "refer")
+    LAYOUT.generated.joinpath("tables", "seeds.tex").unlink()
+    text = found(check_results(paper, LAYOUT))
+    assert f"{table}:" in text
+    assert f"{table.with_name('seeds.tex')}: missing" in text
+
+
+def test_altered_predictions_stop_the_check_with_both_hashes(paper):
+    path = LAYOUT.predictions("no_seg", 0)
+    replace(path, "0.", "0.9")
+    with pytest.raises(StudyError, match=r"no_seg.seed-0\.csv: made from file \w{12}.*is \w{12}"):
+        check_paper(paper, LAYOUT)
+
+
+def test_results_of_another_config_stop_the_check_with_both_hashes(paper):
+    replace(Path("tiny.yaml"), "learning_rate: 0.001", "learning_rate: 0.002")
+    changed = load_study(Path("tiny.yaml"))
+    with pytest.raises(StudyError, match=r"made from config \w{12}, but the current config is"):
+        check_paper(changed, LAYOUT)
+
+
+def test_an_unused_macro_is_named(paper):
+    append(MACROS, "\\setstudy{nobody.asks}{1}{record:config}\n")
+    append(MACROS, "\\setresult{mcc}{no_seg}{0.1}{0.0}{0.2}{0.1}\n")
+    text = found(check_text(LAYOUT))
+    assert "the macro 'nobody.asks' is used nowhere" in text
+    assert "the macro 'mcc no_seg' is used nowhere" in text
+
+
+# The text
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ("The AUC is 0.97.", "'0.97'"),
+        (r"It rose by $12\,\%$.", "'12'"),
+        ("Of 1,234 patients none was lost.", "'1,234'"),
+        ("More than half of the errors are viral.", "'half of'"),
+        ("It gained three percentage points.", "'three percentage points'"),
+        (r"\textbf{95} of them", "'95'"),
+        (r"\emph{See \ref{tab:main} for .5}", "'5'"),
+    ],
+)
+def test_a_typed_number_is_named_with_its_line(paper, words, number):
+    lines = RESULTS.read_text().count("\n")
+    append(RESULTS, f"\n{words}\n")
+    text = found(check_text(LAYOUT))
+    assert f"{RESULTS}:{lines + 2}: the number {number} is typed by hand" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "% a comment with 0.97",
+        r"See Table~\ref{tab:2} and \citep[cf.][]{yang2023medmnist}.",
+        r"\vspace{1.5ex}\includegraphics[width=0.5\linewidth]{figure2}",
+        "Both lungs, two seeds, SHA-256 and COVID-19.",
+        r"\given{test.images} images",
+    ],
+)
+def test_names_lengths_and_comments_are_no_typed_numbers(paper, words):
+    append(RESULTS, f"\n{words}\n")
+    assert "typed by hand" not in found(check_text(LAYOUT))
+
+
+def test_a_number_from_the_literature_needs_its_citation_in_the_paragraph(paper):
+    entry = '- {file: results.tex, text: "an AUC of 0.968", kind: literature, why: published, '
+    append(Path("paper/allowed_numbers.yaml"), entry + "cite: kermany2018cell}\n")
+    append(RESULTS, "\nThey report an AUC of 0.968.\n\nElsewhere \\citep{kermany2018cell}.\n")
+    assert "does not cite that work" in found(check_text(LAYOUT))
+    replace(RESULTS, "of 0.968.\n", "of 0.968 \\citep{x,kermany2018cell}.\n")
+    assert not found(check_text(LAYOUT))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{file: results.tex, text: "17 dwarfs", kind: size, why: none}', "does not occur in"),
+        ('{file: results.tex, text: "1999", kind: year, why: old}', "needs `cite`"),
+        ('{file: results.tex, text: "no digits", kind: size, why: none}', "no number"),
+        ('{file: results.tex, text: "1", kind: size}', "entry"),
+    ],
+)
+def test_a_bad_entry_of_the_allowed_numbers_is_named(paper, entry, message):
+    append(Path("paper/allowed_numbers.yaml"), f"- {entry}\n")
+    try:
+        text = found(check_text(LAYOUT))
+    except StudyError as error:
+        text = str(error)
+    assert "allowed_numbers.yaml" in text
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    "words", ["significantly higher", "it outperforms DeiT", "an improvement", "better than DeiT"]
+)
+def test_a_claim_needs_its_comparison(paper, words):
+    append(RESULTS, f"\nThe fusion is {words}. The difference is \\difference{{plain_deit}}.\n")
+    assert "claims a difference without its comparison" in found(check_text(LAYOUT))
+    replace(RESULTS, f"is {words}. The difference", f"is {words}: the difference")
+    assert not found(check_text(LAYOUT))
+    append(RESULTS, f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Neither.}}\n")
+    assert not found(check_text(LAYOUT))
+
+
+def test_a_float_that_the_text_never_mentions_is_named(paper):
+    table = "\\begin{table}\\caption{A}%s\\end{table}\n"
+    append(RESULTS, "\n" + table % "\\label{tab:new}\\ref{tab:new}" + table % "")
+    text = found(check_text(LAYOUT))
+    assert "the text never mentions table 'tab:new'" in text
+    assert "this table has no \\label" in text
+    replace(RESULTS, "\\generatedfigure{roc}", "")
+    assert "the generated figure 'roc' is shown nowhere" in found(check_text(LAYOUT))
+
+
+# The document and the README
+
+
+@pytest.mark.parametrize("name", ["sections/method.tex", "references.bib", "figures/flow.tex"])
+def test_a_pdf_older_than_its_inputs_is_named(paper, name):
+    path = LAYOUT.paper / name
+    path.write_text((path.read_text() if path.exists() else "") + "% later\n")
+    assert f"older than {name}" in found(check_document(LAYOUT))
+
+
+def test_a_foreign_or_missing_pdf_is_named(paper):
+    assert not found(check_document(LAYOUT))
+    LAYOUT.pdf.write_bytes(LAYOUT.pdf.read_bytes() + b"%")
+    assert "is not the PDF that was built last" in found(check_document(LAYOUT))
+    LAYOUT.pdf.unlink()
+    assert "missing" in found(check_document(LAYOUT))
+
+
+def test_results_in_the_readme_are_compared(paper):
+    readme = Path("README.md")
+    readme.write_text("# Title\n" + render_block(paper, LAYOUT))
+    assert not found(check_readme(paper, LAYOUT))
+    auc = re.search(r"\| (0\.\d{3}) \(", readme.read_text())[1]
+    replace(readme, f"| {auc} (", "| 0.999 (")
+    assert "README.md: differs from the results: '| HybridLungViT" in found(
+        check_readme(paper, LAYOUT)
+    )
+    readme.write_text("We reach 0.973.\n<!-- made -->\n0.123\n<!-- end of made -->\n")
+    text = found(check_readme(paper, LAYOUT))
+    assert "README.md:1: the result 0.973 is typed by hand" in text
+    assert "0.123" not in text
+
+
+# What is made from a finished study
+
+
+def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_bytes(finished, paper, tmp_path):
+    """No image, cache, weight or gallery source is there; file times are those of a copy."""
+    for path in [*tmp_path.rglob("*.npz"), LAYOUT.comparisons, LAYOUT.generated / "macros.tex"]:
+        path.unlink()
+    for name in ("Snakefile", "workflow", "src", "config", "benchmarks"):
+        (tmp_path / name).symlink_to(finished / name)
+    from conftest import snakemake
+
+    options = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
+    done = snakemake(tmp_path, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = [p for p in (finished / "paper").rglob("*") if p.is_file() and "build" not in p.parts]
+    made += list((finished / "results").glob("tiny/metrics/*.json"))
+    assert len(made) > 40
+    for path in made:
+        assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes(), path
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_the_tarball_compiles_by_itself_in_an_empty_folder(paper, tmp_path_factory):
+    pack_sources(paper, LAYOUT)
+    first = LAYOUT.tarball.read_bytes()
+    pack_sources(paper, LAYOUT)
+    assert LAYOUT.tarball.read_bytes() == first
+    folder = tmp_path_factory.mktemp("arxiv")
+    with tarfile.open(LAYOUT.tarball) as archive:
+        archive.extractall(folder, filter="data")
+    for _ in range(3):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "ms.tex"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (folder / "ms.log").read_text(errors="replace")
+    assert "undefined" not in log
+    assert (folder / "ms.pdf").stat().st_size > 50_000
+
+
+def test_packing_an_uncompiled_paper_says_what_to_do(paper):
+    shutil.rmtree(LAYOUT.paper / "build")
+    with pytest.raises(StudyError, match=r"\.bbl: not found\. Compile the paper first"):
+        pack_sources(paper, LAYOUT)
+
+
+def words(rows):
+    return {(row.variant, row.name): row.words for row in rows}
+
+
+def test_an_own_run_is_told_exact_within_or_different(paper, tmp_path, capsys):
+    published = tmp_path / "published"
+    shutil.copytree(LAYOUT.comparisons.parent, published)
+    rows = words(verify(paper, LAYOUT, str(published)))
+    assert set(rows.values()) == {EXACT}
+    assert {variant for variant, _ in rows} == set(TINY["variants"])
+    path = LAYOUT.metrics("no_seg")
+    record = json.loads(path.read_text())
+    auc = record["headline"]["auc"]
+    auc["estimate"] = (auc["estimate"] + auc["high"]) / 2
+    path.write_text(json.dumps(record))
+    assert words(verify(paper, LAYOUT, str(published)))["no_seg", "auc"] == WITHIN
+    auc["estimate"] = auc["low"] - 0.01
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        StudyError, match=r"1 of \d+ numbers are different, the first auc of no_seg"
+    ):
+        verify(paper, LAYOUT, str(published))
+    assert DIFFERENT in capsys.readouterr().out
+    with pytest.raises(StudyError, match="no published result"):
+        verify(paper, LAYOUT, "HEAD")
