@@ -7,6 +7,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json, write_json
 from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import TRAINING_CODE, code_sha256
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
 from hybridlungvit.reporting.pdf import paper_inputs
@@ -34,6 +35,7 @@ def check_paper(study: Study, layout: Layout) -> None:
         raise StudyError(
             "\n".join([f"the paper of {study.study} has {count}:", *map(str, problems)])
         )
+    _compare_code(study, layout)
     write_json(layout.check, {"checked": list(checks), "inputs": paper_inputs(layout)})
     log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
 
@@ -50,3 +52,17 @@ def check_document(layout: Layout) -> Iterator[Problem]:
         if current.get(name) != record["inputs"].get(name):
             how = "changed" if name in current else "removed"
             yield Problem(str(layout.pdf), f"older than {name}, which was {how}. Run `pdf` again.")
+
+
+def _compare_code(study: Study, layout: Layout) -> None:
+    """Warn when the training code has changed since the runs: another comment, or another model."""
+    current = code_sha256(*TRAINING_CODE)
+    for variant in study.trained_variants():
+        for seed in study.seeds:
+            path = layout.run(variant, seed) / "run.json"
+            recorded = read_json(path)["code_sha256"]
+            if recorded != current:
+                log.warning(
+                    "%s: trained by code %s, which is now %s. The results are those of the former.",
+                    path, recorded[:12], current[:12],
+                )  # fmt: skip
