@@ -6,7 +6,7 @@ from pathlib import Path
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
     "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
-    "provenance", "focus",
+    "provenance", "focus", "literature",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
 FIGURES = (

@@ -135,9 +135,12 @@ def report_inputs():
     return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps]
 
 
+def paper_files(*patterns):
+    """Hand-written files below paper/, by name or pattern."""
+    files = {path for pattern in patterns for path in (BASE / "paper").glob(pattern)}
+    return sorted(os.path.relpath(path) for path in files)
+
+
 def manuscript():
     """The hand-written sources of the paper."""
-    paper = BASE / "paper"
-    files = [*paper.glob("*.tex"), *paper.glob("*.bib")]
-    files += [*paper.glob("sections/*.tex"), *paper.glob("figures/*.tex")]
-    return sorted(os.path.relpath(path) for path in files)
+    return paper_files("*.tex", "*.bib", "sections/*.tex", "figures/*.tex")

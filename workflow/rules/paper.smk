@@ -32,10 +32,12 @@ rule macros:
 rule tables:
     input:
         results=report_inputs(),
+        literature=paper_files("literature.yaml", "references.bib"),
         code=code(
             "explain/cases",
             "reporting/explanation",
             "reporting/facts",
+            "reporting/literature",
             "reporting/tables",
             "reporting/statistics_tables",
         ),
