@@ -13,6 +13,7 @@ rule all:
     default_target: True
     input:
         layout.pdf,
+        [layout.companions / name for name in COMPANIONS],
 
 
 include: "workflow/rules/data.smk"

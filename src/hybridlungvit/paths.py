@@ -13,6 +13,10 @@ FIGURES = (
     "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "gradcam",
     "masks", "mask_steps", "saliency",
 )  # fmt: skip
+CHECKLISTS = ("claim2024", "tripod_ai")
+COMPANIONS = (
+    *(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md", "all_metrics.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Layout:
     @property
     def generated(self) -> Path:
         return self.paper / "generated" / self.study
+
+    @property
+    def companions(self) -> Path:
+        """Checklists, model card, datasheet and all metrics, made from the same records."""
+        return self.generated / "companions"
 
     @property
     def pdf(self) -> Path:

@@ -16,7 +16,7 @@ from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import AUDIT_TABLES, FIGURES, TABLES, Layout
+from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, TABLES, Layout
 from hybridlungvit.provenance import code_files
 
 

@@ -91,6 +91,40 @@ rule figures:
         "python -m hybridlungvit figures 2> {log:q}"
 
 
+rule companions:
+    # The manuscript's sources too: answers of the checklists point to its labels.
+    input:
+        results=report_inputs(),
+        audit=[layout.audit, layout.audit_results],
+        manifest=layout.manifest,
+        text=[*manuscript(), *paper_files("checklists/*.yaml", "templates/*.j2")],
+        code=code(
+            "explain/cases",
+            "reporting/all_metrics",
+            "reporting/audit_report",
+            "reporting/checklists",
+            "reporting/companions",
+            "reporting/facts",
+            "reporting/typed_numbers",
+        ),
+    output:
+        [layout.companions / name for name in COMPANIONS],
+    log:
+        log_file("companions"),
+    benchmark:
+        benchmark_file("companions")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+    shell:
+        "python -m hybridlungvit companions 2> {log:q}"
+
+
 rule pdf:
     input:
         macros=rules.macros.output,
