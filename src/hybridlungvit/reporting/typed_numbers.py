@@ -7,7 +7,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from hybridlungvit.errors import StudyError
 
 # A digit that follows a letter belongs to a name, as in F1.
-NUMBER = re.compile(r"(?<![A-Za-z\d])\d[\d.,]*")
+NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")
 
 
 def typed_numbers(template: str) -> list[str]:
@@ -26,6 +26,4 @@ def require_no_typed_numbers(template: str, where: str) -> None:
     except TemplateSyntaxError as error:
         raise StudyError(f"{where}: line {error.lineno}: {error.message}.") from error
     if numbers:
-        raise StudyError(
-            f"{where}: the number {numbers[0]!r} is typed. Take it from a record or say it in words."
-        )
+        raise StudyError(f"{where}: the number {numbers[0]!r} is typed. Take it from a record.")
