@@ -79,6 +79,17 @@ def benchmark_file(name):
     return str(layout.root / "benchmarks" / f"{name}.tsv")
 
 
+def reported(path, category, caption=None, **labels):
+    """An output that `snakemake --report` shows, with its caption from workflow/report/."""
+    name = caption or Path(path).stem
+    return report(
+        str(path),
+        caption=f"../report/{category}/{name}.rst",
+        category=category.capitalize(),
+        labels=labels or {"result": name},
+    )
+
+
 def weights_file(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
     pretrained = study.recipe(wildcards.variant).model.pretrained

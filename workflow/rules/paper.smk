@@ -42,7 +42,7 @@ rule tables:
             "reporting/statistics_tables",
         ),
     output:
-        [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
+        [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
     log:
         log_file("tables"),
     benchmark:
@@ -74,7 +74,7 @@ rule figures:
             "reporting/style",
         ),
     output:
-        [layout.generated / "figures" / f"{name}.pdf" for name in FIGURES],
+        [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
     log:
         log_file("figures"),
     benchmark:
@@ -108,7 +108,7 @@ rule companions:
             "reporting/typed_numbers",
         ),
     output:
-        [layout.companions / name for name in COMPANIONS],
+        [reported(layout.companions / name, "companions") for name in COMPANIONS],
     log:
         log_file("companions"),
     benchmark:
@@ -135,7 +135,7 @@ rule pdf:
         text=manuscript(),
         code=code("reporting/pdf"),
     output:
-        layout.pdf,
+        reported(layout.pdf, "paper", "paper"),
     log:
         log_file("pdf"),
     benchmark:
