@@ -17,7 +17,7 @@ from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, au
 from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, with_interval
 from hybridlungvit.reporting.macros import SOURCES
-from hybridlungvit.reporting.statistics_tables import NAMES
+from hybridlungvit.reporting.statistics_tables import BYS, NAMES
 from hybridlungvit.reporting.tables import SPLIT_NAMES
 from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
 
@@ -116,10 +116,11 @@ def card_context(facts: Facts, metrics: AllMetrics, layout: Layout) -> Context:
         "validation": results["validation"],
         "quality": facts.mask_quality,
         "masks": groups["all", "all"],
+        "bys": BYS,
         "shortcut_names": SHORTCUT_NAMES,
         "shift_names": SHIFT_NAMES,
         "trained": len(trained),
-        "hours": sum(run["wall_seconds"] for run in trained) / 3600,
+        "minutes": sum(run["wall_seconds"] for run in trained) / 60,
     }
 
 
