@@ -188,6 +188,18 @@ def _origin(facts: Facts, variant: str, seed: int) -> Origin:
     )
 
 
+def metrics_text(metrics: AllMetrics) -> str:
+    """The file's text: one value, comparison or origin a line, so that two files compare well."""
+    parts = []
+    for key, value in metrics.model_dump(mode="json").items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in value)
+            text = f"[\n{lines}\n  ]"
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def metrics_schema_text() -> str:
     """The schema as committed in ``config/metrics.schema.json``."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

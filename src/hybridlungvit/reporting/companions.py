@@ -12,7 +12,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import CHECKLISTS, Layout
-from hybridlungvit.reporting.all_metrics import AllMetrics, all_metrics
+from hybridlungvit.reporting.all_metrics import AllMetrics, all_metrics, metrics_text
 from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
 from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, with_interval
@@ -55,7 +55,7 @@ def write_companions(study: Study, layout: Layout) -> None:
     context = shared | card_context(facts, metrics, layout)
     for name in ("model_card", "datasheet"):
         texts[f"{name}.md"] = render(layout, name, context)
-    texts["all_metrics.json"] = metrics.model_dump_json(indent=2) + "\n"
+    texts["all_metrics.json"] = metrics_text(metrics)
     # All or none: a broken template leaves the earlier companions as they were.
     for name, text in texts.items():
         write_text(layout.companions / name, text)
