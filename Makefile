@@ -5,6 +5,7 @@
 # make check   formatters and linters
 # make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
+# make report STUDY=demo   a finished study as one HTML file, results/STUDY/report.html
 
 VENV := .venv
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo paper arxiv test study check bench setup system clean
+.PHONY: demo paper arxiv test study report check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -34,6 +35,9 @@ test: setup
 
 study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
+
+report: setup
+	$(SNAKEMAKE) --configfile config/$(STUDY).yaml $(ARGS) --report results/$(STUDY)/report.html
 
 check: setup
 	ruff check src tests benchmarks

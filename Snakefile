@@ -6,6 +6,9 @@ if not workflow.overwrite_configfiles:
     configfile: str(Path(workflow.basedir) / "config" / "kermany.yaml")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
@@ -14,6 +17,7 @@ rule all:
     input:
         layout.pdf,
         layout.check,
+        [layout.companions / name for name in COMPANIONS],
 
 
 include: "workflow/rules/data.smk"

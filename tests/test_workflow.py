@@ -1,15 +1,21 @@
 """The whole workflow on tiny phantoms, from nothing to the PDF, in a folder of its own."""
 
+import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import cv2
+import jsonschema
 import pandas as pd
 import pytest
 import yaml
 from conftest import TINY, checkout, snakemake
 
-REPORT = {"macros", "tables", "figures", "audit_report", "pdf", "check_paper"}
+from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES
+
+REPORT = {"macros", "tables", "figures", "audit_report", "companions", "pdf", "check_paper"}
 
 
 def planned(folder):
@@ -83,7 +89,56 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
         p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
     }
     assert logs == times
-    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 2 + 1 + 4 + 2
+    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 2 + 1 + 5 + 2
+
+
+@pytest.mark.slow
+def test_the_companions_say_what_the_records_say(finished):
+    folder = finished / "paper" / "generated" / "tiny" / "companions"
+    assert {path.name for path in folder.iterdir()} == set(COMPANIONS)
+    found = json.loads((folder / "all_metrics.json").read_text())
+    schema = json.loads((finished / "config" / "metrics.schema.json").read_text())
+    jsonschema.validate(found, schema)
+    metrics = json.loads((finished / "results" / "tiny" / "metrics" / "no_seg.json").read_text())
+    auc = metrics["headline"]["auc"]
+    printed = f"{auc['estimate']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    card = (folder / "model_card.md").read_text()
+    assert f"| AUC | {printed} |" in card
+    assert "say nothing\nabout any patient" in card
+    manifest = pd.read_csv(finished / "results" / "tiny" / "manifest.csv")
+    tests = manifest[manifest.split == "test"]
+    counts = f"| test | {len(tests)} | {tests.patient.nunique()} | {(tests.label == 0).sum()} |"
+    for name in ("model_card.md", "datasheet.md"):
+        assert counts in (folder / name).read_text()
+    for name in COMPANIONS:
+        if name.endswith(".md"):
+            text = (folder / name).read_text()
+            assert "{{" not in text
+            assert "{%" not in text
+            # Rows of a table follow each other without a gap, and have equally many cells.
+            for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+                cells = {line.count("|") for line in table.splitlines()}
+                assert len(cells) == 1, (name, table)
+
+
+@pytest.mark.slow
+def test_the_html_report_needs_no_network_and_shows_every_result(finished, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
+    done = snakemake(finished, "--configfile", "tiny.yaml", "--report", "report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (finished / "report.html").read_text()
+    results = json.loads(re.search(r"var results = (\{.*\})", text)[1])
+    shown = {}
+    for result in results.values():
+        assert len(re.sub(r"<[^>]*>", "", result["caption"]).split()) > 3, result["name"]
+        assert result["data_uri"].startswith("data:")
+        shown.setdefault(Path(result["name"]).suffix, set()).add(Path(result["name"]).stem)
+    assert shown[".pdf"] == {*FIGURES, *GALLERIES, "audit", "tiny"}
+    assert shown[".tex"] == {*TABLES, *AUDIT_TABLES, "mask_benchmark"}
+    assert shown[".md"] == {Path(name).stem for name in COMPANIONS if name.endswith(".md")}
+    assert {*TINY["variants"], "comparisons", "all_metrics"} <= shown[".json"]
+    assert "synthetic phantoms" in text
 
 
 @pytest.mark.slow

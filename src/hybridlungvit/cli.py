@@ -60,9 +60,14 @@ def image_root(study: Study, layout: Layout) -> Path:
 
 
 @app.command()
-def schema(output: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
-    """Write the JSON schema of study files."""
-    write_text(output, schema_text())
+def schema(
+    output: Annotated[Path, typer.Option(help="JSON file to write.")],
+    of: Annotated[Literal["study", "metrics"], typer.Option(help="Whose schema.")] = "study",
+) -> None:
+    """Write the JSON schema of study files, or of the file with all metrics of a study."""
+    from hybridlungvit.reporting.all_metrics import metrics_schema_text
+
+    write_text(output, schema_text() if of == "study" else metrics_schema_text())
 
 
 @app.command()
@@ -245,6 +250,14 @@ def audit_report(config: Config) -> None:
     from hybridlungvit.reporting.audit_report import write_audit_report
 
     write_audit_report(*_open(config))
+
+
+@app.command()
+def companions(config: Config) -> None:
+    """Write the paper's checklists, model card, datasheet and the file with all metrics."""
+    from hybridlungvit.reporting.companions import write_companions
+
+    write_companions(*_open(config))
 
 
 @app.command()

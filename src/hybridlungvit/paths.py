@@ -6,7 +6,7 @@ from pathlib import Path
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
     "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
-    "provenance", "environments", "records", "focus",
+    "provenance", "environments", "records", "focus", "literature",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
 FIGURES = (
@@ -14,6 +14,10 @@ FIGURES = (
 )  # fmt: skip
 GALLERIES = ("gradcam", "masks", "mask_steps")
 """Figures that show images, which are not among the files that a study publishes."""
+CHECKLISTS = ("claim2024", "tripod_ai")
+COMPANIONS = (
+    *(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md", "all_metrics.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Layout:
     @property
     def generated(self) -> Path:
         return self.paper / "generated" / self.study
+
+    @property
+    def companions(self) -> Path:
+        """Checklists, model card, datasheet and all metrics, made from the same records."""
+        return self.generated / "companions"
 
     @property
     def pdf(self) -> Path:

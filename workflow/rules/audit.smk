@@ -37,7 +37,7 @@ rule audit:
             *STATISTICS_CODE,
         ),
     output:
-        layout.audit,
+        reported(layout.audit, "metrics"),
     log:
         log_file("audit"),
     benchmark:
@@ -61,7 +61,7 @@ rule audit_results:
         predictions=[layout.predictions(study.reference, seed) for seed in study.seeds],
         code=code("audit/results", "audit/patients", *STATISTICS_CODE),
     output:
-        layout.audit_results,
+        reported(layout.audit_results, "metrics"),
     log:
         log_file("audit_results"),
     benchmark:
@@ -94,8 +94,8 @@ rule audit_report:
         ),
     output:
         layout.generated / "audit.tex",
-        [layout.generated / "tables" / f"{name}.tex" for name in AUDIT_TABLES],
-        layout.generated / "figures" / "audit.pdf",
+        [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in AUDIT_TABLES],
+        reported(layout.generated / "figures" / "audit.pdf", "figures"),
     log:
         log_file("audit_report"),
     benchmark:

@@ -16,7 +16,7 @@ from hybridlungvit.configfile import read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import AUDIT_TABLES, FIGURES, GALLERIES, TABLES, Layout
+from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES, Layout
 from hybridlungvit.provenance import code_files
 
 
@@ -79,6 +79,17 @@ def benchmark_file(name):
     return str(layout.root / "benchmarks" / f"{name}.tsv")
 
 
+def reported(path, category, caption=None, **labels):
+    """An output that `snakemake --report` shows, with its caption from workflow/report/."""
+    name = caption or Path(path).stem
+    return report(
+        str(path),
+        caption=f"../report/{category}/{name}.rst",
+        category=category.capitalize(),
+        labels=labels or {"result": name},
+    )
+
+
 def weights_file(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
     pretrained = study.recipe(wildcards.variant).model.pretrained
@@ -136,9 +147,12 @@ def report_inputs():
     return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps, *audits]
 
 
+def paper_files(*patterns):
+    """Hand-written files below paper/, by name or pattern."""
+    files = {path for pattern in patterns for path in (BASE / "paper").glob(pattern)}
+    return sorted(os.path.relpath(path) for path in files)
+
+
 def manuscript():
     """The hand-written sources of the paper."""
-    paper = BASE / "paper"
-    files = [*paper.glob("*.tex"), *paper.glob("*.bib")]
-    files += [*paper.glob("sections/*.tex"), *paper.glob("figures/*.tex")]
-    return sorted(os.path.relpath(path) for path in files)
+    return paper_files("*.tex", "*.bib", "sections/*.tex", "figures/*.tex")

@@ -108,7 +108,7 @@ rule quality:
             *STATISTICS_CODE,
         ),
     output:
-        layout.mask_quality,
+        reported(layout.mask_quality, "metrics"),
     log:
         log_file("quality"),
     benchmark:
@@ -133,7 +133,7 @@ if ANNOTATED:
             script=os.path.relpath(BASE / "benchmarks" / "masks.py"),
             code=code("data/masks", "data/mask_template", "evaluation/a*"),
         output:
-            layout.generated / "tables" / "mask_benchmark.tex",
+            reported(layout.generated / "tables" / "mask_benchmark.tex", "tables"),
         log:
             log_file("mask_benchmark"),
         benchmark:

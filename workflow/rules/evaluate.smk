@@ -36,7 +36,7 @@ rule metrics:
         masks=layout.mask_table,
         code=code(*STATISTICS_CODE, "evaluation/evaluate", "evaluation/subgroups"),
     output:
-        layout.metrics("{variant}"),
+        reported(layout.metrics("{variant}"), "metrics", "metrics", result="{variant}"),
     log:
         log_file("metrics/{variant}"),
     benchmark:
@@ -59,7 +59,7 @@ rule compare:
         predictions=all_predictions(),
         code=code(*STATISTICS_CODE, "evaluation/compare", "evaluation/comparisons"),
     output:
-        layout.comparisons,
+        reported(layout.comparisons, "metrics"),
     log:
         log_file("compare"),
     benchmark:

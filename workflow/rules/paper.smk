@@ -34,16 +34,18 @@ rule macros:
 rule tables:
     input:
         results=report_inputs(),
+        literature=paper_files("literature.yaml", "references.bib"),
         code=code(
             "explain/cases",
             "reporting/explanation",
             "reporting/facts",
+            "reporting/literature",
             "reporting/tables",
             "reporting/statistics_tables",
             "reporting/trail",
         ),
     output:
-        [layout.generated / "tables" / f"{name}.tex" for name in TABLES],
+        [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
     log:
         log_file("tables"),
     benchmark:
@@ -72,7 +74,7 @@ rule figures:
             "reporting/style",
         ),
     output:
-        [layout.generated / "figures" / f"{name}.pdf" for name in FIGURES],
+        [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
     log:
         log_file("figures"),
     benchmark:
@@ -95,7 +97,7 @@ rule galleries:
         examples=layout.mask_examples,
         code=code("reporting/galleries", "reporting/style"),
     output:
-        [layout.generated / "figures" / f"{name}.pdf" for name in GALLERIES],
+        [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in GALLERIES],
     log:
         log_file("galleries"),
     benchmark:
@@ -110,6 +112,40 @@ rule galleries:
         "python -m hybridlungvit galleries 2> {log:q}"
 
 
+rule companions:
+    # The manuscript's sources too: answers of the checklists point to its labels.
+    input:
+        results=report_inputs(),
+        audit=[layout.audit, layout.audit_results],
+        manifest=layout.manifest,
+        text=[*manuscript(), *paper_files("checklists/*.yaml", "templates/*.j2")],
+        code=code(
+            "explain/cases",
+            "reporting/all_metrics",
+            "reporting/audit_report",
+            "reporting/checklists",
+            "reporting/companions",
+            "reporting/facts",
+            "reporting/typed_numbers",
+        ),
+    output:
+        [reported(layout.companions / name, "companions") for name in COMPANIONS],
+    log:
+        log_file("companions"),
+    benchmark:
+        benchmark_file("companions")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+    shell:
+        "python -m hybridlungvit companions 2> {log:q}"
+
+
 rule pdf:
     input:
         macros=rules.macros.output,
@@ -121,7 +157,7 @@ rule pdf:
         text=manuscript(),
         code=code("reporting/manuscript", "reporting/pdf"),
     output:
-        pdf=layout.pdf,
+        pdf=reported(layout.pdf, "paper", "paper"),
         record=layout.pdf_record,
     log:
         log_file("pdf"),

@@ -18,6 +18,7 @@ from hybridlungvit.files import read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import track
 from hybridlungvit.reporting.audit_report import write_audit_tables
+from hybridlungvit.reporting.companions import write_companions
 from hybridlungvit.reporting.facts import number, signed
 from hybridlungvit.reporting.macros import write_macros
 from hybridlungvit.reporting.manuscript import Command, commands, read_source
@@ -39,14 +40,15 @@ def check_results(study: Study, layout: Layout) -> Iterator[Problem]:
         for path in records:
             again = fresh.root / path.relative_to(layout.root)
             yield from _differences(path, read_json(path), read_json(again), "")
-        for again in sorted(fresh.generated.rglob("*.tex")):
+        made = (p for p in fresh.generated.rglob("*") if p.suffix in (".tex", ".md", ".json"))
+        for again in sorted(made):
             path = layout.generated / again.relative_to(fresh.generated)
             yield from _stale(path, again)
 
 
 @contextmanager
 def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
-    """A temporary layout: metrics, comparisons, macros and tables made from the predictions anew.
+    """A temporary layout: metrics, macros, tables and companions made from the predictions anew.
 
     What is not a function of the predictions (manifest, masks, audit, maps, run records) is shared
     with ``layout``. Raises ``StudyError`` when predictions belong to another config or are altered.
@@ -68,6 +70,7 @@ def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
         write_macros(study, fresh)
         write_tables(study, fresh)
         write_audit_tables(study, fresh)
+        write_companions(study, fresh)
         yield fresh
 
 

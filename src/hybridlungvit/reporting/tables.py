@@ -13,6 +13,7 @@ from hybridlungvit.paths import TABLES, Layout
 from hybridlungvit.reporting import statistics_tables, trail
 from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import Facts, gather, number, omitted_rows, tex, with_interval
+from hybridlungvit.reporting.literature import Published, literature_table, read_literature
 from hybridlungvit.reporting.macros import scientific
 
 MODULES = (sys.modules[__name__], statistics_tables, trail)
@@ -21,10 +22,11 @@ SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 def write_tables(study: Study, layout: Layout) -> None:
     """Write every table of the paper below ``layout.generated / "tables"``."""
-    facts = gather(study, layout)
+    facts, published = gather(study, layout), read_literature(layout)
     for name in TABLES:
         make = next(getattr(m, name) for m in MODULES if hasattr(m, name))
-        table, columns, *rest = make(facts)
+        given = (facts, published) if make is literature else (facts,)
+        table, columns, *rest = make(*given)
         write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
 
 
@@ -161,3 +163,10 @@ def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
 def focus(facts: Facts) -> tuple[pd.DataFrame, str]:
     """Lung focus of Grad-CAM beside its controls."""
     return focus_table(facts)
+
+
+def literature(
+    facts: Facts, published: list[Published]
+) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
+    """Published results on these images, and the reference's own below them."""
+    return literature_table(facts, published)
