@@ -176,6 +176,7 @@ rule pdf:
 rule check_paper:
     input:
         pdf=rules.pdf.output,
+        companions=rules.companions.output,
         results=report_inputs(),
         readme="README.md" if Path("README.md").is_file() else [],
         allowed=os.path.relpath(BASE / "paper" / "allowed_numbers.yaml"),

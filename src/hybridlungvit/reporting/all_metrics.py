@@ -11,10 +11,10 @@ from pydantic import Field
 
 from hybridlungvit.configtypes import Count, Fraction, Name, Positive, Section
 from hybridlungvit.data.manifest import unit_of
-from hybridlungvit.files import file_sha256, value_sha256
+from hybridlungvit.files import file_sha256
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import Facts
-from hybridlungvit.reporting.macros import PLACES
+from hybridlungvit.reporting.trail import study_sha256
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Covers = Literal["patients and seeds", "patients", "images and seeds", "images"]
@@ -114,7 +114,7 @@ def all_metrics(facts: Facts, layout: Layout) -> AllMetrics:
         test_patients=record["patients"],
         level=record["level"],
         resamples=record["resamples"],
-        config_sha256=value_sha256(study.model_dump(mode="json", exclude=PLACES)),
+        config_sha256=study_sha256(study),
         manifest_sha256=file_sha256(layout.manifest),
         metrics_sha256={v: file_sha256(layout.metrics(v)) for v in study.variants},
         comparisons_sha256=file_sha256(layout.comparisons),
