@@ -80,7 +80,11 @@ def benchmark_file(name):
 
 
 def reported(path, category, caption=None, **labels):
-    """An output that `snakemake --report` shows, with its caption from workflow/report/."""
+    """An output that `snakemake --report` shows, with its caption from workflow/report/.
+
+    Figures are embedded as the PDFs of the paper: browsers show them, and a copy in another format
+    could differ from what is printed.
+    """
     name = caption or Path(path).stem
     return report(
         str(path),
