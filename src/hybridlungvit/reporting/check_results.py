@@ -60,6 +60,9 @@ def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
         for entry in layout.root.iterdir():
             if entry.name not in (layout.comparisons.parent.name, layout.audit_results.name):
                 (fresh.root / entry.name).symlink_to(entry.resolve())
+        for entry in layout.paper.resolve().parent.iterdir():  # checklists point to sources
+            if not (Path(folder) / entry.name).exists():
+                (Path(folder) / entry.name).symlink_to(entry)
         for entry in layout.paper.iterdir():
             if entry.name not in ("generated", "build"):
                 (fresh.paper / entry.name).symlink_to(entry.resolve())
