@@ -23,7 +23,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
 from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.predict import COLUMNS, load_checkpoint, predict_images
+from hybridlungvit.predict import COLUMNS, find_files, load_checkpoint, predict_images
 from hybridlungvit.reporting.cite import citation
 from hybridlungvit.temperature import fit_temperature, scaled
 from hybridlungvit.training.loop import train
@@ -127,6 +127,21 @@ def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path
         predict_images([tmp_path / "none"], described, None)
     with pytest.raises(StudyError, match="gone"):
         predict_images([tmp_path / "gone.png"], described, None)
+
+
+def test_folders_are_searched_without_following_links_and_locked_ones_named(tmp_path, monkeypatch):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    (tmp_path / "b" / "deep" / "loop").symlink_to(tmp_path / "b")
+    for name in ("b/2.png", "b/deep/1.JPEG", "b/deep/.hidden.png", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in find_files([tmp_path])] == ["2.png", "1.JPEG"]
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(StudyError, match=r"b: cannot be read \(Permission denied\)"):
+        find_files([tmp_path / "b"])
 
 
 @pytest.mark.parametrize(

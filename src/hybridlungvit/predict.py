@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -66,19 +67,25 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
 def find_files(given: list[Path]) -> list[Path]:
     """The files themselves, and of folders all images in and below them, sorted.
 
-    Raises ``StudyError`` for a folder without images.
+    Raises ``StudyError`` for a folder without images, or one that cannot be read.
     """
     files = []
     for path in given:
         if not path.is_dir():
             files.append(path)
             continue
-        found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
-        found = sorted(file for file in found if not file.name.startswith("."))
+        walk = os.walk(path, onerror=_refuse_folder)  # follows no links, hence no loops
+        inside = (Path(folder, name) for folder, _, names in walk for name in names)
+        found = sorted(file for file in inside if file.suffix.lower() in SUFFIXES)
+        found = [file for file in found if not file.name.startswith(".")]
         if not found:
             raise StudyError(f"{path}: holds no .jpeg, .jpg or .png file.")
         files += found
     return files
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}).")
 
 
 def predict_images(
