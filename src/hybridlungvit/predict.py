@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -108,7 +109,7 @@ def predict_images(
     model.to(device)
     size = description.recipe.evaluation.batch_size
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    overlays = iter(_overlay_names(files))
+    overlays = iter(overlay_names(files))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -169,16 +170,17 @@ def _require_usable(files: list[Path]) -> None:
         raise StudyError("\n".join(bad[:MESSAGES]) + more)
 
 
-def _overlay_names(files: list[Path]) -> list[str]:
+def overlay_names(files: list[Path]) -> list[str]:
     """A file name for each overlay; images of one name in several folders get numbers."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # in order; a list would be searched from its start each time
+    used: Counter[str] = Counter()
     for file in files:
-        name, number = f"{file.stem}.png", 1
+        name = f"{file.stem}.png"
         while name in names:
-            number += 1
-            name = f"{file.stem}-{number}.png"
-        names.append(name)
-    return names
+            used[file.stem] += 1
+            name = f"{file.stem}-{used[file.stem] + 1}.png"
+        names[name] = None
+    return list(names)
 
 
 def _save_overlay(model: nn.Module, image: Tensor, mask: Tensor, output: Path) -> None:
