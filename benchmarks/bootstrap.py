@@ -39,7 +39,9 @@ def measure(resamples: int, looped: int, repeats: int) -> dict[str, float]:
     member = np.r_[np.arange(PATIENTS), rng.integers(PATIENTS, size=IMAGES - PATIENTS)]
     labels = (member % 8 > 2).astype(np.int64)
     scores = (1.5 * labels + rng.normal(size=IMAGES)).round(1)  # many ties
-    drawn = np.concatenate(list(draw_patients(patient_strata(labels, member), resamples, 0)))
+    drawn = np.concatenate(
+        list(draw_patients(patient_strata(labels, member), IMAGES, resamples, 0))
+    )
     chosen = drawn[:: resamples // looped][:looped].astype(int)
 
     def loop() -> list[float]:

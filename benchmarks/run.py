@@ -69,7 +69,29 @@ def coverage(record: dict) -> list[Measure]:
     ]  # fmt: skip
 
 
-PARTS = {"training": training, "data": data, "bootstrap": bootstrap, "coverage": coverage}
+def scale(record: dict) -> list[Measure]:
+    measures = []
+    for stage in ("manifest", "cache", "metrics"):
+        rows = [row for row in record["rows"] if row["stage"] == stage]
+        small, large = rows[0], rows[-1]
+        note = f"{large['seconds']:.0f} s of processor for {large['images']:,} images"
+        measures += [
+            Measure(
+                f"memory of {stage} for {large['images']:,} images, MB", large["peak_mb"], 2000,
+                False, note=note,
+            ),
+            Measure(
+                f"processor time an image of {stage}, {large['images']:,} ÷ {small['images']:,}",
+                large["ms_per_image"] / small["ms_per_image"], 1.2, False,
+            ),
+        ]  # fmt: skip
+    return measures
+
+
+PARTS = {
+    "training": training, "data": data, "bootstrap": bootstrap, "coverage": coverage,
+    "scale": scale,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
-"""Time and memory of the data stages as the number of images grows.
+"""Time and memory of the stages as the number of images grows.
 
-    python benchmarks/scale.py [--images 5000 10000 20000] [--output FILE.json]
+    python benchmarks/scale.py [--images 5000 10000 20000] [--scored 25000 50000 100000]
+                               [--output FILE.json]
 
-Makes folders of small phantom radiographs, each file different, and measures the manifest, the
-cache (128 px) and the AUC with its patient bootstrap. Each stage runs in a process of its own; the
-peak memory is that of the largest process. 100,000 images need about 2.5 GB of disk for the time.
+Makes folders of small phantom radiographs, each file different, and measures the manifest and the
+cache (128 px); then, on made-up scores without images, the stage `metrics` with all its numbers.
+Each stage runs in a process of its own; the peak memory is that of the largest process, and the
+time is the processor's, which other programs of the machine disturb less than the clock. 100,000
+images need about 2.5 GB of disk for the time. Scores are of one seed and resampled 100 times, a
+hundredth of a study's: their time, too, is proportional to the number of resamples.
 """
 
 import argparse
@@ -19,26 +23,31 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hybridlungvit.config import Data
+from hybridlungvit.config import Data, Study
+from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import build_cache
-from hybridlungvit.data.manifest import build_manifest, read_manifest
+from hybridlungvit.data.manifest import COLUMNS, build_manifest
 from hybridlungvit.data.phantom import render
-from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.files import write_json
+from hybridlungvit.evaluation.evaluate import evaluate_variant
+from hybridlungvit.evaluation.predictions import COLUMNS as SCORED
+from hybridlungvit.files import file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
 
 TEMPLATES = 200
 MEDIAN_WIDTH, SIDE = 160, 128
 TEST_SHARE = 0.2
-RESAMPLES = 1000
+RESAMPLES = 100
+VALIDATION = 2000  # images that thresholds and temperature are chosen on
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[5_000, 10_000, 20_000])
+    parser.add_argument("--scored", type=int, nargs="+", default=[25_000, 50_000, 100_000])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
@@ -46,17 +55,12 @@ def main() -> None:
     rows = []
     for count in args.images:
         with tempfile.TemporaryDirectory() as scratch:
-            root = Path(scratch)
-            write_images(root / "images", count, templates)
-            for stage in (manifest, cache, evaluation):
-                seconds, peak = alone(stage, root, args.workers)
-                rows.append(
-                    {
-                        "images": count, "stage": stage.__name__, "seconds": seconds,
-                        "ms_per_image": seconds / count * 1e3, "peak_mb": peak,
-                    }
-                )  # fmt: skip
-                print(f"{count} {stage.__name__}: {seconds:.1f} s, {peak:.0f} MB", file=sys.stderr)
+            write_images(Path(scratch) / "images", count, templates)
+            rows += [measured(stage, Path(scratch), count, args.workers) for stage in IMAGED]
+    for count in args.scored:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_scores(layout_in(Path(scratch)), count)
+            rows.append(measured(metrics, Path(scratch), count, args.workers))
     show(rows)
     if args.output:
         write_json(args.output, {"workers": args.workers, "rows": rows})
@@ -91,21 +95,65 @@ def cache(root: Path, workers: int) -> None:
     build_cache(root / "images", layout_in(root), SIDE, workers)
 
 
-def evaluation(root: Path, workers: int) -> None:
-    """AUC of made-up scores with its interval; every image counts, as if it were a test image."""
-    table = read_manifest(layout_in(root).manifest)
-    scores = table.label + np.random.default_rng(0).normal(size=len(table))
-    auc_interval(
-        table.label.to_numpy(), scores.to_numpy(), table.patient.to_numpy(), resamples=RESAMPLES
-    )
+IMAGED = (manifest, cache)
+
+
+def metrics(root: Path, workers: int) -> None:
+    """Every metric of the scores, in one process."""
+    evaluate_variant(study(), "made_up", layout_in(root))
+
+
+def study() -> Study:
+    variant = {"label": "made up", "description": "scores without a model"}
+    values = {"study": "scale", "title": "Scale", "seeds": [0], "reference": "made_up"}
+    values |= {"variants": {"made_up": variant}, "statistics": {"resamples": RESAMPLES}}
+    return study_from(values, "scale")
+
+
+def write_scores(layout: Layout, count: int) -> None:
+    """Predictions of ``count`` test images, and what the stage asks of their manifest and masks."""
+    rng = np.random.default_rng(0)
+    row = np.arange(count + VALIDATION)
+    test = row < count
+    person = row * 2 // 3
+    label = (person % 4 != 0).astype(int)
+    table = pd.DataFrame({"path": [f"{i}.jpeg" for i in row], "label": label})
+    table["patient"] = [f"p{i}" for i in person]
+    table["split"] = np.where(test, "test", "val")
+    table["subtype"] = np.where(label == 0, "normal", np.where(person % 3, "virus", "bacteria"))
+    table["probability"] = 1 / (1 + np.exp(1 - 2 * label - rng.normal(size=len(row))))
+    sizes = {name: rng.integers(900, 1500, len(row)) for name in ("width", "height", "bytes")}
+    listed = table.assign(sha256="", note="", **sizes)[COLUMNS]
+    write_text(layout.manifest, listed.to_csv(index=False))
+    masks = pd.DataFrame({"path": table.path, "confidence": rng.random(len(row))})
+    write_text(layout.mask_table, masks.to_csv(index=False))
+    path = layout.predictions("made_up", 0)
+    write_text(path, table[SCORED].to_csv(index=False))
+    record = {"config_sha256": study().prediction_hash("made_up")}
+    write_json(path.with_suffix(".json"), record | {"predictions_sha256": file_sha256(path)})
 
 
 def layout_in(root: Path) -> Layout:
     return Layout("scale", results=root / "results")
 
 
-def alone(stage: Callable[[Path, int], None], root: Path, workers: int) -> tuple[float, float]:
-    """Seconds and peak MB of a stage in a fresh process and its children."""
+def measured(
+    stage: Callable[[Path, int], None], root: Path, count: int, workers: int
+) -> dict[str, Any]:
+    """A row of the table."""
+    elapsed, seconds, peak = alone(stage, root, workers)
+    name = stage.__name__
+    print(f"{count} {name}: {seconds:.1f} s, {peak:.0f} MB", file=sys.stderr)
+    return {
+        "images": count, "stage": name, "elapsed": elapsed, "seconds": seconds,
+        "ms_per_image": seconds / count * 1e3, "peak_mb": peak,
+    }  # fmt: skip
+
+
+def alone(
+    stage: Callable[[Path, int], None], root: Path, workers: int
+) -> tuple[float, float, float]:
+    """Seconds on the clock and of processor, and peak MB, of a stage in processes of its own."""
     context = get_context("spawn")
     answers = context.Queue()
     process = context.Process(target=_measure, args=(stage, root, workers, answers))
@@ -117,17 +165,22 @@ def alone(stage: Callable[[Path, int], None], root: Path, workers: int) -> tuple
 
 
 def _measure(stage: Callable[[Path, int], None], root: Path, workers: int, answers: Any) -> None:
-    start = time.perf_counter()
-    stage(root, workers)
-    seconds = time.perf_counter() - start
-    unit = 1 if sys.platform == "darwin" else 1024
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+    def processor() -> float:
+        used = map(resource.getrusage, whose)
+        return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+    start, before = time.perf_counter(), processor()
+    stage(root, workers)
+    elapsed, seconds = time.perf_counter() - start, processor() - before
+    unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1e6
-    answers.put((seconds, peak))
+    answers.put((elapsed, seconds, peak))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("images", "stage", "time", "per image", "peak memory", title="Growth")
+    table = Table("images", "stage", "processor time", "per image", "peak memory", title="Growth")
     for row in rows:
         table.add_row(
             f"{row['images']:,}", row["stage"], f"{row['seconds']:.1f} s",

@@ -59,6 +59,18 @@ def test_ratios_are_taken_within_a_round():
     assert report.median_ratio([2, 20, 300], [1, 10, 100]) == 2
 
 
+def test_growth_is_the_cost_of_an_image_in_the_largest_run_beside_the_smallest():
+    rows = [
+        {"stage": stage, "images": n, "seconds": t * n / 1e3, "ms_per_image": t, "peak_mb": mb}
+        for stage in ("manifest", "cache", "metrics")
+        for n, t, mb in ((1000, 2, 200), (2000, 5, 300), (4000, 3, 2100))
+    ]
+    measures = importlib.import_module("run").scale({"rows": rows})
+    assert [m.value for m in measures] == [2100, 1.5] * 3
+    assert not any(m.met for m in measures)
+    assert measures[3].name == "processor time an image of cache, 4,000 ÷ 1,000"
+
+
 def test_the_readme_quotes_what_was_measured():
     measured = json.loads((REPOSITORY / "benchmarks" / "measured.json").read_text())
     readme = (REPOSITORY / "README.md").read_text()

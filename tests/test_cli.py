@@ -1,6 +1,9 @@
 """The command line: exit statuses, and one message instead of a traceback."""
 
+import ctypes
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +16,11 @@ from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 
 
-def start(folder, *arguments):
+def start(folder, *arguments, before=None):
     command = [sys.executable, "-m", "hybridlungvit", *arguments]
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, preexec_fn=before
     )
 
 
@@ -34,7 +38,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
     while not list(work.glob("no_seg/seed-0/*/epoch-*")) and time.monotonic() < until:
         time.sleep(0.1)
     os.kill(job.pid, sent)
-    _, errors = job.communicate(timeout=60)
+    _, errors = job.communicate(timeout=300)
     assert job.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
@@ -53,10 +57,86 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
 def test_bad_calls_fail_with_one_message(tiny, tmp_path, arguments, expected):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
     job = start(tmp_path, *arguments)
-    _, errors = job.communicate(timeout=60)
+    _, errors = job.communicate(timeout=300)
     assert job.returncode != 0
     assert expected in errors
     assert "Traceback" not in errors
+
+
+def obey_permissions():
+    """Take from root the right to pass over permissions, as no one else has it."""
+    drop, override, read_search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_*; see capabilities(7)
+    if os.geteuid() == 0:
+        for capability in (override, read_search):
+            if ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0):
+                raise OSError("capabilities cannot be dropped here")
+
+
+def fill_disk():
+    """No file grows beyond two kilobytes, like on a disk with no more room."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+
+@pytest.fixture
+def own_images(tiny, phantoms, tmp_path):
+    """A folder with a study on a copy of the phantoms, and where its results go."""
+    shutil.copytree(phantoms, tmp_path / "images")
+    del tiny["data"]["phantom"]
+    tiny |= {"data": tiny["data"] | {"source": "folder"}, "data_root": "images"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
+    results = tmp_path / "results" / "tiny"
+    results.mkdir(parents=True)
+    return tmp_path, results
+
+
+def failed(folder, *arguments, before=None):
+    """The one message of a command that fails: no traceback, and on the screen nothing else."""
+    job = start(folder, *arguments, before=before)
+    output, errors = job.communicate(timeout=300)
+    assert job.returncode == 1, output + errors
+    assert output == ""
+    assert "Traceback" not in errors
+    return " ".join(errors.split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drops a capability that Linux has")
+@pytest.mark.parametrize("locked", ["train/NORMAL/IM-9999-0001.jpeg", "test/PNEUMONIA", "results"])
+def test_what_may_not_be_read_or_written_is_named(own_images, locked):
+    folder, results = own_images
+    known = next((folder / "images" / "train" / "NORMAL").iterdir())
+    shutil.copy(known, known.with_name("IM-9999-0001.jpeg"))
+    path = results if locked == "results" else folder / "images" / locked
+    path.chmod(0o555 if locked == "results" else 0o000)
+    try:
+        text = failed(folder, "manifest", "--config", "study.yaml", before=obey_permissions)
+    finally:
+        path.chmod(0o755)
+    name = "results/tiny/manifest.csv" if locked == "results" else f"images/{locked}"
+    assert f"{name}: cannot be" in text
+    assert "Permission denied" in text
+    assert not list(results.iterdir())
+
+
+@pytest.mark.parametrize("stage", ["manifest", "cache"])
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, stage):
+    folder, results = own_images
+    if stage == "cache":
+        done = start(folder, "manifest", "--config", "study.yaml")
+        done.communicate(timeout=300)
+        assert done.returncode == 0
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    text = failed(folder, stage, "--config", "study.yaml", before=fill_disk)
+    assert "cannot be written (File too large). Free space" in text
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
+
+
+def test_a_loop_of_links_in_a_class_folder_is_named(own_images):
+    folder, results = own_images
+    loop = folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg"
+    loop.symlink_to(loop.name)
+    text = failed(folder, "manifest", "--config", "study.yaml")
+    assert f"{loop.name}: cannot be read (Too many levels of symbolic links)" in text
+    assert not list(results.iterdir())
 
 
 def test_infinite_numbers_and_reserved_names_are_refused(tiny):

@@ -29,6 +29,8 @@ def test_data_benchmark(phantoms, tmp_path):
 
 @pytest.mark.slow
 def test_scale_benchmark(tmp_path):
-    figures = run("scale.py", tmp_path / "out.json", "--images", "300")
-    assert [row["stage"] for row in figures["rows"]] == ["manifest", "cache", "evaluation"]
+    sizes = ("--images", "300", "--scored", "300", "600")
+    figures = run("scale.py", tmp_path / "out.json", *sizes)
+    stages = [(row["stage"], row["images"]) for row in figures["rows"]]
+    assert stages == [("manifest", 300), ("cache", 300), ("metrics", 300), ("metrics", 600)]
     assert all(row["seconds"] > 0 and row["peak_mb"] > 10 for row in figures["rows"])

@@ -258,9 +258,9 @@ def test_the_cache_notices_a_replaced_image(folder, study, tmp_path):
 SEEDS = [JPEG, encoded(Image.fromarray(GREY), "PNG"), png(GREY.astype(np.uint16) * 99)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=20_000)  # ms: damage must not make a file endless
 @given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.integers(1, 12))
-def test_damaged_files_are_read_or_refused(seed, random, changes):
+def test_damaged_files_are_read_or_refused(tmp_path_factory, seed, random, changes):
     content = bytearray(seed)
     for _ in range(changes):
         # Headers decide more than pixels do.
@@ -272,8 +272,16 @@ def test_damaged_files_are_read_or_refused(seed, random, changes):
             del content[place : place + random.randrange(1, 40)]
         else:
             content[place:place] = random.randbytes(random.randrange(1, 40))
+    path = tmp_path_factory.getbasetemp() / "damaged.jpeg"
+    path.write_bytes(content)
     try:
-        image, mask, confidence = prepare_image(bytes(content), Path("damaged.jpeg"), 32)
+        _, width, height, size, _ = inspect_image(path)
+    except StudyError as error:
+        assert "damaged.jpeg" in str(error)
+    else:
+        assert min(width, height) > 0 and size == len(content)
+    try:
+        image, mask, confidence = prepare_image(bytes(content), path, 32)
     except StudyError as error:
         assert "damaged.jpeg" in str(error)
     else:

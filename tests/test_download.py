@@ -227,6 +227,19 @@ def test_a_full_disk_is_told_before(server, target, monkeypatch):
         fetch(server.url, target, patience=QUICK)
 
 
+def test_a_disk_that_fills_up_meanwhile_is_told_and_the_part_kept(server, target, monkeypatch):
+    def refuse(handle):
+        raise OSError(28, "No space left on device")
+
+    server.etag = ""  # of which a note would be kept first
+    monkeypatch.setattr("hybridlungvit.data.download.os.fsync", refuse)
+    with pytest.raises(StudyError, match=r"down: cannot be written \(No space left on device\)"):
+        fetch(server.url, target, patience=QUICK)
+    assert not target.exists()
+    monkeypatch.undo()
+    assert fetch(server.url, target, patience=QUICK) == SHA256
+
+
 def test_two_downloads_into_one_file_do_not_mix(server, target):
     server.faults = ["stall"]
     slow = Patience(read=3, attempts=2, pause=0.01)

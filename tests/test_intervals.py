@@ -104,7 +104,7 @@ def test_the_variance_of_a_resample_is_that_of_its_images_with_new_patients(data
     """A patient drawn twice is two patients: the weighted form against repeated rows."""
     labels, scores, _, patients = data
     member = members(patients, len(labels))
-    (drawn,) = draw_patients(patient_strata(labels, member), 1, seed)
+    (drawn,) = draw_patients(patient_strata(labels, member), len(labels), 1, seed)
     rows, names = [], []
     for patient, times in enumerate(drawn[0].astype(int)):
         for copy in range(times):

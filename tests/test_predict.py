@@ -23,7 +23,13 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
 from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.predict import COLUMNS, load_checkpoint, predict_images
+from hybridlungvit.predict import (
+    COLUMNS,
+    find_files,
+    load_checkpoint,
+    overlay_names,
+    predict_images,
+)
 from hybridlungvit.reporting.cite import citation
 from hybridlungvit.temperature import fit_temperature, scaled
 from hybridlungvit.training.loop import train
@@ -127,6 +133,30 @@ def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path
         predict_images([tmp_path / "none"], described, None)
     with pytest.raises(StudyError, match="gone"):
         predict_images([tmp_path / "gone.png"], described, None)
+
+
+def test_overlays_of_many_images_of_one_name_are_told_apart_at_once():
+    files = [Path(f"{folder}/scan.png") for folder in range(50_000)]
+    files += [Path("a.png"), Path("scan-2.jpeg"), Path("b/a.JPG")]
+    names = overlay_names(files)
+    assert names[:3] == ["scan.png", "scan-2.png", "scan-3.png"]
+    assert names[-3:] == ["a.png", "scan-2-2.png", "a-2.png"]
+    assert len(set(names)) == len(files)
+
+
+def test_folders_are_searched_without_following_links_and_locked_ones_named(tmp_path, monkeypatch):
+    (tmp_path / "b" / "deep").mkdir(parents=True)
+    (tmp_path / "b" / "deep" / "loop").symlink_to(tmp_path / "b")
+    for name in ("b/2.png", "b/deep/1.JPEG", "b/deep/.hidden.png", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file in find_files([tmp_path])] == ["2.png", "1.JPEG"]
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(StudyError, match=r"b: cannot be read \(Permission denied\)"):
+        find_files([tmp_path / "b"])
 
 
 @pytest.mark.parametrize(

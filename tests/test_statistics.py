@@ -870,3 +870,13 @@ def test_seeds_and_variants_scored_on_other_images_are_refused(study, scored):
     rename_first_test_image(study, "seg_0.1", 0, scored)
     with pytest.raises(StudyError, match=r"seg_0.1: scored on other images than no_seg"):
         compare_variants(study, scored)
+
+
+def test_sorted_scores_instead_of_a_table_change_no_number(study, scored, monkeypatch):
+    def records():
+        found = [evaluate_variant(study, "no_seg", scored), compare_variants(study, scored)]
+        return [json.dumps(record) for record in found]
+
+    before = records()
+    monkeypatch.setattr("hybridlungvit.evaluation.pairs.MOST_PAIRS", 0)
+    assert records() == before

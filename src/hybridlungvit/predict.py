@@ -3,7 +3,9 @@
 import csv
 import io
 import logging
+import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -66,19 +68,25 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
 def find_files(given: list[Path]) -> list[Path]:
     """The files themselves, and of folders all images in and below them, sorted.
 
-    Raises ``StudyError`` for a folder without images.
+    Raises ``StudyError`` for a folder without images, or one that cannot be read.
     """
     files = []
     for path in given:
         if not path.is_dir():
             files.append(path)
             continue
-        found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
-        found = sorted(file for file in found if not file.name.startswith("."))
+        walk = os.walk(path, onerror=_refuse_folder)  # follows no links, hence no loops
+        inside = (Path(folder, name) for folder, _, names in walk for name in names)
+        found = sorted(file for file in inside if file.suffix.lower() in SUFFIXES)
+        found = [file for file in found if not file.name.startswith(".")]
         if not found:
             raise StudyError(f"{path}: holds no .jpeg, .jpg or .png file.")
         files += found
     return files
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise StudyError(f"{error.filename}: cannot be read ({error.strerror}).")
 
 
 def predict_images(
@@ -101,7 +109,7 @@ def predict_images(
     model.to(device)
     size = description.recipe.evaluation.batch_size
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    overlays = iter(_overlay_names(files))
+    overlays = iter(overlay_names(files))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -162,16 +170,17 @@ def _require_usable(files: list[Path]) -> None:
         raise StudyError("\n".join(bad[:MESSAGES]) + more)
 
 
-def _overlay_names(files: list[Path]) -> list[str]:
+def overlay_names(files: list[Path]) -> list[str]:
     """A file name for each overlay; images of one name in several folders get numbers."""
-    names: list[str] = []
+    names: dict[str, None] = {}  # in order; a list would be searched from its start each time
+    used: Counter[str] = Counter()
     for file in files:
-        name, number = f"{file.stem}.png", 1
+        name = f"{file.stem}.png"
         while name in names:
-            number += 1
-            name = f"{file.stem}-{number}.png"
-        names.append(name)
-    return names
+            used[file.stem] += 1
+            name = f"{file.stem}-{used[file.stem] + 1}.png"
+        names[name] = None
+    return list(names)
 
 
 def _save_overlay(model: nn.Module, image: Tensor, mask: Tensor, output: Path) -> None:

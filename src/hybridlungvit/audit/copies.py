@@ -1,4 +1,5 @@
-"""Copies among the images: files of the same bytes, and the same radiograph stored another way.
+"""Copies among the images: files of the same bytes, and the same radiograph stored another way,
+be it as its own mirror image.
 
 Chest radiographs look alike, so a perceptual hash alone raises many false alarms. It names the
 candidates; the correlation of the cached images decides.
@@ -19,6 +20,7 @@ RADIUS = 6  # differing bits of 64; re-encoding, halving and moderate shifts of 
 COMPARE_SIDE = 64  # px; coarse enough that compression does not lower the correlation
 # Different films of the Kermany data whose hashes are this near stay below 0.97; copies that were
 # compressed, halved or brightened lie above 0.99. In between a pair is reported and stops nothing.
+# The mirror image of another film stays below 0.90.
 NEAR = 0.98
 COPY = 0.99
 BANDS, BAND_BITS = 4, 16
@@ -29,16 +31,19 @@ PLACES = ("train", "val", "test", "train-val", "development-test")
 Pairs = NDArray[np.int64]
 
 
-def perceptual_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def perceptual_hashes(images: NDArray[np.uint8], mirrored: bool = False) -> NDArray[np.uint64]:
     """The 64-bit pHash (Zauner 2010) of grey images, uint8 (N, S, S) → uint64 (N,).
 
     A bit tells whether one of 64 low frequencies of the cosine transform exceeds their median, so
-    the hash does not change with brightness or contrast and little with compression or size.
+    the hash does not change with brightness or contrast and little with compression or size. With
+    ``mirrored``, the hashes are those of the mirror images: every other frequency changes its sign.
     """
     hashes = np.empty(len(images), np.uint64)
+    sign = np.where(np.arange(1, 9) % 2, -1, 1) if mirrored else 1  # (8,), along x
     for start in range(0, len(images), CHUNK):
         small = np.stack([_shrink(image, HASH_SIDE) for image in images[start : start + CHUNK]])
-        low = dctn(small, axes=(1, 2), norm="ortho")[:, 1:9, 1:9].reshape(len(small), 64)
+        low = dctn(small, axes=(1, 2), norm="ortho")[:, 1:9, 1:9]
+        low = (low * sign).reshape(len(small), 64)
         bits = low > np.median(low, axis=1, keepdims=True)
         hashes[start : start + CHUNK] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
     return hashes
@@ -69,6 +74,15 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
     return np.column_stack(divmod(keys, max(count, 1)))
 
 
+def mirror_pairs(hashes: NDArray[np.uint64], mirrored: NDArray[np.uint64]) -> Pairs:
+    """All pairs i < j of which one's hash is near that of the other's mirror image, (P, 2)."""
+    count = len(hashes)
+    pairs = near_pairs(np.concatenate([hashes, mirrored]))
+    pairs = pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count)] - [0, count]
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]  # of an image that is its own mirror image
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
 def _flips(most: int) -> list[np.uint64]:
     """Every band with at most ``most`` bits set."""
     chosen = [c for k in range(most + 1) for c in combinations(range(BAND_BITS), k)]
@@ -90,21 +104,25 @@ def _expand(starts: Pairs, stops: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
         row = upto
 
 
-def correlations(images: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.float64]:
+def correlations(
+    images: NDArray[np.uint8], pairs: Pairs, mirrored: bool = False
+) -> NDArray[np.float64]:
     """Pearson correlation of the two images of each pair (P, 2), at ``COMPARE_SIDE`` px: (P,).
 
-    A blank image correlates with nothing: 0.
+    With ``mirrored``, of the first with the second's mirror image. A blank image correlates with
+    nothing: 0.
     """
     values = np.empty(len(pairs))
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
         rows, place = np.unique(part, return_inverse=True)
-        small = np.stack([_shrink(images[row], COMPARE_SIDE).ravel() for row in rows])  # (U, D)
-        small -= small.mean(axis=1, keepdims=True)
-        norms = np.linalg.norm(small, axis=1, keepdims=True)
+        small = np.stack([_shrink(images[row], COMPARE_SIDE) for row in rows])  # (U, s, s)
+        small -= small.mean(axis=(1, 2), keepdims=True)
+        norms = np.linalg.norm(small, axis=(1, 2), keepdims=True)
         small /= np.where(norms > 0, norms, 1)
         first, second = place.reshape(part.shape).T
-        values[start : start + CHUNK] = (small[first] * small[second]).sum(axis=1)
+        others = small[second][..., ::-1] if mirrored else small[second]
+        values[start : start + CHUNK] = (small[first] * others).sum(axis=(1, 2))
     return values
 
 
@@ -116,24 +134,32 @@ def _shrink(image: NDArray[np.uint8], most: int) -> NDArray[np.float64]:
 def find_copies(manifest: pd.DataFrame, images: NDArray[np.uint8]) -> pd.DataFrame:
     """Pairs of images that are or resemble copies, one row each.
 
-    Columns: first and second (paths), identical (same bytes), correlation, other_patient (the names
-    tell two patients) and place (of ``PLACES``). Candidates by hash that the correlation does not
-    confirm stay in the table, as the background against which the threshold is judged.
+    Columns: first and second (paths), identical (same bytes), correlation, mirrored (one resembles
+    the other's mirror image), other_patient (the names tell two patients) and place (of
+    ``PLACES``). Candidates by hash that the correlation does not confirm stay in the table, as the
+    background against which the threshold is judged.
     """
-    sha = manifest.sha256.to_numpy()
-    pairs = near_pairs(perceptual_hashes(images))
-    first, second = pairs.T
+    hashes = perceptual_hashes(images)
+    parts = []
+    for mirrored in (False, True):
+        pairs = (
+            mirror_pairs(hashes, perceptual_hashes(images, mirrored)) if mirrored
+            else near_pairs(hashes)
+        )  # fmt: skip
+        part = pd.DataFrame(pairs, columns=["i", "j"])
+        parts.append(
+            part.assign(correlation=correlations(images, pairs, mirrored), mirrored=mirrored)
+        )
+    # Of a pair that is near in both ways the better one; near-symmetric images can be.
+    found = pd.concat(parts).sort_values("correlation", ascending=False, kind="stable")
+    found = found.drop_duplicates(["i", "j"]).sort_values(["i", "j"], ignore_index=True)
+    first, second = found.pop("i").to_numpy(), found.pop("j").to_numpy()
+    path, sha = manifest.path.to_numpy(), manifest.sha256.to_numpy()
     patients, splits = manifest.patient.to_numpy(), manifest.split.to_numpy()
-    return pd.DataFrame(
-        {
-            "first": manifest.path.to_numpy()[first],
-            "second": manifest.path.to_numpy()[second],
-            "identical": sha[first] == sha[second],
-            "correlation": correlations(images, pairs),
-            "other_patient": patients[first] != patients[second],
-            "place": [place_of({a, b}) for a, b in zip(splits[first], splits[second], strict=True)],
-        }
-    )
+    places = [place_of({a, b}) for a, b in zip(splits[first], splits[second], strict=True)]
+    pairs = {"first": path[first], "second": path[second], "identical": sha[first] == sha[second]}
+    others = {"other_patient": patients[first] != patients[second], "place": places}
+    return pd.DataFrame(pairs).join(found).assign(**others)
 
 
 def place_of(splits: set[str]) -> str:

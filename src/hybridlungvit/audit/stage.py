@@ -75,9 +75,10 @@ def require_no_copies(copies: pd.DataFrame) -> None:
     ]
     if len(leaked):
         worst = leaked.sort_values(["identical", "correlation"], ascending=False).iloc[0]
+        turned = ", one mirrored" if worst.mirrored else ""
         how = (
             "are byte-identical" if worst.identical
-            else f"show the same radiograph (correlation {worst.correlation:.4f})"
+            else f"show the same radiograph{turned} (correlation {worst.correlation:.4f})"
         )  # fmt: skip
         raise StudyError(
             f"leak: {worst['first']} and {worst.second} {how}, one inside and one outside the test "
@@ -95,7 +96,8 @@ def _report(record: dict[str, Any]) -> None:
     for pair in record["copies"]["examples"]:
         log.warning(
             "%s and %s are %s, but their names tell two patients", pair["first"], pair["second"],
-            "byte-identical" if pair["identical"] else f"alike ({pair['correlation']:.4f})",
+            "byte-identical" if pair["identical"]
+            else f"alike{', one mirrored' * pair['mirrored']} ({pair['correlation']:.4f})",
         )  # fmt: skip
     shift = record["shift"]["all"]
     if shift is not None:

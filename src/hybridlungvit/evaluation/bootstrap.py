@@ -22,7 +22,8 @@ from hybridlungvit.evaluation.intervals import (
 )
 from hybridlungvit.evaluation.pairs import Array, Pairs, check_scores, count_pairs
 
-CHUNK = 500  # resamples at a time: bounds the memory at a few MB per hundred images
+CHUNK = 500  # resamples at a time
+CELLS = 5_000_000  # resamples times images at a time, at most: an array of them takes 40 MB
 Method = Literal["logit", "percentile", "bca", "studentized", "delong"]
 
 
@@ -34,16 +35,19 @@ def patient_strata(labels: NDArray[np.int64], member: NDArray[np.int64]) -> NDAr
     return positive * 2 + negative
 
 
-def draw_patients(strata: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Array]:
+def draw_patients(
+    strata: NDArray[np.int64], images: int, resamples: int, seed: int
+) -> Iterator[Array]:
     """Yield chunks (R, patients) of how often each patient is drawn.
 
     The cluster bootstrap (Field & Welsh 2007), stratified: of each stratum as many are drawn, with
-    replacement, as it has.
+    replacement, as it has. ``images`` is the number of theirs, which bounds a chunk.
     """
     rng = np.random.default_rng(seed)
     groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
+    chunk = min(CHUNK, max(1, CELLS // images))
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
         drawn = np.empty((rows, len(strata)))
         for patients in groups:
             count = len(patients)
@@ -64,7 +68,7 @@ def patient_weights(
     own.
     """
     member = members(clusters, len(labels))
-    for drawn in draw_patients(patient_strata(labels, member), resamples, seed):
+    for drawn in draw_patients(patient_strata(labels, member), len(labels), resamples, seed):
         yield drawn[:, member]  # (R, patients) → (R, N)
 
 
@@ -95,7 +99,7 @@ def auc_replicates(
     tables = [count_pairs(labels, row, member) for row in scores]
     replicates = [
         np.stack([pairs.resampled(drawn) for pairs in tables], axis=1)
-        for drawn in draw_patients(patient_strata(labels, member), resamples, seed)
+        for drawn in draw_patients(patient_strata(labels, member), len(labels), resamples, seed)
     ]
     return tables, np.concatenate(replicates)
 
@@ -151,7 +155,7 @@ def _studentized(
     _, (variance,) = pairs.variance()
     if not 0 < pairs.auc < 1 or not variance > 0:
         return separated(pairs, level)
-    chunks = draw_patients(patient_strata(labels, member), resamples, seed)
+    chunks = draw_patients(patient_strata(labels, member), len(labels), resamples, seed)
     replicates, variances = np.concatenate(
         [np.stack(pairs.variance(drawn)) for drawn in chunks], axis=1
     )

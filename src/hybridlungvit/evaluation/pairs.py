@@ -3,9 +3,14 @@
 Of all (positive, negative) pairs of images, cell (c, d) of the table counts those between patient
 c's positives and patient d's negatives that the scores rank rightly, ties half. Drawing patient c
 v_c times turns the sum into v' T v. The counts are whole or half numbers, so the sums are exact.
+
+The table grows with the square of the images. Above ``MOST_PAIRS`` it is never made: ``Ranked``
+takes the same products from sorted scores and running sums, and they are equal to the last bit.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +20,44 @@ from hybridlungvit.errors import StudyError
 Array = NDArray[np.float64]
 
 
+MOST_PAIRS = 10_000_000
+"""Of images, for a table: about 300 MB to count. Sorting is faster from about there on, too."""
+
+
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(ABC):
     """The won pairs between the P patients with positives and the Q patients with negatives.
 
     ``positive`` (P,) and ``negative`` (Q,) are the indices of those patients among all of them,
     ``positives`` (P,) and ``negatives`` (Q,) their numbers of such images.
     """
 
-    won: Array  # (P, Q)
     positive: NDArray[np.int64]
     negative: NDArray[np.int64]
     positives: Array
     negatives: Array
 
+    @abstractmethod
+    def won_against(self, v: Array) -> Array:
+        """Pairs that each patient's negatives lose to positives counted ``v`` (R, P): (R, Q)."""
+
+    @abstractmethod
+    def won_by(self, w: Array) -> Array:
+        """Pairs that each patient's positives win of negatives counted ``w`` (R, Q): (R, P)."""
+
+    @abstractmethod
+    def won_within(self, p: NDArray[np.int64], q: NDArray[np.int64]) -> Array:
+        """The pairs won between places ``p`` and ``q``, (B,) each, of the same patients: (B,)."""
+
+    @cached_property
+    def total(self) -> float:
+        """All pairs won."""
+        return float(self.won_by(np.ones((1, len(self.negatives)))).sum())
+
     @property
     def auc(self) -> float:
         """The area under the ROC curve of the sample itself."""
-        return float(self.won.sum() / (self.positives.sum() * self.negatives.sum()))
+        return self.total / float(self.positives.sum() * self.negatives.sum())
 
     @property
     def limit(self) -> float:
@@ -47,7 +72,7 @@ class Pairs:
         v, w = drawn[:, self.positive], drawn[:, self.negative]  # (R, P), (R, Q)
         with np.errstate(invalid="ignore"):
             total = (v @ self.positives) * (w @ self.negatives)
-            return np.einsum("rq,rq->r", v @ self.won, w) / total
+            return np.einsum("rq,rq->r", self.won_against(v), w) / total
 
     def placements(self, drawn: Array) -> tuple[Array, Array, Array]:
         """AUC and the placement values of each resample's patients (DeLong et al. 1988).
@@ -57,7 +82,7 @@ class Pairs:
         """
         v, w = drawn[:, self.positive], drawn[:, self.negative]  # (R, P), (R, Q)
         m, n = (v @ self.positives)[:, None], (w @ self.negatives)[:, None]  # (R, 1)
-        below, above = w @ self.won.T / n, v @ self.won / m  # (R, P), (R, Q)
+        below, above = self.won_by(w) / n, self.won_against(v) / m  # (R, P), (R, Q)
         auc = np.einsum("rq,rq->r", above, w) / n[:, 0]
         theta = auc[:, None]
         return auc, below - theta * self.positives, above - theta * self.negatives
@@ -75,14 +100,75 @@ class Pairs:
     def without_each_patient(self, patients: int) -> Array:
         """AUC of the sample without patient i, for each i: (patients,)."""
         won, positives, negatives = (np.zeros(patients) for _ in range(3))
-        won[self.positive] += self.won.sum(axis=1)
-        won[self.negative] += self.won.sum(axis=0)
+        won[self.positive] += self.won_by(np.ones((1, len(self.negatives))))[0]
+        won[self.negative] += self.won_against(np.ones((1, len(self.positives))))[0]
         both, p, q = np.intersect1d(self.positive, self.negative, return_indices=True)
-        won[both] -= self.won[p, q]  # counted from both sides
+        won[both] -= self.won_within(p, q)  # counted from both sides
         positives[self.positive], negatives[self.negative] = self.positives, self.negatives
         left = (positives.sum() - positives) * (negatives.sum() - negatives)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (self.won.sum() - won) / left
+            return (self.total - won) / left
+
+
+@dataclass(frozen=True)
+class Counted(Pairs):
+    """The pairs as a table: for few images, or many resamples of them."""
+
+    won: Array  # (P, Q)
+
+    def won_against(self, v: Array) -> Array:
+        return v @ self.won
+
+    def won_by(self, w: Array) -> Array:
+        return w @ self.won.T
+
+    def won_within(self, p: NDArray[np.int64], q: NDArray[np.int64]) -> Array:
+        return self.won[p, q]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The images of one class, patient by patient, and how the other class's compare.
+
+    ``first`` (patients,) is where each patient's images begin. Of the other class's images,
+    ``below`` (images,) score lower and ``upto`` (images,) no higher. ``ascending`` (images,) is the
+    place among ``first`` of each image's patient, in the order of the scores.
+    """
+
+    first: NDArray[np.int64]
+    below: NDArray[np.int64]
+    upto: NDArray[np.int64]
+    ascending: NDArray[np.int64]
+
+    def outscored(self, other: "Side", counted: Array) -> Array:
+        """How many of the other class's images each patient's images outscore, ties half.
+
+        The other class's patients count ``counted`` (R, patients) times: (R, patients of this).
+        """
+        reached = np.zeros((len(counted), len(other.ascending) + 1))
+        np.cumsum(counted[:, other.ascending], axis=1, out=reached[:, 1:])
+        lower = reached[:, self.below]
+        lower += reached[:, self.upto]
+        return np.add.reduceat(lower, self.first, axis=1) / 2
+
+
+@dataclass(frozen=True)
+class Ranked(Pairs):
+    """The pairs as two sorted lists of scores: memory and time grow with the images."""
+
+    high: Side
+    low: Side
+    own: Array  # (P,), each patient's positives against its own negatives
+
+    def won_against(self, v: Array) -> Array:
+        every = (v @ self.positives)[:, None] * self.negatives
+        return every - self.low.outscored(self.high, v)
+
+    def won_by(self, w: Array) -> Array:
+        return self.high.outscored(self.low, w)
+
+    def won_within(self, p: NDArray[np.int64], q: NDArray[np.int64]) -> Array:
+        return self.own[p]
 
 
 Placements = tuple[Array, Array]
@@ -108,20 +194,51 @@ def covariance(pairs: Pairs, drawn: Array, one: Placements, other: Placements) -
 
 
 def count_pairs(labels: NDArray[np.int64], scores: Array, member: NDArray[np.int64]) -> Pairs:
-    """The table for ``labels`` (N,) in {0, 1}, ``scores`` (N,) and patient indices (N,)."""
-    sides = []
+    """The pairs for ``labels`` (N,) in {0, 1}, ``scores`` (N,) and patient indices (N,)."""
+    ranked = np.unique(scores, return_inverse=True)[1].astype(np.int32)
+    sides, patients = [], []
     for label in (1, 0):
         rows = np.flatnonzero(labels == label)
         rows = rows[np.argsort(member[rows], kind="stable")]
-        patients, first, count = np.unique(member[rows], return_index=True, return_counts=True)
-        sides.append((rows, patients, first, count.astype(float)))
-    (high, positive, p_first, positives), (low, negative, q_first, negatives) = sides
-    ranked = np.unique(scores, return_inverse=True)[1].astype(np.int32)
-    a, b = ranked[high][:, None], ranked[low][None]
+        found, first, count = np.unique(member[rows], return_index=True, return_counts=True)
+        sides.append((ranked[rows], member[rows], first))
+        patients.append((found, count.astype(float)))
+    (positive, positives), (negative, negatives) = patients
+    common = (positive, negative, positives, negatives)
+    if len(sides[0][0]) * len(sides[1][0]) > MOST_PAIRS:
+        return Ranked(*common, _side(*sides), _side(*sides[::-1]), _own_pairs(*sides))
+    (high, _, p_first), (low, _, q_first) = sides
+    a, b = high[:, None], low[None]
     won = (a > b) * np.float32(0.5) + (a >= b) * np.float32(0.5)  # (positives, negatives)
     won = np.add.reduceat(won, q_first, axis=1, dtype=np.float64)
     won = np.add.reduceat(won, p_first, axis=0)
-    return Pairs(won, positive, negative, positives, negatives)
+    return Counted(*common, won)
+
+
+Images = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Of one class, by patient: rank of the score, patient, and where each patient begins."""
+
+
+def _side(these: Images, those: Images) -> Side:
+    ranks, patient, first = these
+    other = np.sort(those[0])
+    below, upto = (np.searchsorted(other, ranks, end) for end in ("left", "right"))
+    place = np.searchsorted(patient[first], patient)
+    return Side(first, below, upto, place[np.argsort(ranks, kind="stable")])
+
+
+def _own_pairs(high: Images, low: Images) -> Array:
+    """Pairs won within each patient with positives: (P,).
+
+    With the patient in front of the rank, a positive outscores all negatives of earlier patients,
+    which are then taken away, and of its own those that it truly does.
+    """
+    span = 1 + max(high[0].max(), low[0].max())
+    other = np.sort(low[1] * span + low[0])
+    keys = high[1] * span + high[0]
+    won = sum(np.searchsorted(other, keys, end) for end in ("left", "right")) / 2
+    won -= np.searchsorted(low[1], high[1])
+    return np.add.reduceat(won, high[2])
 
 
 def check_scores(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], Array]:

@@ -33,7 +33,7 @@ class Sample:
 
     def draws(self, resamples: int, seed: int) -> Iterator[Array]:
         """Chunks (R, P) of how often each patient is drawn; the same for every caller."""
-        return draw_patients(self.strata, resamples, seed)
+        return draw_patients(self.strata, len(self.labels), resamples, seed)
 
     def sums(self, values: Array) -> Array:
         """Sum of ``values`` (N,) over each patient's images: (P,)."""
