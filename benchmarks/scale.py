@@ -46,8 +46,8 @@ VALIDATION = 2000  # images that thresholds and temperature are chosen on
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, nargs="+", default=[5_000, 10_000, 20_000])
-    parser.add_argument("--scored", type=int, nargs="+", default=[25_000, 50_000, 100_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[5_000, 10_000, 20_000])
+    parser.add_argument("--scored", type=int, nargs="*", default=[25_000, 50_000, 100_000])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
