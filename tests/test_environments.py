@@ -39,7 +39,8 @@ def conda(path):
 
 def declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in project["dependencies"]]
+    extra = project["optional-dependencies"]["slurm"]
+    return [Requirement(text) for text in (*project["dependencies"], *extra)]
 
 
 def test_pinned_versions_satisfy_pyproject():
