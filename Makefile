@@ -1,5 +1,6 @@
 # make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
 # make test    every test
+# make test-slurm  the workflow on a Slurm of one node; as root. CONFIG=config/demo.yaml: the demo
 # make check   formatters and linters
 # make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
@@ -13,7 +14,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo test study check bench setup system clean
+.PHONY: demo test test-slurm study check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -21,6 +22,12 @@ demo: setup
 
 test: setup
 	python -m pytest
+
+# A CONFIG that was given, not the default above: the tests bring a tiny study of their own.
+test-slurm: export SLURM_STUDY = $(if $(filter-out file,$(origin CONFIG)),$(CONFIG))
+test-slurm: setup
+	@sh workflow/system.sh $(PYTHON) slurm
+	tests/slurm/cluster.sh python -m pytest tests/slurm
 
 study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)

@@ -39,8 +39,11 @@ def conda(path):
 
 def declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    extra = project["optional-dependencies"]["slurm"]
-    return [Requirement(text) for text in (*project["dependencies"], *extra)]
+    extras = project["optional-dependencies"]
+    return [
+        Requirement(text)
+        for text in (*project["dependencies"], *extras["slurm"], *extras["kubernetes"])
+    ]
 
 
 def test_pinned_versions_satisfy_pyproject():

@@ -88,11 +88,11 @@ def kill_something(folder, kind, goal, moments):
     while process.poll() is None and finished_jobs(folder) < goal:
         time.sleep(0.05)
     time.sleep(moments.uniform(0, 2))
-    while process.poll() is None and not jobs_of(process):
+    while process.poll() is None and not (jobs := jobs_of(process)):
         time.sleep(0.01)
     assert process.poll() is None, (folder / "snakemake.log").read_text()
     if kind == "job":
-        moments.choice(jobs_of(process)).kill()
+        moments.choice(jobs).kill()
         assert process.wait(120) == 1
         return
     left = psutil.Process(process.pid).children(recursive=True)
@@ -104,7 +104,7 @@ def kill_something(folder, kind, goal, moments):
     psutil.wait_procs(left)
     locked = snakemake(folder, *CALL)
     assert locked.returncode != 0
-    assert "snakemake --unlock" in " ".join((locked.stdout + locked.stderr).split())
+    assert "--unlock" in locked.stdout + locked.stderr
     assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
 
 
