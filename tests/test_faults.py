@@ -25,7 +25,7 @@ def study_folder(folder):
     study = TINY | {
         "seeds": [0],
         "variants": {name: TINY["variants"][name] for name in ("no_seg", "plain_deit")},
-        "training": TINY["training"] | {"epochs": 30, "patience": 30},  # some seconds to be hit in
+        "training": TINY["training"] | {"epochs": 15, "patience": 15},  # some seconds to be hit in
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
@@ -102,9 +102,6 @@ def kill_something(folder, kind, goal, moments):
         if child.is_running():
             child.kill()
     psutil.wait_procs(left)
-    locked = snakemake(folder, *CALL)
-    assert locked.returncode != 0
-    assert "--unlock" in locked.stdout + locked.stderr
     assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
 
 

@@ -21,17 +21,25 @@ fi
 
 root=$(mktemp -d /tmp/slurm-XXXXXX) # short: a socket's path has at most 107 characters
 daemons=()
+command=""
+set -m # each process in the background leads a group of its own
 stop() {
     status=$?
     trap '' INT TERM
-    scancel --me --signal=KILL >/dev/null 2>&1 || true
+    [ -z "$command" ] || kill -TERM -- "-$command" 2>/dev/null || true
+    if timeout 5 scancel --me --full --signal=KILL 2>/dev/null; then
+        # Jobs outlive slurmd: wait for their end while there is somebody to end them.
+        for _ in $(seq 40); do
+            timeout 5 scancel --me 2>/dev/null || true
+            [ -z "$(timeout 5 squeue --noheader 2>/dev/null)" ] && break
+            sleep 0.5
+        done
+    fi
     for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
         kill "${daemons[i]}" 2>/dev/null || true
     done
     wait || true
-    if [ "$status" != 0 ]; then
-        tail -n 20 "$root"/*.log >&2 || true
-    fi
+    case $status in 0 | 130 | 143) ;; *) tail -n 20 "$root"/*.log >&2 || true ;; esac
     rm -rf "$root"
     exit "$status"
 }
@@ -119,4 +127,6 @@ if [ "$state" != idle ]; then
     exit 1
 fi
 
-HYBRIDLUNGVIT_TEST_SLURM=1 "$@"
+HYBRIDLUNGVIT_TEST_SLURM=1 "$@" &
+command=$!
+wait "$command"

@@ -29,7 +29,7 @@ PARTITION, MEMORY, MINUTES = "short", 900, 7  # none of them a default
 SMALL = TINY | {
     "seeds": [0],
     "variants": {name: TINY["variants"][name] for name in ("no_seg", "plain_deit")},
-    "training": TINY["training"] | {"epochs": 40, "patience": 40},
+    "training": TINY["training"] | {"epochs": 20, "patience": 20},
     # auto: asks Slurm for a GPU, and computes without on this machine
     "compute": TINY["compute"]
     | {"device": "auto", "memory_mb": MEMORY, "runtime_minutes": MINUTES},
@@ -146,8 +146,11 @@ def test_a_training_stopped_by_its_time_limit_resumes_to_the_same_bits(finished,
     assert "SLURM status is: 'TIMEOUT'" in (folder / "first.log").read_text()
     assert not (folder / RUN).exists()
 
-    second = submit(folder, "study.yaml", f"{RUN}/run.json")
-    assert second.returncode == 0, second.stdout + second.stderr
+    for _ in range(5):  # a slow machine may need more than one other minute
+        again = submit(folder, "study.yaml", f"{RUN}/run.json")
+        if again.returncode == 0:
+            break
+    assert again.returncode == 0, again.stdout + again.stderr
     log = (folder / "results" / "tiny" / "logs" / "train" / "no_seg-seed-0.log").read_text()
     assert "resuming no_seg, seed 0, after epoch" in log
     for name in ("model.safetensors", "history.csv"):
