@@ -2,6 +2,7 @@
 # make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
 # make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 # make test    every test
+# make test-slurm  the workflow on a Slurm of one node; as root. CONFIG=config/demo.yaml: the demo
 # make check   formatters and linters
 # make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
@@ -17,7 +18,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
 
-.PHONY: demo paper arxiv test study report check bench setup system clean
+.PHONY: demo paper arxiv test test-slurm study report check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -32,6 +33,12 @@ arxiv: paper
 
 test: setup
 	python -m pytest
+
+# A CONFIG that was given, not the default above: the tests bring a tiny study of their own.
+test-slurm: export SLURM_STUDY = $(if $(filter-out file,$(origin CONFIG)),$(CONFIG))
+test-slurm: setup
+	@sh workflow/system.sh $(PYTHON) slurm
+	tests/slurm/cluster.sh python -m pytest tests/slurm
 
 study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)

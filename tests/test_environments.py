@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, checkout
 from packaging.requirements import Requirement
 from rattler import MatchSpec, Version, VersionSpec
-from test_workflow import checkout
 
 # The same software under conda-forge's names.
 CONDA_NAMES = {
@@ -41,7 +40,11 @@ def conda(path):
 
 def declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    return [
+        Requirement(text)
+        for text in (*project["dependencies"], *extras["slurm"], *extras["kubernetes"])
+    ]
 
 
 def test_pinned_versions_satisfy_pyproject():

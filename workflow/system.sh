@@ -1,6 +1,7 @@
 #!/bin/sh
 # What pip cannot bring: Python's venv module and TeX. As root on Debian or Ubuntu install what is
-# missing, otherwise say how, before anything large is downloaded. Usage: system.sh PYTHON
+# missing, otherwise say how, before anything large is downloaded. Usage: system.sh PYTHON [slurm]
+# With "slurm" also Slurm, for `make test-slurm`, where that can be done; its test skips elsewhere.
 set -eu
 python=${1:-python3}
 tex="latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended \
@@ -22,6 +23,10 @@ fi
 missing=""
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="python3-venv"
 has_tex || missing="$missing $tex"
+if [ "${2:-}" = slurm ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    command -v slurmctld >/dev/null 2>&1 && command -v slurmd >/dev/null 2>&1 &&
+        command -v munged >/dev/null 2>&1 || missing="$missing slurm-wlm munge"
+fi
 [ -z "$missing" ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

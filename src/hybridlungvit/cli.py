@@ -44,6 +44,15 @@ def _open(
     return study, layout
 
 
+def _open_on_gpu(config: Path, variant: str, seed: int | None = None) -> tuple[Study, Layout]:
+    """As ``_open``, for what computes with a model: on a GPU of its own, if there is any."""
+    from hybridlungvit.gpus import claim_gpu
+
+    study, layout = _open(config, variant, seed)
+    claim_gpu(study.compute)
+    return study, layout
+
+
 def image_root(study: Study, layout: Layout) -> Path:
     """The folder with train/ and test/: the user's, the generated phantoms or the download."""
     if study.data.source == "phantom":
@@ -147,7 +156,7 @@ def train(config: Config, variant: VariantName, seed: Seed) -> None:
     """Train one variant with one seed; resumes after an interruption."""
     from hybridlungvit.training.loop import train as run
 
-    study, layout = _open(config, variant, seed)
+    study, layout = _open_on_gpu(config, variant, seed)
     run(study, variant, seed, layout)
 
 
@@ -156,7 +165,7 @@ def score(config: Config, variant: VariantName, seed: Seed) -> None:
     """Predict the validation and test images with a trained run."""
     from hybridlungvit.evaluation.predict import score as run
 
-    study, layout = _open(config, variant, seed)
+    study, layout = _open_on_gpu(config, variant, seed)
     run(study, variant, seed, layout)
 
 
@@ -190,7 +199,7 @@ def gradcam(config: Config, variant: VariantName) -> None:
     """Compute Grad-CAM for the cases the rule chooses."""
     from hybridlungvit.explain.gradcam import explain_variant
 
-    study, layout = _open(config, variant)
+    study, layout = _open_on_gpu(config, variant)
     explain_variant(study, variant, layout)
 
 
@@ -199,7 +208,7 @@ def focus(config: Config, variant: VariantName) -> None:
     """Measure how much of Grad-CAM's heat lies in the lungs, on the whole test set."""
     from hybridlungvit.explain.focus import measure_focus
 
-    study, layout = _open(config, variant)
+    study, layout = _open_on_gpu(config, variant)
     measure_focus(study, variant, layout)
 
 
@@ -208,7 +217,7 @@ def saliency(config: Config, variant: VariantName) -> None:
     """Check whether Grad-CAM depends on the training, marks what counts, and agrees over seeds."""
     from hybridlungvit.explain.saliency import check_saliency
 
-    study, layout = _open(config, variant)
+    study, layout = _open_on_gpu(config, variant)
     check_saliency(study, variant, layout)
 
 

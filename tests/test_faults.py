@@ -1,0 +1,119 @@
+"""The workflow killed at random moments, and called twice at once; its results stay the same."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import TINY, checkout, snakemake
+
+# Everything that computes, from nothing to the numbers of the paper.
+CALL = ("paper/generated/tiny/macros.tex", "--configfile", "tiny.yaml")
+JOBS, KILLS = 16, ["snakemake", "snakemake", "job", "job", "job"]
+RESULTS = ("manifest.csv", "masks.csv", "predictions/*/*.csv", "metrics/*.json", "gradcam/*.json")
+RESULTS += ("runs/*/*/model.safetensors", "runs/*/*/history.csv")
+
+
+def study_folder(folder):
+    folder = checkout(folder)
+    study = TINY | {
+        "seeds": [0],
+        "variants": {name: TINY["variants"][name] for name in ("no_seg", "plain_deit")},
+        "training": TINY["training"] | {"epochs": 15, "patience": 15},  # some seconds to be hit in
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return folder
+
+
+def start(folder):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *CALL]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (folder / "snakemake.log").open("a") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+
+
+def outcome(folder):
+    root = folder / "results" / "tiny"
+    files = [file for pattern in RESULTS for file in root.glob(pattern)]
+    files.append(folder / CALL[0])
+    return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def doubled(tmp_path_factory):
+    """A finished run, and what a second call in its folder said while it ran."""
+    folder = study_folder(tmp_path_factory.mktemp("doubled"))
+    process = start(folder)
+    while process.poll() is None and not list(folder.glob(".snakemake/locks/*")):
+        time.sleep(0.05)
+    second = snakemake(folder, *CALL)
+    running = process.poll() is None
+    assert process.wait(600) == 0, (folder / "snakemake.log").read_text()
+    assert running, "the second call came too late"
+    return folder, second
+
+
+@pytest.mark.slow
+def test_a_second_workflow_in_the_folder_is_refused(doubled):
+    _, second = doubled
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stdout + second.stderr
+
+
+def finished_jobs(folder):
+    return len(list((folder / "results" / "tiny" / "benchmarks").glob("**/*.tsv")))
+
+
+def jobs_of(process):
+    """The commands a workflow is running."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if child.cmdline()[1:3] == ["-m", "hybridlungvit"]:
+                found.append(child)
+        except psutil.Error:  # it has ended meanwhile
+            continue
+    return found
+
+
+def kill_something(folder, kind, goal, moments):
+    """Start the workflow and kill it, or one of its jobs, some time after ``goal`` jobs ended."""
+    process = start(folder)
+    while process.poll() is None and finished_jobs(folder) < goal:
+        time.sleep(0.05)
+    time.sleep(moments.uniform(0, 2))
+    while process.poll() is None and not (jobs := jobs_of(process)):
+        time.sleep(0.01)
+    assert process.poll() is None, (folder / "snakemake.log").read_text()
+    if kind == "job":
+        moments.choice(jobs).kill()
+        assert process.wait(120) == 1
+        return
+    left = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for child in left:  # as the README asks: stop what it left behind, then unlock
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(left)
+    assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_workflow_killed_five_times_ends_as_an_undisturbed_one(doubled, tmp_path):
+    moments = random.Random(5)
+    folder = study_folder(tmp_path)
+    kinds = moments.sample(KILLS, len(KILLS))
+    goals = sorted(moments.sample(range(JOBS - 4), len(KILLS)))
+    for kind, goal in zip(kinds, goals, strict=True):
+        kill_something(folder, kind, goal, moments)
+    done = snakemake(folder, *CALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = outcome(doubled[0]), outcome(folder)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []

@@ -1,0 +1,130 @@
+"""Jobs share the GPUs of a machine without ever sharing one; nvidia-smi is played by a script."""
+
+import datetime
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import TINY, checkout, snakemake
+
+from hybridlungvit import gpus
+from hybridlungvit.config import Compute
+from hybridlungvit.errors import StudyError
+
+UUIDS = ["GPU-aaaa", "GPU-bbbb"]
+AUTO = Compute(device="auto")
+# Claims a GPU, says so, and holds it until its input ends.
+HOLDER = """
+import os, sys
+from hybridlungvit.config import Compute
+from hybridlungvit.gpus import claim_gpu
+claim_gpu(Compute(device="auto"))
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Two GPUs in nvidia-smi, and a temporary folder, hence locks, of the test's own."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    rows = "\\n".join(f"{number}, {uuid}" for number, uuid in enumerate(UUIDS))
+    tool.write_text(f"#!/bin/sh\nprintf '{rows}\\n'\n")
+    tool.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(gpus, "_held", held := {})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield
+    for lock in held.values():
+        lock.release()
+
+
+def holder():
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_without_a_gpu_nothing_is_claimed(monkeypatch):
+    monkeypatch.setattr(gpus, "_listed", dict)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.claim_gpu(AUTO) is None
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_study_on_the_processor_claims_none(machine):
+    assert gpus.claim_gpu(Compute(device="cpu")) is None
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("1", ["GPU-bbbb"]),
+        ("1, 0", ["GPU-bbbb", "GPU-aaaa"]),
+        ("GPU-bbbb", ["GPU-bbbb"]),
+        ("MIG-cccc", ["MIG-cccc"]),
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_what_the_user_or_slurm_hides_stays_hidden(machine, monkeypatch, given, names):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert gpus.visible_gpus() == names
+
+
+def test_a_second_claim_of_one_process_is_the_first(machine):
+    assert gpus.claim_gpu(AUTO) == gpus.claim_gpu(AUTO) == "GPU-aaaa"
+
+
+def test_processes_take_different_gpus_and_wait_when_there_is_none(machine):
+    holders = [holder(), holder()]
+    names = [process.stdout.readline().strip() for process in holders]
+    assert sorted(names) == UUIDS
+    third = holder()
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(timeout=2)
+    holders[1].kill()  # no chance to let go by itself
+    assert third.stdout.readline().strip() == names[1]
+    for process in (*holders, third):
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_trainings_never_meet_on_a_gpu_even_if_snakemake_is_told_of_too_many(machine, tmp_path):
+    folder = checkout(tmp_path / "study")
+    study = TINY | {"compute": TINY["compute"] | {"device": "auto"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    trained = [f"{variant}/seed-{seed}" for variant in ("no_seg", "plain_deit") for seed in (0, 1)]
+    root = folder / "results" / "tiny"
+    targets = [f"results/tiny/runs/{run}/run.json" for run in trained]
+    arguments = ("--cores", "4", "--resources", "gpu=3", "--configfile", "tiny.yaml")
+    done = snakemake(folder, *targets, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    uses = {}
+    for run in trained:
+        log = (root / "logs" / "train" / f"{run.replace('/', '-')}.log").read_text()
+        start, name = re.search(r"^(\S+ \S+) INFO computing on GPU (\S+)$", log, re.M).groups()
+        start = datetime.datetime.strptime(start, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+        uses.setdefault(name, []).append(
+            (start, (root / "runs" / run / "run.json").stat().st_mtime)
+        )
+    assert sorted(uses) == UUIDS
+    for spans in uses.values():
+        ordered = sorted(spans)
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(ordered))
+
+
+def test_a_folder_that_cannot_be_written_is_named(machine, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    with pytest.raises(StudyError, match=r"file/hybridlungvit-gpus.* TMPDIR"):
+        gpus.claim_gpu(AUTO)
