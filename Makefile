@@ -1,7 +1,7 @@
 # make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
 # make test    every test
 # make check   formatters and linters
-# make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
+# make bench   the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
 
 VENV := .venv
