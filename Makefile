@@ -4,7 +4,7 @@
 # make test    every test
 # make test-slurm  the workflow on a Slurm of one node; as root. CONFIG=config/demo.yaml: the demo
 # make check   formatters and linters
-# make bench   the measures behind the claims, about half an hour; BENCH="--data FOLDER"
+# make bench   the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
 # make report STUDY=demo   a finished study as one HTML file, results/STUDY/report.html
 

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--data FOLDER] [--output FOLDER] [--only NAME...]
 
-About half an hour on two idle cores, half of it the coverage of the intervals. --data names a
+About 40 minutes on two idle cores, a good third of it the coverage of the intervals. --data names a
 folder of radiographs at native size for the cache's figures; without it phantoms are generated.
 Timings want an otherwise idle machine.
 """
