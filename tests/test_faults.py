@@ -53,7 +53,7 @@ def doubled(tmp_path_factory):
         time.sleep(0.05)
     second = snakemake(folder, *CALL)
     running = process.poll() is None
-    assert process.wait(600) == 0, (folder / "snakemake.log").read_text()
+    assert process.wait(3600) == 0, (folder / "snakemake.log").read_text()
     assert running, "the second call came too late"
     return folder, second
 
@@ -92,7 +92,7 @@ def kill_something(folder, kind, goal, moments):
     assert process.poll() is None, (folder / "snakemake.log").read_text()
     if kind == "job":
         moments.choice(jobs).kill()
-        assert process.wait(120) == 1
+        assert process.wait(3600) == 1
         return
     left = psutil.Process(process.pid).children(recursive=True)
     process.kill()

@@ -27,6 +27,9 @@ print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
 
+NO_TOOL = "from hybridlungvit import gpus; gpus._listed = dict"
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
@@ -48,9 +51,7 @@ def machine(monkeypatch, tmp_path):
 
 
 def holder():
-    return subprocess.Popen(
-        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", HOLDER], **PIPES)
 
 
 def test_without_a_gpu_nothing_is_claimed(monkeypatch):
@@ -83,6 +84,17 @@ def test_what_the_user_or_slurm_hides_stays_hidden(machine, monkeypatch, given, 
 
 def test_a_second_claim_of_one_process_is_the_first(machine):
     assert gpus.claim_gpu(AUTO) == gpus.claim_gpu(AUTO) == "GPU-aaaa"
+
+
+def test_the_same_number_in_two_slurm_jobs_may_be_two_gpus(machine, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    processes = []
+    for job in ("17", "18"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        processes.append(subprocess.Popen([sys.executable, "-c", NO_TOOL + HOLDER], **PIPES))
+    assert [process.stdout.readline().strip() for process in processes] == ["0", "0"]
+    for process in processes:
+        process.communicate()
 
 
 def test_processes_take_different_gpus_and_wait_when_there_is_none(machine):

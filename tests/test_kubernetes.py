@@ -79,4 +79,4 @@ def test_jobs_ask_for_what_their_rule_and_config_say(cluster, tmp_path):
     done = submit(folder, target)
     assert done.returncode != 0
     assert "Error in rule train" in done.stdout + done.stderr
-    assert "is not finite" in done.stdout + done.stderr  # the job's own log
+    assert "Lower training.learning_rate" in done.stdout + done.stderr  # the job's own log

@@ -31,7 +31,7 @@ def claim_gpu(compute: Compute) -> str | None:
     waiting = False
     while True:
         for name in names:
-            if _lock(folder / f"{name.replace('/', '-')}.lock"):
+            if _lock(folder / _lock_name(name)):
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 log.info("computing on GPU %s", name)
                 return name
@@ -66,6 +66,12 @@ def _listed() -> dict[str, str]:
         return {}
     rows = [line.split(",") for line in answer.stdout.splitlines() if "," in line]
     return {number.strip(): uuid.strip() for number, uuid in rows}
+
+
+def _lock_name(name: str) -> str:
+    """Names hold on the whole machine; a number without a UUID only within its Slurm job."""
+    job = os.environ.get("SLURM_JOB_ID", "") if name.isdigit() else ""
+    return f"{job}-{name}.lock".removeprefix("-").replace("/", "-")
 
 
 def _lock(file: Path) -> bool:

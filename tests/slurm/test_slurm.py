@@ -83,7 +83,7 @@ def check_jobs(jobs, study):
 
 def test_every_rule_is_a_job_with_its_own_resources(finished):
     jobs = slurm_jobs()
-    assert len(jobs) == len(list((finished / "results" / "tiny" / "logs").glob("**/*.log"))) == 11
+    assert len(jobs) == len(list((finished / "results" / "tiny" / "logs").glob("**/*.log"))) == 9
     check_jobs(jobs, load_study(finished / "study.yaml"))
     assert len(jobs_of("train")) == 2
     for job in jobs_of("train"):
@@ -121,7 +121,7 @@ def copy_of(finished, folder, **changes):
 def training_process(folder):
     """The training of the folder, once it has written a checkpoint."""
     work = folder / "results" / "tiny" / "work"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not list(work.glob("no_seg/seed-0/*/epoch-*")):
         assert time.monotonic() < end, "no checkpoint"
         time.sleep(0.02)
@@ -133,19 +133,23 @@ def training_process(folder):
 
 
 def test_a_training_stopped_by_its_time_limit_resumes_to_the_same_bits(finished, tmp_path):
-    folder = copy_of(finished, tmp_path / "stopped", compute={"runtime_minutes": 1})
+    (job,) = (job for job in jobs_of("train") if job["Comment"].endswith("no_seg_0"))
+    hours, minutes, _ = map(int, job["RunTime"].split(":"))
+    enough = 60 * hours + minutes + 1  # one minute, unless this machine is slow
+    folder = copy_of(finished, tmp_path / "stopped", compute={"runtime_minutes": enough})
     shutil.rmtree(folder / RUN)
     with (folder / "first.log").open("w") as log:
         first = subprocess.Popen(
             command("study.yaml", f"{RUN}/run.json"), cwd=folder, stdout=log, stderr=log
         )
-        training_process(folder).suspend()  # from here on, it cannot end within its minute
-        assert first.wait(300) != 0
-    assert jobs_of("train")[-1]["JobState"] == "TIMEOUT"
+        training_process(folder).suspend()  # from here on, it cannot end in time
+        assert first.wait(3600) != 0
+    stopped = max(jobs_of("train"), key=lambda job: int(job["JobId"]))
+    assert stopped["JobState"] == "TIMEOUT"
     assert "SLURM status is: 'TIMEOUT'" in (folder / "first.log").read_text()
     assert not (folder / RUN).exists()
 
-    for _ in range(5):  # a slow machine may need more than one other minute
+    for _ in range(5):  # a slow machine may need more than one other try
         again = submit(folder, "study.yaml", f"{RUN}/run.json")
         if again.returncode == 0:
             break
@@ -164,4 +168,4 @@ def test_a_failing_job_is_reported_with_its_log(finished, tmp_path):
     assert "Error in rule train" in message
     assert "SLURM status is: 'FAILED'" in message
     assert "Logfile results/tiny/logs/train/no_seg-seed-0.log" in message
-    assert "is not finite" in message  # the log's own words
+    assert "Lower training.learning_rate" in message  # the log's own words
