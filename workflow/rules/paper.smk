@@ -36,6 +36,7 @@ rule tables:
         results=report_inputs(),
         code=code(
             "explain/cases",
+            "reporting/booktabs",
             "reporting/explanation",
             "reporting/facts",
             "reporting/tables",
