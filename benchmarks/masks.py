@@ -28,6 +28,7 @@ from hybridlungvit.evaluation.annotated import (
     read_lungs,
 )
 from hybridlungvit.files import write_text
+from hybridlungvit.reporting.booktabs import tabular
 from hybridlungvit.reporting.facts import with_interval
 from hybridlungvit.reporting.mask_report import print_summary, title_of
 
@@ -77,7 +78,7 @@ def average_shape(cases: list[Case]) -> Segment:
     return segment
 
 
-def tabular(cases: list[Case], methods: dict[str, Segment], level: float) -> str:
+def table_of(cases: list[Case], methods: dict[str, Segment], level: float) -> str:
     """Dice and cut error of each method as a booktabs tabular for the paper."""
     columns = {
         "Dice, mean": mean_of("dice"),
@@ -93,7 +94,7 @@ def tabular(cases: list[Case], methods: dict[str, Segment], level: float) -> str
             interval = asdict(patient_interval(images, statistic, level=level))
             row[title] = with_interval(interval, 3 if "Dice" in title else 1)
         rows.append(row)
-    return pd.DataFrame(rows).style.hide(axis="index").to_latex(hrules=True, column_format="lcccc")
+    return tabular(pd.DataFrame(rows), "lcccc")
 
 
 def main() -> None:
@@ -108,12 +109,12 @@ def main() -> None:
     try:
         cases = read_cases(given.data, given.annotations, given.half)
         methods = {
-            "generator": generator,
+            "Generator": generator,
             "CLAHE and Otsu": otsu,
-            "average shape": average_shape(cases),
+            "Average shape": average_shape(cases),
         }
         if given.table is not None:
-            write_text(given.table, tabular(cases, methods, given.level))
+            write_text(given.table, table_of(cases, methods, given.level))
             return
         for name, segment in methods.items():
             summary, images = assess(cases, segment)

@@ -16,12 +16,12 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import FIGURES, GALLERIES, TABLES, Layout
 from hybridlungvit.reporting import statistics_tables, tables
-from hybridlungvit.reporting.facts import number, signed, tex, with_interval
+from hybridlungvit.reporting.facts import crowded, number, signed, spoken, tex, with_interval
 from hybridlungvit.reporting.figures import roc_curves
 from hybridlungvit.reporting.macros import scientific
 from hybridlungvit.reporting.pdf import build_pdf
 from hybridlungvit.reporting.statistics_figures import GRID, precision_curves
-from hybridlungvit.reporting.style import save_figure, use_style
+from hybridlungvit.reporting.style import COLUMN_WIDTH, line_of, save_figure, use_style
 
 moderate = settings(deadline=None, max_examples=100)
 
@@ -353,3 +353,49 @@ def test_the_ensemble_has_a_row_of_its_own_where_there_are_several_seeds(tiny):
         SimpleNamespace(study=study_from(tiny, "x"), metrics=metrics, differences={})
     )[0]
     assert found.iloc[1, 1] == "0.920 (0.830 to 0.970)"
+
+
+# Looks
+
+
+def test_a_variant_keeps_its_line_and_no_two_of_ten_share_one():
+    lines = [(line_of(i)["color"], str(line_of(i)["ls"])) for i in range(10)]
+    assert len(set(lines)) == 10
+    assert len({dashes for _, dashes in lines[:7]}) == 7  # apart without colour
+
+
+@pytest.mark.parametrize(
+    ("aucs", "expected"), [([0.95, 0.96, 0.7], True), ([0.95, 0.7, 0.74], False), ([0.9], False)]
+)
+def test_the_roc_is_enlarged_where_most_curves_crowd(aucs, expected):
+    metrics = {str(i): {"headline": {"auc": {"estimate": auc}}} for i, auc in enumerate(aucs)}
+    assert crowded(SimpleNamespace(metrics=metrics)) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.5, r"\ensuremath{-0.500} (95\,\%~CI \ensuremath{-0.600} to~0.200)"),
+     (0.1, r"0.100 (95\,\%~CI \ensuremath{-0.600} to~0.200)")],
+)  # fmt: skip
+def test_negative_numbers_of_the_text_have_a_true_minus(value, text):
+    assert spoken({"estimate": value, "low": -0.6, "high": 0.2}, 0.95) == text
+
+
+def test_bounds_of_quarters_have_three_digits():
+    text = statistics_tables._three_digits
+    assert text("0.102 to 0.15") == "0.102 to 0.150"
+    assert text("0 to 1") == "0.00 to 1.00"
+    assert text("9.5 to 123") == "9.50 to 123"
+    assert text("Bacterial") == "Bacterial"
+
+
+def test_a_printed_figure_has_no_white_margin(tmp_path):
+    use_style()
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2))
+    figure.set_layout_engine("none")
+    axes.set_position((0.3, 0.3, 0.4, 0.4))
+    save_figure(figure, tmp_path / "figure.pdf")
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", (tmp_path / "figure.pdf").read_bytes())
+    width, height = (float(side) / 72 for side in box.groups())
+    assert width < 0.6 * COLUMN_WIDTH
+    assert height < 0.7 * 2

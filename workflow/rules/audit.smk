@@ -89,6 +89,7 @@ rule audit_report:
         code=code(
             "reporting/facts",
             "reporting/audit_report",
+            "reporting/booktabs",
             "reporting/manuscript",
             "reporting/style",
         ),

@@ -131,7 +131,12 @@ if ANNOTATED:
         input:
             annotations=annotations_file(),
             script=os.path.relpath(BASE / "benchmarks" / "masks.py"),
-            code=code("data/masks", "data/mask_template", "evaluation/a*"),
+            code=code(
+                "data/masks",
+                "data/mask_template",
+                "evaluation/a*",
+                "reporting/booktabs",
+            ),
         output:
             reported(layout.generated / "tables" / "mask_benchmark.tex", "tables"),
         log:

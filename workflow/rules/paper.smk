@@ -37,6 +37,7 @@ rule tables:
         literature=paper_files("literature.yaml", "references.bib"),
         code=code(
             "explain/cases",
+            "reporting/booktabs",
             "reporting/explanation",
             "reporting/facts",
             "reporting/literature",

@@ -15,11 +15,12 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import file_sha256, read_json, write_text
 from hybridlungvit.paths import AUDIT_TABLES, Layout
+from hybridlungvit.reporting.booktabs import write_table
 from hybridlungvit.reporting.facts import number, signed, spoken, with_interval
 from hybridlungvit.reporting.macros import study_lines
 from hybridlungvit.reporting.manuscript import asked
-from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
-from hybridlungvit.reporting.tables import SPLIT_NAMES, write_table
+from hybridlungvit.reporting.style import FULL_WIDTH, PALETTE, save_figure, use_style
+from hybridlungvit.reporting.tables import SPLIT_NAMES
 
 Record = dict[str, Any]
 PLACE_NAMES = {
@@ -28,11 +29,11 @@ PLACE_NAMES = {
     "development-test": "Either of these and test",
 }
 SHORTCUT_NAMES = {
-    "size": "width, height", "aspect": "aspect ratio", "bytes": "file size",
-    "file": "all of these", "masks": "lung mask geometry",
+    "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
+    "file": "All of these", "masks": "Lung mask geometry",
 }  # fmt: skip
-SHIFT_NAMES = {"all": "all images", "NORMAL": "normal only", "PNEUMONIA": "pneumonia only"}
-MODEL_NAMES = {"logistic": "pixels,\nlogistic", "neighbours": "pixels,\nneighbours"}
+SHIFT_NAMES = {"all": "All images", "NORMAL": "Normal only", "PNEUMONIA": "Pneumonia only"}
+MODEL_NAMES = {"logistic": "Pixels,\nlogistic", "neighbours": "Pixels,\nneighbours"}
 WAYS = {"image": ("o", PALETTE[1]), "patient": ("D", PALETTE[0]), "test": ("s", PALETTE[6])}
 
 
@@ -181,7 +182,7 @@ def balance_table(audit: Record) -> tuple[pd.DataFrame, str]:
 def audit_figure(study: Study, audit: Record, results: Record) -> Figure:
     """Left: what tells class and test set apart. Right: validation by image, by patient, test."""
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 3.1), gridspec_kw={"width_ratios": [1, 1.05]}
+        1, 2, figsize=(FULL_WIDTH, 3.1), gridspec_kw={"width_ratios": [1, 1.05]}
     )
     level = f"{100 * study.statistics.level:g}%"
     _predictability(left, audit)
@@ -218,7 +219,7 @@ def _leakage(axes: Axes, study: Study, audit: Record, results: Record) -> None:
     own = study.data.validation_split
     rows = [(name, audit["leakage"][model]) for model, name in MODEL_NAMES.items()]
     reference = {own: results["validation"]["auc"], "test": results["test"]["auc"]}
-    rows.append(("reference\n(trained)", reference))
+    rows.append(("Reference\n(trained)", reference))
     for i, (_, values) in enumerate(rows):
         for k, (way, (marker, colour)) in enumerate(WAYS.items()):
             if values.get(way) is not None:
@@ -226,7 +227,7 @@ def _leakage(axes: Axes, study: Study, audit: Record, results: Record) -> None:
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    names = {"image": "validation by image", "patient": "validation by patient", "test": "test"}
+    names = {"image": "Validation by image", "patient": "Validation by patient", "test": "Test"}
     handles = [
         Line2D([], [], marker=marker, color=colour, ms=4, lw=1.2, label=names[way])
         for way, (marker, colour) in WAYS.items()

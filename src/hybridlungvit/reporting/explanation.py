@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.explain.similarity import verdict
-from hybridlungvit.reporting.facts import Facts, number, signed, tex
-from hybridlungvit.reporting.style import PALETTE, WIDTH
+from hybridlungvit.reporting.facts import Facts, label_of, number, signed, tex
+from hybridlungvit.reporting.style import FULL_WIDTH, PALETTE, SMALL
 
 Interval = dict[str, float | None]
 SIMILARITIES = {"rank": "Spearman correlation", "ssim": "SSIM"}
@@ -22,17 +22,17 @@ OF_GRADCAM, OF_CHANCE = PALETTE[2], PALETTE[6]
 
 
 def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """Lung focus by class and by right or wrong, for the reference and the plain control."""
+    """Lung focus by class and by right or wrong; a line with the name heads each model's rows."""
     study, rows = facts.study, []
     level = f"{100 * study.statistics.level:g}"
     for variant, record in facts.focus.items():
-        name = (r"\addlinespace " if rows else "") + tex(study.variants[variant].label)
-        for i, group in enumerate(record["groups"]):
+        name = (r"\addlinespace " if rows else "") + rf"\emph{{{label_of(facts, variant)}}}"
+        rows.append({"Test images": name})
+        for group in record["groups"]:
             called = "" if group["called"] == "all" else f", {group['called']}"
             rows.append(
                 {
-                    "Model": name if i == 0 else "",
-                    "Test images": group["class"].capitalize() + called,
+                    "Test images": r"\enspace " + group["class"].capitalize() + called,
                     "Images": f"{group['images']:,}",
                     rf"Own lungs ({level}\,\% CI)": _cell(group["focus"]),
                     "Another patient's lungs": _cell(group["focus_shuffled"]),
@@ -40,7 +40,7 @@ def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
                     "Own minus another's": _cell(group["over_shuffled"], sign=True),
                 }
             )
-    return pd.DataFrame(rows), "llrcccc"
+    return pd.DataFrame(rows).fillna(""), "lrcccc"
 
 
 def _cell(interval: Interval, sign: bool = False) -> str:
@@ -62,7 +62,7 @@ def saliency_figure(facts: Facts) -> Figure:
     """Left: similarity under cascading randomisation. Right: log-odds as the hottest pixels go."""
     record = facts.saliency
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 2.9), width_ratios=[1.5, 1], layout="constrained"
+        1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1.5, 1], layout="constrained"
     )
     _sanity(left, record["sanity"])
     _faithfulness(right, record["faithfulness"])
@@ -80,22 +80,22 @@ def _sanity(axes: Axes, sanity: dict[str, Any]) -> None:
         _band(axes, places, values, colour, label, marker)
         others = sanity["others"][key]["estimate"]
         axes.axhline(others, color=colour, lw=0.8, ls=":")
-    axes.plot([], [], color="0.3", lw=0.8, ls=":", label="two patients' maps, trained")
-    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.plot([], [], color="0.3", lw=0.8, ls=":", label="Two patients' maps, trained")
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL)
     axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
     axes.set_ylim(top=1.04)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def _faithfulness(axes: Axes, record: dict[str, Any]) -> None:
     shares = [0.0, *(100 * share for share in record["removed"])]
     zero = {"estimate": 0.0, "low": 0.0, "high": 0.0}  # nothing removed, nothing changed
-    curves = (("gradcam", "Grad-CAM", OF_GRADCAM, "o"), ("random", "random map", OF_CHANCE, "s"))
+    curves = (("gradcam", "Grad-CAM", OF_GRADCAM, "o"), ("random", "Random map", OF_CHANCE, "s"))
     for key, label, colour, marker in curves:
         _band(axes, shares, [zero, *record[key]], colour, label, marker)
     axes.axhline(0, color="0.7", lw=0.6, zorder=0)
     axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds\nof pneumonia")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
 
 def _band(axes: Axes, x: Any, values: list[Interval], colour: str, label: str, marker: str) -> None:

@@ -1,6 +1,7 @@
 """What the paper may say: the study's files gathered into one object, and numbers as text."""
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -113,6 +114,12 @@ def _require_settings(study: Study, variant: str, record: dict[str, Any], layout
             )
 
 
+def crowded(facts: Facts) -> bool:
+    """Whether ROC curves hug the corner: the median AUC of the variants is above 0.9."""
+    aucs = [record["headline"]["auc"]["estimate"] for record in facts.metrics.values()]
+    return median(aucs) > 0.9
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number for print; a dash where there is none (no deviation from a single seed)."""
     return "--" if value is None else f"{value:.{digits}f}"
@@ -141,8 +148,15 @@ def p_value(value: float) -> str:
 
 def spoken(interval: dict[str, float], level: float, digits: int = 3) -> str:
     """An estimate with its interval for a sentence, as ``\\result`` prints those of variants."""
-    value, low, high = (number(interval[key], digits) for key in ("estimate", "low", "high"))
+    value, low, high = (
+        with_minus(number(interval[key], digits)) for key in ("estimate", "low", "high")
+    )
     return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"
+
+
+def with_minus(text: str) -> str:
+    """A number with a true minus instead of a hyphen."""
+    return rf"\ensuremath{{{text}}}" if text.startswith("-") and text != "--" else text
 
 
 def tex(text: object) -> str:
@@ -153,8 +167,13 @@ def tex(text: object) -> str:
 
 
 def label_of(facts: Facts, variant: str) -> str:
-    """A variant's name in print."""
-    return tex(facts.study.variants[variant].label)
+    """A variant's name at the head of a table's row."""
+    return tex(heading(facts.study.variants[variant].label))
+
+
+def heading(label: str) -> str:
+    """A name as it stands in a table, on an axis or in a legend: with a capital letter."""
+    return label[:1].upper() + label[1:]
 
 
 def omitted_rows(facts: Facts, columns: int) -> tuple[str, ...]:

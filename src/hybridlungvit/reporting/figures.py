@@ -13,17 +13,26 @@ from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.explanation import saliency_figure
-from hybridlungvit.reporting.facts import Facts, gather
+from hybridlungvit.reporting.facts import Facts, crowded, gather, heading
 from hybridlungvit.reporting.statistics_figures import (
     GRID,
     confusion,
     draw_band,
     draw_points,
+    legend_below,
     precision_recall,
     reliability,
     seeds,
 )
-from hybridlungvit.reporting.style import PALETTE, WIDTH, save_figure, use_style
+from hybridlungvit.reporting.style import (
+    COLUMN_WIDTH,
+    FULL_WIDTH,
+    PALETTE,
+    SMALL,
+    line_of,
+    save_figure,
+    use_style,
+)
 
 
 def write_figures(study: Study, layout: Layout) -> None:
@@ -55,38 +64,55 @@ def roc_curves(labels: NDArray[np.int64], scores: Array, weights: Array) -> Arra
 
 
 def roc(facts: Facts, layout: Layout) -> Figure:
-    """Left: the reference's seeds and their crossed band. Right: each variant's mean curve."""
+    """Left: the reference's seeds and their crossed band. Right: each variant's mean curve.
+
+    Where the curves crowd in the upper left corner, that corner is drawn again, enlarged.
+    """
     study = facts.study
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
-    for i, variant in enumerate(study.variants):
+    figure, panels = plt.subplots(1, 2, figsize=(FULL_WIDTH, 3.75), sharex=True, sharey=True)
+    insets = [_corner(axes) for axes in panels] if crowded(facts) else []
+    lefts, rights = zip(panels, *([insets] if insets else []), strict=True)
+    for i, (variant, described) in enumerate(study.variants.items()):
         table, scores = scores_on(study, variant, layout)
         labels = table.label.to_numpy()
         once = np.ones((1, len(labels)))
         curves = np.concatenate([roc_curves(labels, row, once) for row in scores])  # (K, grid)
         main = variant == study.reference
-        style = {"color": PALETTE[i % len(PALETTE)], "lw": 1.6 if main else 1.0}
-        dashes = ["-", "--", "-.", ":"][i // 2 % 4]
-        right.plot(GRID, curves.mean(0), dashes, label=study.variants[variant].label, **style)
+        style = line_of(i) | {"lw": 1.6 if main else 1.0, "label": heading(described.label)}
+        for axes in rights:
+            axes.plot(GRID, curves.mean(0), **style)
         if main:
-            draw_band(facts, left, table, scores, roc_curves, PALETTE[i % len(PALETTE)])
-            draw_points(facts, left, "specificity", "sensitivity", flip=True)
-            left.set_title(f"{study.variants[variant].label} (reference)")
-    right.set_title("All variants, mean over seeds")
-    for axes in (left, right):
+            for axes in lefts:
+                draw_band(facts, axes, table, scores, roc_curves, PALETTE[i % len(PALETTE)])
+                draw_points(facts, axes, "specificity", "sensitivity", flip=True)
+            panels[0].set_title(f"{heading(described.label)} (reference)")
+    panels[1].set_title("All variants, mean over seeds")
+    for axes in panels:
         axes.plot([0, 1], [0, 1], color="0.7", lw=0.6, zorder=0)
         axes.set(xlabel="1 − specificity", aspect="equal", xlim=(0, 1), ylim=(0, 1.005))
-        axes.legend(loc="lower right", frameon=False)
-    left.set_ylabel("Sensitivity")
+        legend_below(axes)
+    panels[0].set_ylabel("Sensitivity")
     sns.despine(figure)
+    for axes in insets:
+        sns.despine(ax=axes, top=False, right=False)
     return figure
+
+
+def _corner(axes: Axes) -> Axes:
+    """An inset that shows the upper left corner of a ROC panel, enlarged."""
+    inset = axes.inset_axes((0.4, 0.1, 0.57, 0.57), xlim=(0, 0.3), ylim=(0.7, 1.0))
+    inset.set(xticks=(0, 0.1, 0.2, 0.3), yticks=(0.7, 0.8, 0.9, 1.0), facecolor="white")
+    inset.tick_params(labelsize=SMALL, length=2)
+    axes.indicate_inset_zoom(inset, edgecolor="0.5", lw=0.6, alpha=1)
+    return inset
 
 
 def forest(facts: Facts) -> Figure:
     """AUC of each variant with its seeds, and the paired difference to the reference."""
     study = facts.study
     names = list(study.variants)
-    height = 0.9 + 0.27 * len(names)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height), sharey=True)
+    height = 0.75 + 0.27 * len(names)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), sharey=True)
     for y, variant in enumerate(names):
         record, difference = facts.metrics[variant], facts.differences.get(variant)
         colour = PALETTE[0] if variant == study.reference else "0.25"
@@ -96,13 +122,16 @@ def forest(facts: Facts) -> Figure:
         if difference is not None:
             _whisker(right, difference, y, colour)
     right.axvline(0, color="0.7", lw=0.6, zorder=0)
-    left.set_yticks(range(len(names)), [study.variants[v].label for v in names])
+    left.set_yticks(range(len(names)), [heading(study.variants[v].label) for v in names])
     left.invert_yaxis()
     level = f"{100 * study.statistics.level:g}%"
     left.set_xlabel(f"Test AUC ({level} CI; circles: single seeds)")
     right.set_xlabel(f"AUC minus the reference's ({level} CI)")
+    right.locator_params(axis="x", nbins=6)
     sns.despine(figure)
+    sns.despine(ax=right, left=True)
     right.tick_params(left=False)
+    left.tick_params(axis="y", length=0)
     return figure
 
 
@@ -112,22 +141,24 @@ def _whisker(axes: Axes, interval: dict[str, float], y: float, colour: str) -> N
 
 
 def curves(facts: Facts) -> Figure:
-    """Training loss and validation AUC by epoch: the mean over seeds, single seeds faint."""
+    """Training loss above validation AUC by epoch: the mean over seeds, single seeds faint."""
     study = facts.study
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.4), sharex=True)
-    for i, variant in enumerate(study.trained_variants()):
+    figure, panels = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 4.1), sharex=True)
+    for i, variant in enumerate(study.variants):
+        if variant not in study.trained_variants():
+            continue
         runs = [facts.histories[variant, seed].set_index("epoch") for seed in study.seeds]
+        style = line_of(i)
         for axes, column in zip(panels, ("classification", "val_auc"), strict=True):
-            style = {"color": PALETTE[i % len(PALETTE)]}
             for run in runs:
-                axes.plot(run.index, run[column], lw=0.5, alpha=0.4, **style)
+                axes.plot(run.index, run[column], lw=0.5, alpha=0.35, color=style["color"])
             mean = pd.concat([run[column] for run in runs], axis=1).dropna().mean(axis=1)
-            dashes = ["-", "--", "-.", ":"][i // 2 % 4]
-            axes.plot(mean.index, mean, dashes, label=study.variants[variant].label, **style)
-    panels[0].set(xlabel="Epoch", ylabel="Training loss (classification)")
+            axes.plot(mean.index, mean, label=heading(study.variants[variant].label), **style)
+    panels[0].set(ylabel="Training loss")
     panels[1].set(xlabel="Epoch", ylabel="Validation AUC")
     panels[0].xaxis.get_major_locator().set_params(integer=True)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    figure.align_ylabels(panels)
     sns.despine(figure)
     return figure

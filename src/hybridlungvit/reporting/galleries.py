@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.style import WIDTH, save_figure, use_style
+from hybridlungvit.reporting.style import FULL_WIDTH, SMALL, save_figure, use_style
 
 OUTLINE = "#56B4E9"
 CUT = "#E69F00"
@@ -40,12 +40,12 @@ def mask_gallery(path: Path) -> Figure:
     """Training images at the lowest, median and highest mask confidence of each class."""
     cases = read_cases(path)
     count = len(cases["rule"])
-    figure, panels = plt.subplots(1, count, figsize=(WIDTH, WIDTH / count + 0.45))
+    figure, panels = plt.subplots(1, count, figsize=(FULL_WIDTH, FULL_WIDTH / count + 0.45))
     for i, axes in enumerate(panels):
         _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = ("Normal", "Pneumonia")[cases["label"][i]]
         title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
-        axes.set_title(title, fontsize=7.5)
+        axes.set_title(title, fontsize=SMALL)
     return figure
 
 
@@ -57,17 +57,17 @@ def gradcam_gallery(path: Path) -> Figure:
         peak = cases["attention"].max(axis=(1, 2), keepdims=True)
         layers["Attention"] = cases["attention"] / peak
     count, rows = len(cases["rule"]), 1 + len(layers)
-    size = (WIDTH, rows * WIDTH / count + 0.55)
+    size = (FULL_WIDTH, rows * FULL_WIDTH / count + 0.55)
     figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = ("Normal", "Pneumonia")[cases["label"][i]]
         probability = f"P(pneumonia) = {cases['probability'][i]:.2f}"
-        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=7.5)
+        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             _overlay(axes, cases["images"][i], heat[i])
     for axes, name in zip(panels[1:, 0], layers, strict=True):
-        axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=7.5,
+        axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=SMALL,
                   transform=axes.transAxes)  # fmt: skip
     if "attention" in cases:
         for axes, cut in zip(panels[2], cases["cuts"], strict=True):
@@ -97,14 +97,14 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
 def mask_steps(path: Path) -> Figure:
     """One image on its way to a mask: image, working image, edges, outlines, mask with cut."""
     cases = read_cases(path)
-    figure, panels = plt.subplots(1, 5, figsize=(WIDTH, WIDTH / 5 + 0.4))
+    figure, panels = plt.subplots(1, 5, figsize=(FULL_WIDTH, FULL_WIDTH / 5 + 0.4))
     image, mask = cases["steps_image"], cases["steps_mask"]
     pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
     titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
     for axes, picture, title in zip(panels, pictures, titles, strict=True):
         axes.imshow(picture, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
         axes.set_box_aspect(1)  # the working image is square, whatever the image
-        axes.set_title(title, fontsize=7.5)
+        axes.set_title(title, fontsize=SMALL)
         axes.set_axis_off()
     for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
         for lung in cases[f"steps_{name}"]:
@@ -118,13 +118,13 @@ def mask_steps(path: Path) -> Figure:
 
 def annotation_gallery(cases: list[tuple[NDArray, NDArray, NDArray, str]]) -> Figure:
     """Images with mask and annotation outlined, in two rows: (image, mask, lungs, title) each."""
-    figure, panels = plt.subplots(2, len(cases) // 2, figsize=(WIDTH, 5.2))
+    figure, panels = plt.subplots(2, len(cases) // 2, figsize=(FULL_WIDTH, 5.2))
     for axes, (image, mask, lungs, title) in zip(panels.flat, cases, strict=True):
         axes.imshow(image, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
         axes.set_box_aspect(image.shape[0] / image.shape[1])
         _contour(axes, lungs, CUT)
         _contour(axes, mask, OUTLINE)
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=SMALL)
         axes.set_axis_off()
     handles = [Line2D([], [], color=colour, lw=1) for colour in (OUTLINE, CUT)]
     figure.legend(handles, ["mask", "annotation"], loc="outside lower center", ncols=2)

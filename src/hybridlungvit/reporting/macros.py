@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.manifest import unit_of
+from hybridlungvit.data.manifest import SPLITS, unit_of
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import write_text
@@ -16,6 +16,7 @@ from hybridlungvit.reporting.manuscript import Asked, asked
 from hybridlungvit.reporting.statistics_macros import statistics_given
 from hybridlungvit.reporting.trail import run_anchor
 
+SUBTYPES = ("bacteria", "virus")
 SOURCES = {
     "phantom": "synthetic phantoms",
     "folder": "the Kermany pediatric chest X-rays",
@@ -60,15 +61,23 @@ def _groups(facts: Facts) -> Iterator[tuple[str, Iterator[tuple[str, str]]]]:
 
 
 def _data(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Images and patients of the whole study, of all but test, and of each split, by group."""
     manifest = facts.manifest
-    for split, part in manifest.groupby("split"):
-        yield f"{split}.images", f"{len(part):,}"
-        yield f"{split}.patients", f"{part.patient.nunique():,}"
-        for label, name in enumerate(CLASSES):
-            yield f"{split}.{name.lower()}", f"{(part.label == label).sum():,}"
-    tests = manifest[manifest.split == "test"]
-    for subtype in ("bacteria", "virus"):
-        yield f"test.{subtype}", f"{(tests.subtype == subtype).sum():,}"
+    parts = {split: manifest.split == split for split in SPLITS}
+    parts |= {"all": manifest.split.notna(), "development": manifest.split != "test"}
+    groups = {"images": manifest.split.notna()}
+    groups |= {name.lower(): manifest.label == label for label, name in enumerate(CLASSES)}
+    groups |= {subtype: manifest.subtype == subtype for subtype in SUBTYPES}
+    for part, inside in parts.items():
+        for group, belongs in groups.items():
+            chosen = manifest[inside & belongs]
+            key = part if group == "images" else f"{part}.{group}"
+            yield f"{part}.{group}", f"{len(chosen):,}"
+            yield f"{key}.patients", f"{chosen.patient.nunique():,}"
+    if manifest.subtype.isin(SUBTYPES).any():
+        yield "subtypes", "known"
+    if facts.study.data.source in ("folder", "mendeley"):
+        yield "unused.folder", "val"  # of the published layout; see build_manifest
 
 
 def _cuts(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,9 @@ from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import Facts, number
+from hybridlungvit.reporting.facts import Facts, heading, number
 from hybridlungvit.reporting.statistics_tables import POINTS
-from hybridlungvit.reporting.style import PALETTE, WIDTH
+from hybridlungvit.reporting.style import COLUMN_WIDTH, FULL_WIDTH, PALETTE, SMALL, line_of
 
 GRID = np.linspace(0, 1, 201)  # recalls at which curves are averaged
 BAND_RESAMPLES = 1000
@@ -41,28 +41,32 @@ def precision_curves(labels: NDArray[np.int64], scores: Array, weights: Array) -
 def precision_recall(facts: Facts, layout: Layout) -> Figure:
     """Left: the reference's band and operating points. Right: each variant's mean curve."""
     study = facts.study
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
-    for i, variant in enumerate(study.variants):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, 3.3), sharex=True, sharey=True)
+    for i, (variant, described) in enumerate(study.variants.items()):
         table, scores = scores_on(study, variant, layout)
         labels, once = table.label.to_numpy(), np.ones((1, len(table)))
         mean = np.mean([precision_curves(labels, row, once)[0] for row in scores], axis=0)
-        colour, main = PALETTE[i % len(PALETTE)], variant == study.reference
-        dashes = ["-", "--", "-.", ":"][i // 2 % 4]
-        right.plot(GRID, mean, dashes, label=study.variants[variant].label, color=colour,
-                   lw=1.6 if main else 1.0)  # fmt: skip
+        main = variant == study.reference
+        style = line_of(i) | {"lw": 1.6 if main else 1.0, "label": heading(described.label)}
+        right.plot(GRID, mean, **style)
         if main:
-            draw_band(facts, left, table, scores, precision_curves, colour)
+            draw_band(facts, left, table, scores, precision_curves, PALETTE[i % len(PALETTE)])
             draw_points(facts, left, "sensitivity", "ppv")
-            left.set_title(f"{study.variants[variant].label} (reference)")
+            left.set_title(f"{heading(described.label)} (reference)")
             share = labels.mean()
     for axes in (left, right):
         axes.axhline(share, color="0.7", lw=0.6, zorder=0)
         axes.set(xlabel="Recall (sensitivity)", xlim=(0, 1.01), ylim=(None, 1.005))
-        axes.legend(loc="lower left", frameon=False)
+        legend_below(axes)
     left.set_ylabel("Precision (PPV)")
     right.set_title("All variants, mean over seeds")
     sns.despine(figure)
     return figure
+
+
+def legend_below(axes: Axes) -> None:
+    """A legend in two columns below the axis, where no curve runs."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def draw_band(facts: Facts, axes: Axes, table, scores: Array, curves, colour: str) -> None:
@@ -81,8 +85,8 @@ def draw_band(facts: Facts, axes: Axes, table, scores: Array, curves, colour: st
     for k, row in enumerate(scores):
         single = curves(labels, row, once)[0]
         axes.plot(GRID, single, color=colour, lw=0.6, alpha=0.7,
-                  label="single seeds" if k == 0 else None)  # fmt: skip
-    axes.plot(GRID, mean, color=colour, lw=1.6, label="mean over seeds")
+                  label="Single seeds" if k == 0 else None)  # fmt: skip
+    axes.plot(GRID, mean, color=colour, lw=1.6, label="Mean over seeds")
 
 
 def draw_points(facts: Facts, axes: Axes, x: str, y: str, flip: bool = False) -> None:
@@ -98,7 +102,8 @@ def draw_points(facts: Facts, axes: Axes, x: str, y: str, flip: bool = False) ->
 def seeds(facts: Facts) -> Figure:
     """AUC of every seed with its patient interval, the mean over seeds, and the ensemble."""
     study = facts.study
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.42 * len(study.variants)))
+    height = 1.0 + 0.44 * len(study.variants)
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, height))
     for y, (variant, record) in enumerate(facts.metrics.items()):
         colour = PALETTE[0] if variant == study.reference else "0.25"
         count = len(record["seeds"])
@@ -106,17 +111,19 @@ def seeds(facts: Facts) -> Figure:
             auc, place = found["auc"], y + (0.5 * (k + 0.5) / count - 0.25)
             axes.plot([auc["low"], auc["high"]], [place, place], color=colour, lw=0.6, alpha=0.6)
             axes.plot(auc["estimate"], place, "o", ms=3, mfc="white", mec=colour, mew=0.8,
-                      label="single seed, patient interval" if y == k == 0 else None)  # fmt: skip
+                      label="Single seed" if y == k == 0 else None)  # fmt: skip
         mean = record["headline"]["auc"]["estimate"]
         axes.plot([mean, mean], [y - 0.32, y + 0.32], color=colour, lw=1.4,
-                  label="mean over seeds" if y == 0 else None)  # fmt: skip
+                  label="Mean over seeds" if y == 0 else None)  # fmt: skip
         axes.plot(record["ensemble"]["auc"]["estimate"], y, "D", ms=4.5, color=PALETTE[1],
-                  label="ensemble" if y == 0 else None, zorder=4)  # fmt: skip
-    axes.set_yticks(range(len(study.variants)), [v.label for v in study.variants.values()])
+                  label="Ensemble" if y == 0 else None, zorder=4)  # fmt: skip
+    labels = [heading(v.label) for v in study.variants.values()]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    level = f"{100 * study.statistics.level:g}%"
-    axes.set_xlabel(f"Test AUC ({level} CI of single seeds: patients)")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel("Test AUC")
+    figure.legend(loc="outside upper center", ncols=2)
     sns.despine(figure)
     return figure
 
@@ -124,7 +131,7 @@ def seeds(facts: Facts) -> Figure:
 def reliability(facts: Facts) -> Figure:
     """Observed share of pneumonia by predicted probability, before and after scaling."""
     record = facts.metrics[facts.study.reference]["calibration"]
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharex=True, sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(FULL_WIDTH, 2.75), sharex=True, sharey=True)
     titles = {"before": "Before scaling", "after": "After scaling"}
     for axes, (state, title) in zip(panels, titles.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", lw=0.6, zorder=0)
@@ -148,9 +155,9 @@ def confusion(facts: Facts) -> Figure:
     """Confusion matrices of the reference: a row for each operating point, a column per seed."""
     record = facts.metrics[facts.study.reference]
     found, names = record["seeds"], list(record["points"])
-    width = min(WIDTH, 0.6 + 1.7 * len(found))
+    width = min(FULL_WIDTH, 0.6 + 1.7 * len(found))
     figure, panels = plt.subplots(
-        len(names), len(found), figsize=(width, 1.45 * len(names)), sharex=True, sharey=True,
+        len(names), len(found), figsize=(width, 0.3 + 1.15 * len(names)), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for row, point in zip(panels, names, strict=True):
@@ -164,9 +171,9 @@ def confusion(facts: Facts) -> Figure:
             ticks = ["Normal", "Pneum."]
             sns.heatmap(shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False,
                         ax=axes, xticklabels=ticks, yticklabels=ticks, linewidths=0.5,
-                        annot_kws={"size": 7})  # fmt: skip
+                        annot_kws={"size": SMALL})  # fmt: skip
             axes.set_title(f"Seed {seed}, at {number(here['threshold'], 2)}", size=8)
-            axes.tick_params(length=0, labelsize=7)
+            axes.tick_params(length=0, labelsize=SMALL)
         row[0].set_ylabel(f"{POINTS[point]}\nTrue", size=8)
     for axes in panels[-1]:
         axes.set_xlabel("Called", size=8)

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from hybridlungvit.reporting.facts import Facts, number, p_value, tex
+from hybridlungvit.reporting.facts import Facts, crowded, number, p_value, tex, with_minus
+from hybridlungvit.reporting.facts import spoken as facts_spoken
 from hybridlungvit.reporting.statistics_tables import seed_share
 
 
@@ -13,6 +14,8 @@ def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
     record = facts.metrics[study.reference]
     auc = record["headline"]["auc"]
     yield "ensemble.auc", spoken(facts, record["ensemble"]["auc"])
+    if crowded(facts):
+        yield "roc.corner", "shown"
     yield "seeds.share", number(seed_share(auc), 0)
     yield "sensitivity.target", f"{100 * study.statistics.sensitivity_target:g}"
     family = study.comparison_family()
@@ -49,6 +52,5 @@ def spoken(facts: Facts, interval: dict[str, Any]) -> str:
     if interval["estimate"] is None:
         return "undefined"
     if interval["low"] is None:
-        return f"{number(interval['estimate'])} (no interval)"
-    value, low, high = (number(interval[key]) for key in ("estimate", "low", "high"))
-    return rf"{value} ({100 * facts.study.statistics.level:g}\,\%~CI {low} to~{high})"
+        return f"{with_minus(number(interval['estimate']))} (no interval)"
+    return facts_spoken(interval, facts.study.statistics.level)

@@ -131,7 +131,7 @@ def points(facts: Facts) -> Table:
                 for name in ("sensitivity", "specificity", "ppv", "npv")
             }
         )
-    return pd.DataFrame(rows), "llcccc"
+    return pd.DataFrame(rows), "lccccc"
 
 
 def prevalence(facts: Facts) -> Table:
@@ -141,7 +141,7 @@ def prevalence(facts: Facts) -> Table:
         for value in record["prevalences"]:
             first = value is record["prevalences"][0]
             row = {
-                "Point": POINTS[point] if first else "",
+                "Point": _spaced(rows) + POINTS[point] if first else "",
                 "Prevalence": rf"{100 * value['prevalence']:g}\,\%",
             }
             rows.append(row | {NAMES[name]: with_interval(value[name]) for name in ("ppv", "npv")})
@@ -156,7 +156,7 @@ def calibration(facts: Facts) -> Table:
         row = {"Measure": NAMES[name]}
         for layer, title in (("headline", "Mean over seeds"), ("ensemble", "Ensemble")):
             for state in ("before", "after"):
-                row[f"{title}, {state}"] = _signed_interval(record[state][layer][name])
+                row[f"{title}, {state}"] = with_interval(record[state][layer][name])
         rows.append(row)
     return pd.DataFrame(rows), "lcccc"
 
@@ -206,8 +206,8 @@ def subgroups(facts: Facts) -> Table:
         normals_alone = found["by"] == "subtype"
         rows.append(
             {
-                "By": BYS[found["by"]] if found["by"] != before else "",
-                "Group": tex(found["group"]),
+                "By": _spaced(rows) + BYS[found["by"]] if found["by"] != before else "",
+                "Group": tex(_three_digits(found["group"])),
                 "Images (pn.)": f"{found['images']:,} ({found['pneumonia']:,})",
                 "Patients": f"{found['patients']:,}",
                 "AUC": with_interval(found["auc"]),
@@ -225,8 +225,14 @@ def difference_text(found: dict[str, Any]) -> str:
     return f"${value}$ (${low}$ to ${high}$)"
 
 
-def _signed_interval(found: dict[str, Any]) -> str:
-    return re.sub(r"-(?=\d)", "$-$", with_interval(found))
+def _spaced(rows: list[dict[str, str]]) -> str:
+    """What parts a block of rows from those above."""
+    return r"\addlinespace " if rows else ""
+
+
+def _three_digits(group: str) -> str:
+    """The bounds of a quarter with all their three digits: "0.15 to 0.167" ends in 0.150."""
+    return re.sub(r"\d+(?:\.\d+)?", lambda found: f"{float(found[0]):#.3g}".rstrip("."), group)
 
 
 def _range(found: dict[str, Any]) -> str:

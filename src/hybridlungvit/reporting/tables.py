@@ -1,18 +1,25 @@
 """The tables of the paper, each a booktabs tabular in a file of its own."""
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
 from hybridlungvit.config import Study, Training
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.files import write_text
 from hybridlungvit.paths import TABLES, Layout
 from hybridlungvit.reporting import statistics_tables, trail
+from hybridlungvit.reporting.booktabs import write_table
 from hybridlungvit.reporting.explanation import focus_table
-from hybridlungvit.reporting.facts import Facts, gather, number, omitted_rows, tex, with_interval
+from hybridlungvit.reporting.facts import (
+    Facts,
+    gather,
+    label_of,
+    number,
+    omitted_rows,
+    tex,
+    with_interval,
+)
 from hybridlungvit.reporting.literature import Published, literature_table, read_literature
 from hybridlungvit.reporting.macros import scientific
 
@@ -28,16 +35,6 @@ def write_tables(study: Study, layout: Layout) -> None:
         given = (facts, published) if make is literature else (facts,)
         table, columns, *rest = make(*given)
         write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
-
-
-def write_table(
-    path: Path, table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()
-) -> None:
-    """Write a data frame as a booktabs tabular with columns of the given format."""
-    body = table.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
-    for line in footer:
-        body = body.replace("\\bottomrule", f"{line} \\\\\n\\bottomrule")
-    write_text(path, body)
 
 
 def data(facts: Facts) -> tuple[pd.DataFrame, str]:
@@ -138,7 +135,7 @@ def variants(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
     """What each variant changes, and which are left out and why."""
     rows = [
         {
-            "Variant": tex(v.label),
+            "Variant": label_of(facts, name),
             "Name": rf"\texttt{{{tex(name)}}}",
             "What changes": tex(v.description),
         }
@@ -156,7 +153,9 @@ def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
         values = report[name]
         row = {"Class": name.capitalize().replace("avg", "average")}
         row |= {key.capitalize(): number(values[key]) for key in ("precision", "recall")}
-        rows.append(row | {"F1": number(values["f1-score"]), "Images": f"{values['support']:.0f}"})
+        rows.append(
+            row | {"$F_1$": number(values["f1-score"]), "Images": f"{values['support']:.0f}"}
+        )
     return pd.DataFrame(rows), "lcccr"
 
 
