@@ -112,7 +112,9 @@ def test_processes_take_different_gpus_and_wait_when_there_is_none(machine):
 
 @pytest.mark.slow
 def test_trainings_never_meet_on_a_gpu_even_if_snakemake_is_told_of_too_many(machine, tmp_path):
-    folder = checkout(tmp_path / "study")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    checkout(folder)
     study = TINY | {"compute": TINY["compute"] | {"device": "auto"}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     trained = [f"{variant}/seed-{seed}" for variant in ("no_seg", "plain_deit") for seed in (0, 1)]

@@ -51,7 +51,9 @@ def submit(folder, *arguments):
 
 @pytest.mark.slow
 def test_jobs_ask_for_what_their_rule_and_config_say(cluster, tmp_path):
-    folder = checkout(tmp_path / "study")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    checkout(folder)
     compute = TINY["compute"] | {"device": "auto", "memory_mb": 900, "runtime_minutes": 7}
     study = TINY | {"seeds": [0], "compute": compute}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
