@@ -102,8 +102,7 @@ def literature_table(
         for line in lines
     ]
     footer[1] = r"\midrule" + "\n" + footer[1]
-    number_format = "S[table-format=1.3]"
-    return table, f"@{{}}lllllc{number_format}{number_format}", tuple(footer)
+    return table, "lllllccc", tuple(footer)
 
 
 def _row(row: Published, notes: list[str]) -> dict[str, str]:
@@ -117,7 +116,7 @@ def _row(row: Published, notes: list[str]) -> dict[str, str]:
         _test_set(row.test_images, row.test_set),
         "n.s." if row.split_by == "not stated" else row.split_by,
         "given" if row.interval else "none",
-        *("{--}" if value is None else number(value) for value in (row.auc, row.accuracy)),
+        *("--" if value is None else number(value) for value in (row.auc, row.accuracy)),
     )
 
 
@@ -149,7 +148,7 @@ def _test_set(images: int, name: str) -> str:
 
 
 def _cells(*values: str) -> dict[str, str]:
-    columns = ("Method", "Source", "Data", "Test images", "Split by", "Interval", "{AUC}", "{Acc.}")
+    columns = ("Method", "Source", "Data", "Test images", "Split by", "Interval", "AUC", "Acc.")
     return dict(zip(columns, values, strict=True))
 
 
