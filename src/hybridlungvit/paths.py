@@ -97,6 +97,11 @@ class Layout:
         return self.generated / "pdf.json"
 
     @property
+    def figure_record(self) -> Path:
+        """What the figures were drawn from."""
+        return self.generated / "figures.json"
+
+    @property
     def tarball(self) -> Path:
         return self.paper / f"{self.study}-arxiv.tar.gz"
 

@@ -75,6 +75,7 @@ rule figures:
             "reporting/style",
         ),
     output:
+        layout.figure_record,
         [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
     log:
         log_file("figures"),

@@ -8,6 +8,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json, write_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import TRAINING_CODE, code_sha256
+from hybridlungvit.reporting.check_origins import check_figures, check_origins
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
 from hybridlungvit.reporting.pdf import paper_inputs
@@ -25,11 +26,13 @@ def check_paper(study: Study, layout: Layout) -> None:
     layout.check.unlink(missing_ok=True)  # an earlier verdict must not outlive a problem
     checks = {
         "text": check_text(layout),
+        "origins": check_origins(study, layout),
         "results": check_results(study, layout),
+        "figures": check_figures(study, layout),
         "document": check_document(layout),
         "readme": check_readme(study, layout),
     }
-    problems = [problem for found in checks.values() for problem in found]
+    problems = [problem for found in checks.values() for problem in _all(found)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise StudyError(
@@ -38,6 +41,14 @@ def check_paper(study: Study, layout: Layout) -> None:
     _compare_code(study, layout)
     write_json(layout.check, {"checked": list(checks), "inputs": paper_inputs(layout)})
     log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
+
+
+def _all(found: Iterator[Problem]) -> Iterator[Problem]:
+    """A check's problems; an error that ends the check is the last of them."""
+    try:
+        yield from found
+    except StudyError as error:
+        yield Problem("the check stopped", str(error))
 
 
 def check_document(layout: Layout) -> Iterator[Problem]:

@@ -169,8 +169,10 @@ def _stale(path: Path, again: Path) -> Iterator[Problem]:
             yield Problem(f"{path}:{i + 1}", f"stale: {line!r} {now}. Run its stage again.")
     for line in missing:
         yield Problem(str(path), f"stale: lacks {line!r}. Run its stage again.")
-    if sorted(stored) == sorted(fresh):
-        yield Problem(str(path), "stale: its lines stand in another order. Run its stage again.")
+    if set(stored) == set(fresh):
+        yield Problem(
+            str(path), "stale: lines repeated, lost or in another order. Run its stage again."
+        )
 
 
 def _key(line: str) -> str:

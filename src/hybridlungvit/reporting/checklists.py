@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from hybridlungvit.configtypes import Section
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.literature import bibliography_keys
+from hybridlungvit.reporting.manuscript import bibliography_keys
 from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
 from hybridlungvit.yamlfile import read_model
 

@@ -1,8 +1,6 @@
 """Published results on the same images, checked and set beside those of the study."""
 
-import re
 import string
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import pandas as pd
@@ -13,6 +11,7 @@ from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import Facts, number, tex
+from hybridlungvit.reporting.manuscript import bibliography_keys
 from hybridlungvit.yamlfile import read_model
 
 Text = Annotated[str, Field(min_length=1)]
@@ -74,16 +73,6 @@ def read_literature(layout: Layout) -> list[Published]:
                 f"{layout.paper / 'references.bib'}. Add the entry or correct the key."
             )
     return rows
-
-
-def bibliography_keys(paper: Path) -> set[str]:
-    """The keys of all entries in ``references.bib``."""
-    path = paper / "references.bib"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
-    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
 
 
 def literature_table(

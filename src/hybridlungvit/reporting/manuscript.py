@@ -9,6 +9,7 @@ from hybridlungvit.errors import StudyError
 
 # A percent sign starts a comment unless a backslash of its own stands before it.
 COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
+CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")
 OF_VARIANT = ("result", "estimate", "interval", "seedsd")
 OF_REFERENCE = ("referenceresult", "referenceestimate", "referenceinterval", "referencesd")
 OF_STUDY = ("given", "ifgiven", "ifgivenis")
@@ -58,11 +59,15 @@ class Asked:
 
 def read_source(path: Path) -> Source:
     """Read a TeX file; raises ``StudyError`` when it cannot be read as UTF-8."""
+    lines = _read(path).splitlines()
+    return Source(path, "\n".join(COMMENT.sub(r"\1", line) for line in lines))
+
+
+def _read(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: cannot be read ({error}). Save it as UTF-8 text.") from error
-    return Source(path, "\n".join(COMMENT.sub(r"\1", line) for line in lines))
 
 
 def manuscript_paths(paper: Path) -> list[Path]:
@@ -113,3 +118,21 @@ def asked(paper: Path) -> Asked:
         wanted.differences |= {c.arguments[0] for c in commands(source, OF_DIFFERENCE)}
         wanted.names |= {c.arguments[0] for c in commands(source, OF_NAME)}
     return wanted
+
+
+def paragraph(source: Source, position: int) -> tuple[int, int]:
+    """Start and end of the paragraph around a position; blank lines part paragraphs."""
+    start = source.text.rfind("\n\n", 0, position)
+    end = source.text.find("\n\n", position)
+    return start + 2 if start >= 0 else 0, end if end >= 0 else len(source.text)
+
+
+def cited_keys(text: str) -> set[str]:
+    """The BibTeX keys that a text cites."""
+    return {key.strip() for group in CITED.findall(text) for key in group.split(",")}
+
+
+def bibliography_keys(paper: Path) -> set[str]:
+    """The keys of all entries in the folder's BibTeX files."""
+    texts = [_read(path) for path in sorted(paper.glob("*.bib"))]
+    return set(re.findall(r"^@\w+\{([^,\s]+),", "\n".join(texts), re.MULTILINE))

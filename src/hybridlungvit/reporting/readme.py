@@ -1,5 +1,6 @@
 """The results that open the README: generated from the records, and checked against them."""
 
+import logging
 import re
 import shutil
 import subprocess
@@ -15,8 +16,9 @@ from hybridlungvit.reporting.problems import Problem
 
 README = Path("README.md")
 BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
-GENERATED = re.compile(r"<!-- (?P<name>\w+).*?<!-- end of (?P=name) -->", re.DOTALL)
-RESULT = re.compile(r"(?<![\d.])0\.\d{3,}\b")
+MARKED = re.compile(r"<!-- (?P<name>results|benchmarks)\b.*?<!-- end of (?P=name) -->", re.DOTALL)
+RESULT = re.compile(r"(?<![\w.])(?:0?[.,]\d{2,}\b|\d{2}\.\d+\s*(?:%|percent))")
+log = logging.getLogger(__name__)
 WIDTH = 900  # pixels of the picture
 
 
@@ -41,6 +43,8 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
         return
     text = README.read_text(encoding="utf-8")
     block = BLOCK.search(text)
+    if block is None:
+        log.warning("%s: shows no results; see `hybridlungvit readme`", README)
     if block and block["study"] == study.study and block[0] != render_block(study, layout):
         stored, fresh = block[0].splitlines(), render_block(study, layout).splitlines()
         wrong = next((line for line in stored if line not in fresh), "a line is missing")
@@ -48,7 +52,7 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
             str(README), f"differs from the results: {wrong!r}. Run "
             f"`hybridlungvit readme --study {study.study}`.",
         )  # fmt: skip
-    outside = GENERATED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    outside = MARKED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     for found in RESULT.finditer(outside):
         line = outside.count("\n", 0, found.start()) + 1
         yield Problem(
@@ -62,10 +66,11 @@ def render_block(study: Study, layout: Layout) -> str:
     level = f"{100 * study.statistics.level:g} %"
     reference = read_json(layout.metrics(study.reference))
     differences = read_json(layout.comparisons)["differences"]
+    picture = layout.paper / "preview.png"
     lines = [
         f"<!-- results: {study.study} -->",
-        f"<!-- picture of the PDF {file_sha256(layout.pdf)[:16]} -->",
-        f"![First page of the paper]({layout.paper / 'preview.png'})",
+        f"<!-- picture {_digest(picture)} of the PDF {_digest(layout.pdf)} -->",
+        f"![First page of the paper]({picture})",
         "",
         f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
         "| --- | --- | --- | --- |",
@@ -92,6 +97,10 @@ def render_block(study: Study, layout: Layout) -> str:
         "<!-- end of results -->",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _digest(path: Path) -> str:
+    return file_sha256(path)[:16] if path.is_file() else "missing"
 
 
 def _draw_first_page(layout: Layout) -> None:
