@@ -7,15 +7,17 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import TINY
 
 from hybridlungvit.configfile import load_study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import read_json
+from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.arxiv import pack_sources
 from hybridlungvit.reporting.check import check_document, check_paper
+from hybridlungvit.reporting.check_origins import check_figures, check_origins
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
 from hybridlungvit.reporting.readme import check_readme, render_block
@@ -56,7 +58,9 @@ def found(problems):
 def test_a_finished_paper_passes_and_says_what_was_checked(paper):
     LAYOUT.check.unlink()
     check_paper(paper, LAYOUT)
-    assert read_json(LAYOUT.check)["checked"] == ["text", "results", "document", "readme"]
+    assert read_json(LAYOUT.check)["checked"] == [
+        "text", "origins", "results", "figures", "document", "readme",
+    ]  # fmt: skip
 
 
 def test_every_problem_is_told_at_once_and_no_verdict_stays(paper):
@@ -155,6 +159,12 @@ def test_results_of_another_config_stop_the_check_with_both_hashes(paper):
         check_paper(changed, LAYOUT)
 
 
+def test_a_line_lost_or_doubled_in_a_table_is_named(paper):
+    table = LAYOUT.generated / "tables" / "main.tex"
+    replace(table, "\\midrule\n", "\\midrule\n\\midrule\n")
+    assert "lines repeated, lost or in another order" in found(check_results(paper, LAYOUT))
+
+
 def test_an_unused_macro_is_named(paper):
     append(MACROS, "\\setstudy{nobody.asks}{1}{record:config}\n")
     append(MACROS, "\\setresult{mcc}{no_seg}{0.1}{0.0}{0.2}{0.1}\n")
@@ -176,6 +186,10 @@ def test_an_unused_macro_is_named(paper):
         ("It gained three percentage points.", "'three percentage points'"),
         (r"\textbf{95} of them", "'95'"),
         (r"\emph{See \ref{tab:main} for .5}", "'5'"),
+        ("The AUC is 0.97 in all seeds.", "'0.97'"),
+        (r"\citep[with 0.97][]{yang2023medmnist}", "'0.97'"),
+        ("Fifteen test images were wrong.", "'Fifteen test images'"),
+        ("Two-thirds of them.", "'Two-thirds of'"),
     ],
 )
 def test_a_typed_number_is_named_with_its_line(paper, words, number):
@@ -232,12 +246,75 @@ def test_a_bad_entry_of_the_allowed_numbers_is_named(paper, entry, message):
     "words", ["significantly higher", "it outperforms DeiT", "an improvement", "better than DeiT"]
 )
 def test_a_claim_needs_its_comparison(paper, words):
+    decide("plain_deit", "lower than")
     append(RESULTS, f"\nThe fusion is {words}. The difference is \\difference{{plain_deit}}.\n")
     assert "claims a difference without its comparison" in found(check_text(LAYOUT))
     replace(RESULTS, f"is {words}. The difference", f"is {words}: the difference")
     assert not found(check_text(LAYOUT))
     append(RESULTS, f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Neither.}}\n")
     assert not found(check_text(LAYOUT))
+
+
+def decide(variant, verdict):
+    """Give a comparison another outcome."""
+    line = re.search(rf"\\setdifference{{{variant}}}.*", MACROS.read_text())[0]
+    MACROS.write_text(MACROS.read_text().replace(line, f"{line.rpartition('{')[0]}{{{verdict}}}"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (r"It outperforms \difference{plain_deit}.", "is claimed, but plain_deit is not"),
+        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "without its comparison"),
+        (r"We outperform DeiT \citep{yang2023medmnist}.", "without its comparison"),
+        (r"X outperforms DeiT \citep{nobody2020}.", "without its comparison"),
+        (r"\ifvariant{plain_deit}{\difference{no_tta}}{}", "'plain_deit' print values of 'no_tta'"),
+    ],
+)
+def test_a_claim_must_agree_with_its_own_comparison(paper, words, message):
+    decide("plain_deit", "not distinguishable from")
+    append(RESULTS, f"\n{words}\n")
+    assert message in found(check_text(LAYOUT))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        r"There was no significant difference: \difference{plain_deit}.",
+        r"\citet{yang2023medmnist} outperforms DeiT.",
+        "Three significant digits of the superior mediastinum, beat to beat, improved Euler.",
+        r"\multicolumn{2}{c}{ResNet-50 and ViT-B/16}",
+    ],
+)
+def test_words_that_claim_nothing_pass(paper, words):
+    decide("plain_deit", "not distinguishable from")
+    append(RESULTS, f"\n{words}\n")
+    assert not found(check_text(LAYOUT))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (r"See Table~\ref{tab:nowhere}.", r"no \label{tab:nowhere} exists"),
+        (r"See \citep{nobody2020}.", "references.bib has no 'nobody2020'"),
+        (r"\label{tab:main}", r"\label{tab:main} stands 2 times"),
+        (r"\generatedtable{mine}", "no table 'mine' is generated"),
+        (r"\includegraphics{mine.pdf}", "mine.pdf is neither generated nor checked"),
+        (r"\input{sections/sub/mine}", "sections/sub/mine is neither generated nor checked"),
+        (r"\let\result\estimate", "may change what a number prints"),
+        (r"\renewcommand{\verdict}[1]{better}", "may change what a number prints"),
+    ],
+)
+def test_what_would_go_round_the_checks_is_named(paper, words, message):
+    append(RESULTS, f"\n{words}\n")
+    assert message in found(check_text(LAYOUT))
+
+
+def test_the_main_file_is_read_below_its_preamble(paper):
+    append(LAYOUT.paper / "main.tex", "\nThe AUC is 0.999.\n")
+    text = found(check_text(LAYOUT))
+    assert "the number '0.999' is typed by hand" in text
+    assert text.count("typed by hand") == 1
 
 
 def test_a_float_that_the_text_never_mentions_is_named(paper):
@@ -248,6 +325,54 @@ def test_a_float_that_the_text_never_mentions_is_named(paper):
     assert "this table has no \\label" in text
     replace(RESULTS, "\\generatedfigure{roc}", "")
     assert "the generated figure 'roc' is shown nowhere" in found(check_text(LAYOUT))
+
+
+# Where results come from
+
+
+def rehash(path):
+    """Let the record beside a prediction file tell of the file as it is."""
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["predictions_sha256"] = file_sha256(path)
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def test_predictions_that_the_manifest_does_not_bear_out_are_named(paper):
+    path = LAYOUT.predictions("seg_0.1", 0)
+    table = pd.read_csv(path)
+    table.loc[table.index[-3:], "label"] = 1 - table.label.iloc[-3:]
+    table.to_csv(path, index=False)
+    rehash(path)
+    text = found(check_origins(paper, LAYOUT))
+    assert f"{path}: its images, labels or patients are not those of" in text
+
+
+@pytest.mark.parametrize("key", ["best_val_auc", "epochs_run", "code_commit"])
+def test_a_run_record_changed_after_scoring_is_named(paper, key):
+    path = LAYOUT.run("no_seg", 0) / "run.json"
+    record = json.loads(path.read_text())
+    record[key] = "changed" if key == "code_commit" else record[key] + 1
+    path.write_text(json.dumps(record))
+    text = found(check_origins(paper, LAYOUT))
+    assert "scored by another run than" in text
+    assert ("is not the history" in text) == (key != "code_commit")
+
+
+def test_a_seed_that_the_config_leaves_out_is_named(paper):
+    path = LAYOUT.predictions("no_seg", 7)
+    shutil.copy(LAYOUT.predictions("no_seg", 0), path)
+    assert f"{path}: exists, but the config does not report it" in found(
+        check_origins(paper, LAYOUT)
+    )
+
+
+def test_figures_of_other_results_or_hands_are_named(paper):
+    assert not found(check_figures(paper, LAYOUT))
+    figures = LAYOUT.generated / "figures"
+    shutil.copy(figures / "forest.pdf", figures / "roc.pdf")
+    assert "roc.pdf: is not what `figures` drew" in found(check_figures(paper, LAYOUT))
+    append(LAYOUT.comparisons, " ")
+    assert "figures drawn from other results" in found(check_figures(paper, LAYOUT))
 
 
 # The document and the README
@@ -277,7 +402,8 @@ def test_results_in_the_readme_are_compared(paper):
     assert "README.md: differs from the results: '| HybridLungViT" in found(
         check_readme(paper, LAYOUT)
     )
-    readme.write_text("We reach 0.973.\n<!-- made -->\n0.123\n<!-- end of made -->\n")
+    block = "<!-- benchmarks -->\n0.123\n<!-- end of benchmarks -->\n"
+    readme.write_text(f"We reach 0.973.\n{block}")
     text = found(check_readme(paper, LAYOUT))
     assert "README.md:1: the result 0.973 is typed by hand" in text
     assert "0.123" not in text
