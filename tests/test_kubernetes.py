@@ -45,7 +45,7 @@ def cluster(monkeypatch, tmp_path):
 
 def submit(folder, *arguments):
     profile = ("--profile", "workflow/profiles/kubernetes", "--seconds-between-status-checks", "1")
-    call = [sys.executable, "-m", "snakemake", *profile, "--configfile", "tiny.yaml", *arguments]
+    call = [sys.executable, "-m", "snakemake", *arguments, *profile, "--configfile", "tiny.yaml"]
     return subprocess.run(call, cwd=folder, capture_output=True, text=True)
 
 
