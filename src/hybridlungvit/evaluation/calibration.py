@@ -80,26 +80,43 @@ def recalibration(
 
 
 def _newton(labels: NDArray, design: Array, offset: Array, weights: Array) -> Array:
-    """Weighted logistic regression on ``design`` (D, N), for each row of weights: (R, D)."""
-    beta = np.zeros((len(weights), len(design)))
+    """Weighted logistic regression on ``design`` (D, N), for each row of weights: (R, D).
+
+    All rows start from the fit of the unweighted images, which is near theirs.
+    """
+    start, found = _climb(labels, design, offset, np.ones((1, len(labels))), np.zeros(len(design)))
+    first = start[0] if found[0] else np.zeros(len(design))
+    beta, done = _climb(labels, design, offset, weights, first)
+    flat = np.abs(beta).max(axis=1) > 100  # running away: separated classes
+    return np.where((done & ~flat)[:, None], beta, np.nan)
+
+
+def _climb(
+    labels: NDArray, design: Array, offset: Array, weights: Array, start: Array
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Newton's steps from ``start`` (D,): coefficients (R, D), and which rows arrived (R,)."""
+    beta = np.tile(start, (len(weights), 1))
     products = np.einsum("dn,en->den", design, design).reshape(-1, design.shape[1])  # (D D, N)
-    done = np.zeros(len(weights), bool)
+    open_rows = np.arange(len(weights))
     for _ in range(NEWTON_STEPS):
-        fitted = expit(beta @ design + offset)  # (R, N)
-        gradient = (weights * (labels - fitted)) @ design.T  # (R, D)
-        curvature = (weights * fitted * (1 - fitted)) @ products.T  # (R, D D)
-        curvature = curvature.reshape(len(weights), len(design), len(design))
-        done = np.abs(gradient).max(axis=1) < 1e-8 * weights.sum(axis=1)
-        if done.all():
+        own = weights[open_rows]
+        fitted = expit(beta[open_rows] @ design + offset)  # (R, N)
+        gradient = (own * (labels - fitted)) @ design.T  # (R, D)
+        left = np.abs(gradient).max(axis=1) >= 1e-8 * own.sum(axis=1)
+        open_rows, own, fitted, gradient = (x[left] for x in (open_rows, own, fitted, gradient))
+        if not len(open_rows):
             break
+        curvature = (own * fitted * (1 - fitted)) @ products.T  # (R, D D)
+        curvature = curvature.reshape(len(own), len(design), len(design))
         singular = ~(np.linalg.det(curvature) > 1e-12)
         curvature[singular] = np.eye(len(design))
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         step = np.clip(step, -2, 2)  # a plain Newton step can overshoot far from the solution
-        step[done | singular] = 0
-        beta += step
-    flat = np.abs(beta).max(axis=1) > 100  # running away: separated classes
-    return np.where((done & ~flat)[:, None], beta, np.nan)
+        step[singular] = 0
+        beta[open_rows] += step
+    done = np.ones(len(weights), bool)
+    done[open_rows] = False
+    return beta, done
 
 
 def calibration_records(
