@@ -278,11 +278,11 @@ def pdf(config: Config) -> None:
 
 
 @app.command()
-def check_paper(config: Config) -> None:
+def check_paper(config: Config, workers: Workers = 1) -> None:
     """Fail on any number, claim or figure of the paper that does not follow from the results."""
     from hybridlungvit.reporting.check import check_paper as run
 
-    run(*_open(config))
+    run(*_open(config), workers)
 
 
 @app.command()

@@ -191,9 +191,9 @@ rule check_paper:
         benchmark_file("check_paper")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
+    threads: 4
     resources:
         mem_mb=1000,
         runtime=30,
     shell:
-        "python -m hybridlungvit check-paper 2> {log:q}"
+        "python -m hybridlungvit check-paper --workers {threads} 2> {log:q}"

@@ -18,7 +18,7 @@ from hybridlungvit.reporting.readme import check_readme
 log = logging.getLogger(__name__)
 
 
-def check_paper(study: Study, layout: Layout) -> None:
+def check_paper(study: Study, layout: Layout, workers: int = 1) -> None:
     """Check a study's manuscript, generated files and PDF; write ``layout.check`` if all is well.
 
     Raises ``StudyError`` that lists every problem found, with its file and how to mend it.
@@ -27,7 +27,7 @@ def check_paper(study: Study, layout: Layout) -> None:
     checks = {
         "text": check_text(layout),
         "origins": check_origins(study, layout),
-        "results": check_results(study, layout),
+        "results": check_results(study, layout, workers),
         "figures": check_figures(study, layout),
         "document": check_document(layout),
         "readme": check_readme(study, layout),

@@ -5,8 +5,10 @@ import math
 import re
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,14 @@ TOLERANCE = 1e-9  # relative: another processor may sum in another order
 RESULT = ("estimate", "low", "high", "sd")
 
 
-def check_results(study: Study, layout: Layout) -> Iterator[Problem]:
+def check_results(study: Study, layout: Layout, workers: int = 1) -> Iterator[Problem]:
     """Everything generated that differs from what the predictions give, or contradicts itself."""
     records = [*(layout.metrics(v) for v in study.variants), layout.comparisons,
                layout.audit_results]  # fmt: skip
     for path in [*records, layout.mask_quality, layout.audit]:
         yield from _intervals(path, read_json(path))
     yield from _printed(study, layout)
-    with recomputed(study, layout) as fresh:
+    with recomputed(study, layout, workers) as fresh:
         for path in records:
             again = fresh.root / path.relative_to(layout.root)
             yield from _differences(path, read_json(path), read_json(again), "")
@@ -47,7 +49,7 @@ def check_results(study: Study, layout: Layout) -> Iterator[Problem]:
 
 
 @contextmanager
-def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
+def recomputed(study: Study, layout: Layout, workers: int) -> Iterator[Layout]:
     """A temporary layout: metrics, macros, tables and companions made from the predictions anew.
 
     What is not a function of the predictions (manifest, masks, audit, maps, run records) is shared
@@ -66,8 +68,7 @@ def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
         for entry in layout.paper.iterdir():
             if entry.name not in ("generated", "build"):
                 (fresh.paper / entry.name).symlink_to(entry.resolve())
-        for variant in track(list(study.variants), len(study.variants), "computing metrics again"):
-            evaluate_variant(study, variant, fresh)
+        _evaluate(study, fresh, workers)
         compare_variants(study, fresh)
         write_audit_results(study, fresh)
         write_macros(study, fresh)
@@ -75,6 +76,19 @@ def recomputed(study: Study, layout: Layout) -> Iterator[Layout]:
         write_audit_tables(study, fresh)
         write_companions(study, fresh)
         yield fresh
+
+
+def _evaluate(study: Study, fresh: Layout, workers: int) -> None:
+    """Compute every variant's metrics, in several processes where asked to."""
+    variants, what = list(study.variants), "computing metrics again"
+    if workers == 1:
+        for variant in track(variants, len(variants), what):
+            evaluate_variant(study, variant, fresh)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        jobs = [pool.submit(evaluate_variant, study, variant, fresh) for variant in variants]
+        for job in track(jobs, len(jobs), what):
+            job.result()
 
 
 def _intervals(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
