@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import SOURCES, TINY, snakemake
 
 from hybridlungvit.configfile import load_study
 from hybridlungvit.errors import StudyError
@@ -37,6 +37,8 @@ def paper(finished, tmp_path, monkeypatch):
     shutil.copytree(finished / "paper", tmp_path / "paper")
     for name in ("README.md", "tiny.yaml"):
         shutil.copy(finished / name, tmp_path)
+    for name in {*SOURCES} - {"README.md", "paper"}:
+        (tmp_path / name).symlink_to(finished / name)
     monkeypatch.chdir(tmp_path)
     return load_study(Path("tiny.yaml"))
 
@@ -416,10 +418,6 @@ def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_bytes(finished,
     """No image, cache, weight or gallery source is there; file times are those of a copy."""
     for path in [*tmp_path.rglob("*.npz"), LAYOUT.comparisons, LAYOUT.generated / "macros.tex"]:
         path.unlink()
-    for name in ("Snakefile", "workflow", "src", "config", "benchmarks"):
-        (tmp_path / name).symlink_to(finished / name)
-    from conftest import snakemake
-
     options = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
     done = snakemake(tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
