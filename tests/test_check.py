@@ -221,7 +221,7 @@ def test_a_number_from_the_literature_needs_its_citation_in_the_paragraph(paper)
     append(Path("paper/allowed_numbers.yaml"), entry + "cite: kermany2018cell}\n")
     append(RESULTS, "\nThey report an AUC of 0.968.\n\nElsewhere \\citep{kermany2018cell}.\n")
     assert "does not cite that work" in found(check_text(LAYOUT))
-    replace(RESULTS, "of 0.968.\n", "of 0.968 \\citep{x,kermany2018cell}.\n")
+    replace(RESULTS, "of 0.968.\n", "of 0.968 \\citep{yang2023medmnist,kermany2018cell}.\n")
     assert not found(check_text(LAYOUT))
 
 
@@ -267,7 +267,7 @@ def decide(variant, verdict):
     ("words", "message"),
     [
         (r"It outperforms \difference{plain_deit}.", "is claimed, but plain_deit is not"),
-        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "without its comparison"),
+        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "is claimed, but plain_deit is not"),
         (r"We outperform DeiT \citep{yang2023medmnist}.", "without its comparison"),
         (r"X outperforms DeiT \citep{nobody2020}.", "without its comparison"),
         (r"\ifvariant{plain_deit}{\difference{no_tta}}{}", "'plain_deit' print values of 'no_tta'"),
