@@ -89,7 +89,9 @@ def render_block(study: Study, layout: Layout) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     sd = reference["headline"]["auc"]["sd"]
-    spread = "" if sd is None else f"; the seeds' AUCs have a standard deviation of {number(sd)}"
+    spread = (
+        "" if sd is None else f"; the reference's seeds have a standard deviation of {number(sd)}"
+    )
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
