@@ -133,6 +133,6 @@ def cited_keys(text: str) -> set[str]:
 
 
 def bibliography_keys(paper: Path) -> set[str]:
-    """The keys of all entries in the folder's BibTeX files."""
-    texts = [_read(path) for path in sorted(paper.glob("*.bib"))]
-    return set(re.findall(r"^@\w+\{([^,\s]+),", "\n".join(texts), re.MULTILINE))
+    """The keys of all entries in the folder's ``references.bib``."""
+    text = _read(paper / "references.bib")
+    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))
