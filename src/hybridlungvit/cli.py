@@ -1,6 +1,7 @@
 """The command line: one sub-command for each rule of the workflow, then those for its results."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import start_logging
+
+# Read when numpy loads: with another number of threads its sums differ in the last digit.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # One flat list in the order of the workflow, however long: a command is found where its rule is.
 # Stages are imported inside their command: torch takes seconds to load, and most need none.
