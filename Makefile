@@ -16,7 +16,7 @@ CONFIG ?= config/kermany.yaml
 ARGS ?=
 BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SNAKEMAKE = snakemake --cores $(CORES) --workflow-profile workflow/profiles/default
+SNAKEMAKE = snakemake --cores $(CORES)
 
 .PHONY: demo paper arxiv test test-slurm study report check bench setup system clean
 .DEFAULT_GOAL := demo

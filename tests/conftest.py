@@ -25,7 +25,7 @@ cv2.setNumThreads(1)
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = (
-    "Snakefile", "workflow", "src", "config", "paper", "benchmarks",
+    "Snakefile", "profiles", "workflow", "src", "config", "paper", "benchmarks",
     "README.md", "CONTRIBUTING.md", "LICENSE", "requirements.txt",  # checklists point to them
 )  # fmt: skip
 TINY: dict[str, Any] = {

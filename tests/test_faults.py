@@ -30,8 +30,8 @@ def study_folder(folder):
     return folder
 
 
-def start(folder):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *CALL]
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with (folder / "snakemake.log").open("a") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
@@ -48,7 +48,7 @@ def outcome(folder):
 def doubled(tmp_path_factory):
     """A finished run, and what a second call in its folder said while it ran."""
     folder = study_folder(tmp_path_factory.mktemp("doubled"))
-    process = start(folder)
+    process = start(folder, *CALL)
     while process.poll() is None and not list(folder.glob(".snakemake/locks/*")):
         time.sleep(0.05)
     second = snakemake(folder, *CALL)
@@ -81,9 +81,37 @@ def jobs_of(process):
     return found
 
 
+def kill(process):
+    """Kill snakemake and, as the README asks, what it left behind."""
+    left = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for child in left:
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(left)
+
+
+def test_a_file_whose_job_was_killed_is_made_again_without_asking(tmp_path):
+    """A kill may fall between the writing of a file and snakemake's note that its job ended."""
+    folder = checkout(tmp_path)
+    with (folder / "Snakefile").open("a") as stream:
+        stream.write('\nrule halting:\n    output: "halted"\n    shell: "touch {output}; sleep 99"\n')
+    call = ("halted", "--configfile", "tiny.yaml")
+    process = start(folder, *call)
+    while process.poll() is None and not (folder / "halted").exists():
+        time.sleep(0.05)
+    assert process.poll() is None, (folder / "snakemake.log").read_text()
+    kill(process)
+    assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
+    planned = snakemake(folder, "-n", *call)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "rule halting:" in planned.stdout + planned.stderr
+
+
 def kill_something(folder, kind, goal, moments):
     """Start the workflow and kill it, or one of its jobs, some time after ``goal`` jobs ended."""
-    process = start(folder)
+    process = start(folder, *CALL)
     while process.poll() is None and finished_jobs(folder) < goal:
         time.sleep(0.05)
     time.sleep(moments.uniform(0, 2))
@@ -94,13 +122,7 @@ def kill_something(folder, kind, goal, moments):
         moments.choice(jobs).kill()
         assert process.wait(3600) == 1
         return
-    left = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
-    for child in left:  # as the README asks: stop what it left behind, then unlock
-        if child.is_running():
-            child.kill()
-    psutil.wait_procs(left)
+    kill(process)
     assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
 
 
