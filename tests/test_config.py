@@ -5,6 +5,7 @@ import json
 
 import jsonschema
 import pytest
+import timm
 import yaml
 from conftest import REPOSITORY, TINY
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from hybridlungvit.configfile import (
     study_from,
     study_schema,
 )
+from hybridlungvit.configtypes import known_stem
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
 
@@ -106,6 +108,27 @@ def test_bad_values_are_named(tiny, change, expected):
 def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
     tiny[section] |= values
     assert expected in message(tiny)
+
+
+def test_a_stem_that_timm_does_not_know_is_found_before_anything_runs(tiny):
+    tiny["model"]["stem"] = "deit_smal_patch16_224"
+    expected = "model.stem: timm has no 'deit_smal_patch16_224'; try one of deit_small_patch16_224"
+    assert expected in message(tiny)
+    tiny["model"]["stem"] = ""
+    assert "model.stem: timm has no ''; try one of deit" in message(tiny)
+
+
+def test_stems_known_to_the_config_are_those_known_to_timm(monkeypatch):
+    names = timm.list_models(pretrained=True) + timm.list_models(module="vision_transformer")
+    names += ["vit_base_patch16_224_dino", "resnet18", "ViT_base_patch16_224", "register_model"]
+    for name in [*names[::9], *names[-50:]]:
+        try:
+            known = known_stem(name) == name
+        except ValueError:
+            known = False
+        assert known == timm.is_model(name), name
+    monkeypatch.setattr("hybridlungvit.configtypes.find_spec", lambda name: None)
+    assert known_stem("anything") == "anything"
 
 
 def test_a_key_given_twice_is_an_error(tiny, tmp_path):

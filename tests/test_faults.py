@@ -96,7 +96,9 @@ def test_a_file_whose_job_was_killed_is_made_again_without_asking(tmp_path):
     """A kill may fall between the writing of a file and snakemake's note that its job ended."""
     folder = checkout(tmp_path)
     with (folder / "Snakefile").open("a") as stream:
-        stream.write('\nrule halting:\n    output: "halted"\n    shell: "touch {output}; sleep 99"\n')
+        stream.write(
+            '\nrule halting:\n    output: "halted"\n    shell: "touch {output}; sleep 99"\n'
+        )
     call = ("halted", "--configfile", "tiny.yaml")
     process = start(folder, *call)
     while process.poll() is None and not (folder / "halted").exists():

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hybridlungvit.configtypes import Count, Fraction, Name, Positive, Section, UserPath
+from hybridlungvit.configtypes import Count, Fraction, KnownStem, Name, Positive, Section, UserPath
 
 
 class Phantom(Section):
@@ -47,7 +47,7 @@ class Data(Section):
 class Model(Section):
     head: Literal["hybrid", "linear"] = "hybrid"
     """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
-    stem: str = "deit_base_patch16_224"
+    stem: KnownStem = "deit_base_patch16_224"
     """Any timm vision transformer by name."""
     pretrained: bool | UserPath = True
     """true: timm's published weights; false: random; or a safetensors or .pth file."""

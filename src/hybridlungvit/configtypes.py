@@ -1,6 +1,8 @@
 """The types of config values, and what two sections must agree on."""
 
+import difflib
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -11,6 +13,35 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 UserPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser()))]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+def known_stem(name: str) -> str:
+    """The name, if timm has such an architecture or is not installed where the config is read.
+
+    Reads timm's sources: importing timm takes seconds, and every command reads the config.
+
+    Raises
+    ------
+    ValueError : timm defines no such architecture; names similar vision transformers.
+    """
+    timm = find_spec("timm")
+    if timm is None or timm.origin is None:
+        return name
+    models = Path(timm.origin).parent / "models"
+    architecture = name.partition(".")[0]  # what follows names published weights
+    named = re.escape(architecture)
+    defined = re.compile(rf"^@register_model\ndef {named}\(|^ +'{named}':", re.M)
+    transformers = [models / "deit.py", models / "vision_transformer.py"]
+    for source in (*transformers, *models.glob("*.py")):
+        if architecture and defined.search(source.read_text(encoding="utf-8")):
+            return name
+    text = "".join(source.read_text(encoding="utf-8") for source in transformers)
+    known = re.findall(r"^@register_model\ndef (\w+)\(", text, re.M)
+    near = difflib.get_close_matches(name, known, n=3) or known[:3]
+    raise ValueError(f"timm has no {name!r}; try one of {', '.join(near)}")
+
+
+KnownStem = Annotated[str, AfterValidator(known_stem)]
 
 
 def from_command_line(value: Any) -> Any:
