@@ -39,6 +39,8 @@ from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions
 from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, split_variance
+from hybridlungvit.evaluation.subgroups import QUALITIES
+from hybridlungvit.evaluation.subgroups import groups as groups_of
 from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hybridlungvit.paths import Layout
 
@@ -803,6 +805,53 @@ def test_subgroups_are_those_of_a_literal_selection(study, scored):
     assert sum(g["images"] for g in record["subgroups"] if g["by"] == "pixels") == 60
     bacterial = by_name["subtype", "Bacterial"]  # none here: no AUC, no sensitivity
     assert (bacterial["auc"]["estimate"], bacterial["sensitivity"]["estimate"]) == (None, None)
+
+
+def test_series_of_normal_images_stand_with_all_of_pneumonia():
+    patients = ["IM-1", "NORMAL2-IM-1", "NORMAL2-IM-2", "person1_virus", "person2_bacteria"]
+    table = pd.DataFrame({"patient": patients, "label": [0, 0, 0, 1, 1]})
+    table["subtype"] = ["normal"] * 3 + ["virus", "bacteria"]
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, range(5)))
+    found = {name: list(chosen) for by, name, chosen in groups_of(table, quality) if by == "series"}
+    assert found == {
+        "IM": [True, False, False, True, True],
+        "NORMAL2-IM": [False, True, True, True, True],
+    }
+    one_series = table[table.patient != "IM-1"].reset_index(drop=True)
+    assert "series" not in {by for by, *_ in groups_of(one_series, quality[1:])}
+
+
+def test_errors_are_those_of_a_literal_count(study, scored):
+    found = compare_variants(study, scored)["errors"]
+    wrong, tables = {}, {}
+    for variant in study.variants:
+        files = [pd.read_csv(scored.predictions(variant, seed)) for seed in study.seeds]
+        tables[variant] = [file[file.split == "test"].reset_index() for file in files]
+        mean = sum(table.probability for table in tables[variant]) / len(files)
+        wrong[variant] = {
+            i for i, p in enumerate(mean) if (p >= 0.5) != tables[variant][0].label[i]
+        }
+    assert wrong["plain_deit"] - wrong["no_seg"]
+    for variant, one in found["variants"].items():
+        labels, patients = tables[variant][0].label, tables[variant][0].patient
+        mine = [
+            {i for i, p in enumerate(table.probability) if (p >= 0.5) != labels[i]}
+            for table in tables[variant]
+        ]
+        assert one == {
+            "threshold": 0.5,
+            "images": len(wrong[variant]),
+            "false_positives": sum(labels[i] == 0 for i in wrong[variant]),
+            "false_negatives": sum(labels[i] == 1 for i in wrong[variant]),
+            "patients": len({patients[i] for i in wrong[variant]}),
+            "with_reference": len(wrong[variant] & wrong["no_seg"]),
+            "every_seed": len(set.intersection(*mine)),
+            "some_seed": len(set.union(*mine)),
+        }
+    everywhere = set.intersection(*wrong.values())
+    assert found["every_variant"] == len(everywhere)
+    assert found["every_variant_false_positives"] == sum(labels[i] == 0 for i in everywhere)
+    assert found["some_variant"] == len(set.union(*wrong.values()))
 
 
 def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
-    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "classification",
-    "provenance", "environments", "records", "focus", "literature",
+    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "errors",
+    "classification", "provenance", "environments", "records", "focus", "literature",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")
 FIGURES = (

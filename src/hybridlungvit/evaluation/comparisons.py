@@ -5,13 +5,14 @@ from typing import Any
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.compare import compare_pair, holm, verdict
+from hybridlungvit.evaluation.errors import count_errors
 from hybridlungvit.evaluation.scores import Thresholds, scores_on
 from hybridlungvit.files import write_json
 from hybridlungvit.paths import Layout
 
 
 def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
-    """Compare every variant with the reference, paired, and write the results.
+    """Compare every variant with the reference, paired, count errors, and write the results.
 
     p-values of the declared family are adjusted by Holm's method; comparisons outside it are
     exploratory and keep their own.
@@ -42,6 +43,14 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
             "p_adjusted": adjusted.get(variant),
             "verdict": verdict(record["low"], record["high"], used, statistics.level),
         }
+    errors = count_errors(
+        reference.label.to_numpy(),
+        reference.patient.to_numpy(),
+        {variant: scores for variant, (_, scores) in tests.items()},
+        {variant: own["fixed"] for variant, own in thresholds.items()},
+        study.reference,
+    )
     result = {"reference": study.reference, "family": family, "differences": found}
+    result["errors"] = errors
     write_json(layout.comparisons, result)
     return result

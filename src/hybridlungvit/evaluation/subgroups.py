@@ -1,4 +1,4 @@
-"""Performance within groups of test images: kind of pneumonia, and quartiles of image quality."""
+"""Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +21,8 @@ from hybridlungvit.evaluation.records import (
 from hybridlungvit.evaluation.sample import Sample
 
 QUARTERS = 4
+SECOND_SERIES = "NORMAL2-"
+"""How names of the second of the two series begin that Kermany's normal images come in."""
 QUALITIES = {
     "pixels": "Size of the original (megapixels)",
     "bytes_per_pixel": "Bytes per pixel of the original",
@@ -55,12 +57,17 @@ def quality_table(manifest: pd.DataFrame, masks: pd.DataFrame, paths: pd.Series)
 def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, str, NDArray]]:
     """Yield (by, name, images (N,) bool) for every subgroup of the test images.
 
-    A kind of pneumonia stands with all normal images, so that it has an AUC. Quarters are those of
-    all test images, by rank; equal values are never parted, hence quarters can differ in size.
+    A kind of pneumonia stands with all normal images, so that it has an AUC, and a series of normal
+    images with all others. Quarters are those of all test images, by rank; equal values are never
+    parted, hence quarters can differ in size.
     """
     normal = (table.label == 0).to_numpy()
     for subtype, name in (("bacteria", "Bacterial"), ("virus", "Viral")):
         yield "subtype", name, normal | (table.subtype == subtype).to_numpy()
+    second = table.patient.str.startswith(SECOND_SERIES).to_numpy()
+    if 0 < (normal & second).sum() < normal.sum():
+        yield "series", "IM", ~(normal & second)
+        yield "series", "NORMAL2-IM", ~normal | second
     for column in QUALITIES:
         values = quality[column].to_numpy(float)
         quarter = mass_bins(values, QUARTERS)

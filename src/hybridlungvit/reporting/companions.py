@@ -15,9 +15,10 @@ from hybridlungvit.paths import CHECKLISTS, Layout
 from hybridlungvit.reporting.all_metrics import AllMetrics, all_metrics, metrics_text
 from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
 from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
+from hybridlungvit.reporting.error_tables import BYS
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, with_interval
 from hybridlungvit.reporting.macros import SOURCES
-from hybridlungvit.reporting.statistics_tables import BYS, NAMES
+from hybridlungvit.reporting.statistics_tables import NAMES
 from hybridlungvit.reporting.tables import SPLIT_NAMES
 from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
 

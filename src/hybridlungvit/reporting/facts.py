@@ -25,6 +25,8 @@ class Facts:
     mask_quality: dict[str, Any]
     metrics: dict[str, dict[str, Any]]
     differences: dict[str, dict[str, Any]]
+    errors: dict[str, Any]
+    """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
     runs: dict[tuple[str, int], dict[str, Any]]
     """The run.json of each variant and seed; evaluation-only variants have their parent's."""
     histories: dict[tuple[str, int], pd.DataFrame]
@@ -64,6 +66,7 @@ def gather(study: Study, layout: Layout) -> Facts:
         mask_quality=_quality(layout),
         metrics=metrics,
         differences=comparisons["differences"],
+        errors=comparisons["errors"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={
             pair: read_table(folder / "history.csv", ("epoch", "val_auc"))

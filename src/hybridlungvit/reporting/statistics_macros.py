@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hybridlungvit.evaluation.subgroups import SECOND_SERIES
 from hybridlungvit.reporting.facts import Facts, crowded, number, p_value, tex, with_minus
 from hybridlungvit.reporting.facts import spoken as facts_spoken
 from hybridlungvit.reporting.statistics_tables import seed_share
@@ -29,12 +30,27 @@ def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
             yield f"{point}.{name}", spoken(facts, found[name])
     yield from _calibration(facts, record["calibration"])
     for group in record["subgroups"]:
+        if group["by"] == "series":
+            key = "second" if group["group"].startswith(SECOND_SERIES) else "first"
+            yield f"series.{key}", spoken(facts, group["specificity"])
         if group["by"] == "subtype":
             key = group["group"].lower()
             yield f"{key}.sensitivity", spoken(facts, group["sensitivity"])
             yield f"{key}.auc", spoken(facts, group["auc"])
     for variant, found in facts.differences.items():
         yield f"delong.p.{variant}", p_value(found["delong"]["p_value"])
+    yield from _errors(facts)
+
+
+def _errors(facts: Facts) -> Iterator[tuple[str, str]]:
+    own = facts.errors["variants"][facts.study.reference]
+    for key in ("images", "false_positives", "false_negatives", "every_seed", "some_seed"):
+        yield f"errors.{key}", f"{own[key]:,}"
+    yield "errors.disputed", f"{own['some_seed'] - own['every_seed']:,}"
+    for key in ("every_variant", "every_variant_false_positives", "some_variant"):
+        yield f"errors.{key}", f"{facts.errors[key]:,}"
+    if facts.errors["every_variant"]:
+        yield "errors.shared", "some"
 
 
 def _calibration(facts: Facts, record: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """The tables of results. Every one says in its heading what its intervals cover."""
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -12,7 +11,6 @@ from hybridlungvit.reporting.facts import (
     omitted_rows,
     p_value,
     signed,
-    tex,
     with_interval,
 )
 
@@ -24,12 +22,6 @@ NAMES = {
     "f1": "$F_1$", "mcc": "MCC", "ece": "ECE", "slope": "Calibration slope",
     "intercept": "Calibration intercept",
 }  # fmt: skip
-BYS = {
-    "subtype": "Kind",
-    "pixels": "Megapixels",
-    "bytes_per_pixel": "Bytes/pixel",
-    "mask_confidence": "Mask conf.",
-}
 Table = tuple[pd.DataFrame, str] | tuple[pd.DataFrame, str, tuple[str, ...]]
 
 
@@ -141,7 +133,7 @@ def prevalence(facts: Facts) -> Table:
         for value in record["prevalences"]:
             first = value is record["prevalences"][0]
             row = {
-                "Point": _spaced(rows) + POINTS[point] if first else "",
+                "Point": spaced(rows) + POINTS[point] if first else "",
                 "Prevalence": rf"{100 * value['prevalence']:g}\,\%",
             }
             rows.append(row | {NAMES[name]: with_interval(value[name]) for name in ("ppv", "npv")})
@@ -199,40 +191,15 @@ def seed_share(record: dict[str, Any]) -> float | None:
     return 100 * seeds / (seeds + patients) if seeds + patients else None
 
 
-def subgroups(facts: Facts) -> Table:
-    """AUC, sensitivity and specificity of the reference within subgroups, crossed intervals."""
-    rows, before = [], None
-    for found in facts.metrics[facts.study.reference]["subgroups"]:
-        normals_alone = found["by"] == "subtype"
-        rows.append(
-            {
-                "By": _spaced(rows) + BYS[found["by"]] if found["by"] != before else "",
-                "Group": tex(_three_digits(found["group"])),
-                "Images (pn.)": f"{found['images']:,} ({found['pneumonia']:,})",
-                "Patients": f"{found['patients']:,}",
-                "AUC": with_interval(found["auc"]),
-                "Sensitivity": with_interval(found["sensitivity"]),
-                "Specificity": "" if normals_alone else with_interval(found["specificity"]),
-            }
-        )
-        before = found["by"]
-    return pd.DataFrame(rows), "llrrccc"
-
-
 def difference_text(found: dict[str, Any]) -> str:
     """A signed difference with its interval."""
     value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
     return f"${value}$ (${low}$ to ${high}$)"
 
 
-def _spaced(rows: list[dict[str, str]]) -> str:
+def spaced(rows: list[dict[str, str]]) -> str:
     """What parts a block of rows from those above."""
     return r"\addlinespace " if rows else ""
-
-
-def _three_digits(group: str) -> str:
-    """The bounds of a quarter with all their three digits: "0.15 to 0.167" ends in 0.150."""
-    return re.sub(r"\d+(?:\.\d+)?", lambda found: f"{float(found[0]):#.3g}".rstrip("."), group)
 
 
 def _range(found: dict[str, Any]) -> str:

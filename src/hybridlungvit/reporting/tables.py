@@ -8,7 +8,7 @@ from hybridlungvit.config import Study, Training
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.paths import TABLES, Layout
-from hybridlungvit.reporting import statistics_tables, trail
+from hybridlungvit.reporting import error_tables, statistics_tables, trail
 from hybridlungvit.reporting.booktabs import write_table
 from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import (
@@ -23,7 +23,7 @@ from hybridlungvit.reporting.facts import (
 from hybridlungvit.reporting.literature import Published, literature_table, read_literature
 from hybridlungvit.reporting.macros import scientific
 
-MODULES = (sys.modules[__name__], statistics_tables, trail)
+MODULES = (sys.modules[__name__], statistics_tables, error_tables, trail)
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
