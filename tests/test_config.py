@@ -24,7 +24,7 @@ from hybridlungvit.configtypes import known_stem
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
 
-CONFIGS = ("demo", "kermany", "kermany-cpu")
+CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-cpu-224")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -108,6 +108,14 @@ def test_bad_values_are_named(tiny, change, expected):
 def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
     tiny[section] |= values
     assert expected in message(tiny)
+
+
+def test_the_two_cpu_studies_differ_in_the_image_size_alone():
+    small, large = (read_yaml(REPOSITORY / "config" / f"kermany-cpu{s}.yaml") for s in ("", "-224"))
+    assert (small.pop("study"), large.pop("study")) == ("kermany-cpu", "kermany-cpu-224")
+    assert (small.pop("title"), large.pop("title")) != ("", "")
+    assert (small["data"].pop("image_size"), large["data"].pop("image_size")) == (160, 224)
+    assert small == large
 
 
 def test_a_stem_that_timm_does_not_know_is_found_before_anything_runs(tiny):
