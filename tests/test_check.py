@@ -18,6 +18,7 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.arxiv import pack_sources
 from hybridlungvit.reporting.check import check_document, check_paper
 from hybridlungvit.reporting.check_origins import check_figures, check_origins
+from hybridlungvit.reporting.check_records import check_records
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
 from hybridlungvit.reporting.readme import check_readme, render_block
@@ -61,7 +62,7 @@ def test_a_finished_paper_passes_and_says_what_was_checked(paper):
     LAYOUT.check.unlink()
     check_paper(paper, LAYOUT)
     assert read_json(LAYOUT.check)["checked"] == [
-        "text", "origins", "results", "figures", "document", "readme",
+        "text", "origins", "results", "records", "figures", "document", "readme",
     ]  # fmt: skip
 
 
@@ -100,6 +101,34 @@ def test_a_result_with_wrong_rounding_is_named(paper):
     replace(MACROS, line[0], line[0].replace(line[1], wrong))
     text = found(check_results(paper, LAYOUT))
     assert f"auc no_seg: '{wrong}' is not how the stored value is printed, '{line[1]}'" in text
+
+
+def rewrite(path, change):
+    record = read_json(path)
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_records_that_differ_from_their_rows_are_named(paper):
+    focus, quality = LAYOUT.focus("no_seg").with_suffix(".json"), LAYOUT.mask_quality
+    assert found(check_records(paper, LAYOUT)) == ""
+    rewrite(focus, lambda record: record["groups"][0]["focus"].update(estimate=2.5))
+    rewrite(quality, lambda record: record["shortcut"]["auc"].update(estimate=0.5125))
+    rewrite(quality, lambda record: record["groups"][0].pop("area"))
+    text = found(check_records(paper, LAYOUT))
+    assert f"{focus}: groups.0.focus.estimate" in text and "it says 2.5; from" in text
+    assert f"{quality}: shortcut.auc.estimate" in text and "it says 0.5125; from" in text
+    assert f"{quality}: groups.0" in text
+
+
+def test_rows_of_lung_focus_must_be_of_these_predictions(paper):
+    rows = LAYOUT.focus("no_seg")
+    table = pd.read_csv(rows)
+    table.loc[3, "probability"] += 0.01
+    table.to_csv(rows, index=False)
+    assert f"{rows}: altered" in found(check_records(paper, LAYOUT))
+    rewrite(rows.with_suffix(".json"), lambda record: record.update(rows_sha256=file_sha256(rows)))
+    assert "are not those predicted" in found(check_records(paper, LAYOUT))
 
 
 def test_a_difference_with_another_verdict_is_named(paper):

@@ -48,20 +48,25 @@ def write_quality(root: Path, study: Study, layout: Layout) -> dict[str, Any]:
     ``root`` is the folder with the images. Raises ``StudyError`` when masks and manifest differ or
     the annotations are unusable.
     """
+    record = quality_record(study, layout)
+    record["annotated"] = compare_with_annotations(root, study, read_masks(layout))
+    write_json(layout.mask_quality, record)
+    auc = record["shortcut"]["auc"]
+    log.info("mask area and cut alone reach an AUC of %.3f (%.3f to %.3f)", *auc.values())
+    return record
+
+
+def quality_record(study: Study, layout: Layout) -> dict[str, Any]:
+    """What the table of masks tells without any image, for the record and for checking it."""
     table = read_masks(layout)
-    shortcut = shortcut_check(table[table.split != "test"], study.statistics, study.data.split_seed)
-    record = {
+    seed = study.data.split_seed
+    return {
         "manifest_sha256": file_sha256(layout.manifest),
         "masks_sha256": file_sha256(layout.mask_table),
         "method": method_constants(),
         "groups": list(describe_groups(table)),
-        "shortcut": shortcut,
-        "annotated": compare_with_annotations(root, study, table),
+        "shortcut": shortcut_check(table[table.split != "test"], study.statistics, seed),
     }
-    write_json(layout.mask_quality, record)
-    auc = shortcut["auc"]
-    log.info("mask area and cut alone reach an AUC of %.3f (%.3f to %.3f)", *auc.values())
-    return record
 
 
 def method_constants() -> dict[str, int | float]:
@@ -132,7 +137,11 @@ def shortcut_check(table: pd.DataFrame, statistics: Statistics, seed: int) -> di
         labels, scores, patients, statistics.resamples, statistics.level, statistics.seed
     )
     counts = {"images": len(table), "patients": int(table.patient.nunique())}
-    return {"features": FEATURES, "folds": _folds(labels, patients)} | counts | {"auc": asdict(auc)}
+    return (
+        {"features": list(FEATURES), "folds": _folds(labels, patients)}
+        | counts
+        | {"auc": asdict(auc)}
+    )
 
 
 def shortcut_features(table: pd.DataFrame) -> NDArray[np.float64]:

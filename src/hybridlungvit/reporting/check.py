@@ -9,6 +9,7 @@ from hybridlungvit.files import file_sha256, read_json, write_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import TRAINING_CODE, code_sha256
 from hybridlungvit.reporting.check_origins import check_figures, check_origins
+from hybridlungvit.reporting.check_records import check_records
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
 from hybridlungvit.reporting.pdf import paper_inputs
@@ -28,6 +29,7 @@ def check_paper(study: Study, layout: Layout, workers: int = 1) -> None:
         "text": check_text(layout),
         "origins": check_origins(study, layout),
         "results": check_results(study, layout, workers),
+        "records": check_records(study, layout),
         "figures": check_figures(study, layout),
         "document": check_document(layout),
         "readme": check_readme(study, layout),

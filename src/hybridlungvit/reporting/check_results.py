@@ -42,7 +42,7 @@ def check_results(study: Study, layout: Layout, workers: int = 1) -> Iterator[Pr
     with recomputed(study, layout, workers) as fresh:
         for path in records:
             again = fresh.root / path.relative_to(layout.root)
-            found = list(_differences(path, read_json(path), read_json(again), ""))
+            found = list(differences(path, read_json(path), read_json(again), ""))
             yield from found
             if not found:
                 # Equal up to the last digits of a sum: tables print the hash of the stored record.
@@ -149,19 +149,23 @@ def _rounding(
         )  # fmt: skip
 
 
-def _differences(path: Path, stored: Any, again: Any, key: str) -> Iterator[Problem]:
-    """Where a stored record differs from the one computed again."""
+def differences(
+    path: Path, stored: Any, again: Any, key: str, source: str = "the predictions"
+) -> Iterator[Problem]:
+    """Where a stored record differs from the one computed again from its source."""
     if isinstance(stored, dict) and isinstance(again, dict) and stored.keys() == again.keys():
         for name in stored:
-            yield from _differences(path, stored[name], again[name], f"{key}.{name}".strip("."))
+            yield from differences(
+                path, stored[name], again[name], f"{key}.{name}".strip("."), source
+            )
     elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
         for i, (a, b) in enumerate(zip(stored, again, strict=True)):
-            yield from _differences(path, a, b, f"{key}.{i}")
+            yield from differences(path, a, b, f"{key}.{i}", source)
     elif not _same(stored, again):
         shown = [json.dumps(value)[:60] for value in (stored, again)]
         yield Problem(
             f"{path}: {key}",
-            f"stale: it says {shown[0]}, but the predictions give {shown[1]}. Run its stage again.",
+            f"stale: it says {shown[0]}; from {source} it is {shown[1]}. Run its stage again.",
         )
 
 
