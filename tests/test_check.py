@@ -21,7 +21,7 @@ from hybridlungvit.reporting.check_origins import check_figures, check_origins
 from hybridlungvit.reporting.check_records import check_records
 from hybridlungvit.reporting.check_results import check_results
 from hybridlungvit.reporting.check_text import check_text
-from hybridlungvit.reporting.readme import check_readme, render_block
+from hybridlungvit.reporting.readme import check_readme, render_block, write_readme
 from hybridlungvit.reporting.verify import DIFFERENT, EXACT, WITHIN, verify
 
 pytestmark = pytest.mark.slow
@@ -426,13 +426,24 @@ def test_a_foreign_or_missing_pdf_is_named(paper):
 
 def test_results_in_the_readme_are_compared(paper):
     readme = Path("README.md")
-    readme.write_text("# Title\n" + render_block(paper, LAYOUT))
+    readme.write_text("# Title\n" + render_block(paper, LAYOUT, picture=True))
     assert not found(check_readme(paper, LAYOUT))
     auc = re.search(r"\| (0\.\d{3}) \(", readme.read_text())[1]
     replace(readme, f"| {auc} (", "| 0.999 (")
     assert "README.md: differs from the results: '| HybridLungViT" in found(
         check_readme(paper, LAYOUT)
     )
+    other = "<!-- results: other -->\n0.5\n<!-- end of results -->\n"
+    own = render_block(paper, LAYOUT, picture=False)
+    assert "picture" not in own
+    readme.write_text(f"# Title\n{other}\n{own}")
+    assert not found(check_readme(paper, LAYOUT))
+    readme.write_text(f"# Title\n{other}\n" + own.replace("| 0.", "| 1."))
+    write_readme(paper, LAYOUT)
+    assert readme.read_text() == f"# Title\n{other}\n{own}"
+    readme.write_text(f"# Title\n{other}")
+    with pytest.raises(StudyError, match="has no lines `<!-- results: tiny -->`"):
+        write_readme(paper, LAYOUT)
     block = "<!-- benchmarks -->\n0.123\n<!-- end of benchmarks -->\n"
     readme.write_text(f"We reach 0.973.\n{block}")
     text = found(check_readme(paper, LAYOUT))

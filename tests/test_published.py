@@ -11,13 +11,13 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.check import check_paper
 from hybridlungvit.reporting.cite import citation
 
-STUDY = "kermany-cpu"
+STUDIES = ("kermany-cpu",)
 
 
-@pytest.fixture
-def published(monkeypatch):
+@pytest.fixture(params=STUDIES)
+def published(request, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    return load_study(Path("config") / f"{STUDY}.yaml"), Layout(STUDY)
+    return load_study(Path("config") / f"{request.param}.yaml"), Layout(request.param)
 
 
 @pytest.mark.slow

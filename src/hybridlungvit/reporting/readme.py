@@ -1,6 +1,5 @@
 """The results that open the README: generated from the records, and checked against them."""
 
-import logging
 import re
 import shutil
 import subprocess
@@ -18,23 +17,32 @@ README = Path("README.md")
 BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
 MARKED = re.compile(r"<!-- (?P<name>results|benchmarks)\b.*?<!-- end of (?P=name) -->", re.DOTALL)
 RESULT = re.compile(r"(?<![\w.])(?:0?[.,]\d{2,}\b|\d{2}\.\d+\s*(?:%|percent))")
-log = logging.getLogger(__name__)
 WIDTH = 900  # pixels of the picture
 
 
 def write_readme(study: Study, layout: Layout) -> None:
-    """Put a study's main table and the picture of its first page into the README.
+    """Put a study's main table into its block of the README; the first block has the picture too.
 
     Raises ``StudyError`` when the README has no place for them or pdftoppm is missing.
     """
     text = README.read_text(encoding="utf-8")
-    if not BLOCK.search(text):
+    block, first = _block(text, study)
+    if block is None:
         raise StudyError(
             f"{README}: has no lines `<!-- results: {study.study} -->` and "
             "`<!-- end of results -->` to write between. Add them."
         )
-    _draw_first_page(layout)
-    write_text(README, BLOCK.sub(lambda _: render_block(study, layout), text))
+    if first:
+        _draw_first_page(layout)
+    fresh = render_block(study, layout, picture=first)
+    write_text(README, text[: block.start()] + fresh + text[block.end() :])
+
+
+def _block(text: str, study: Study) -> tuple[re.Match[str] | None, bool]:
+    """The study's block of the README, and whether it is the first."""
+    blocks = list(BLOCK.finditer(text))
+    own = next((block for block in blocks if block["study"] == study.study), None)
+    return own, own is not None and own is blocks[0]
 
 
 def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
@@ -42,11 +50,9 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
     if not README.is_file():
         return
     text = README.read_text(encoding="utf-8")
-    block = BLOCK.search(text)
-    if block is None:
-        log.warning("%s: shows no results; see `hybridlungvit readme`", README)
-    if block and block["study"] == study.study and block[0] != render_block(study, layout):
-        stored, fresh = block[0].splitlines(), render_block(study, layout).splitlines()
+    block, first = _block(text, study)
+    if block and block[0] != (right := render_block(study, layout, picture=first)):
+        stored, fresh = block[0].splitlines(), right.splitlines()
         wrong = next((line for line in stored if line not in fresh), "a line is missing")
         yield Problem(
             str(README), f"differs from the results: {wrong!r}. Run "
@@ -61,17 +67,20 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
         )
 
 
-def render_block(study: Study, layout: Layout) -> str:
+def render_block(study: Study, layout: Layout, picture: bool) -> str:
     """The marked lines: the picture, the main table, and what its intervals cover."""
     level = f"{100 * study.statistics.level:g} %"
     reference = read_json(layout.metrics(study.reference))
     differences = read_json(layout.comparisons)["differences"]
-    picture = layout.paper / "preview.png"
-    lines = [
-        f"<!-- results: {study.study} -->",
-        f"<!-- picture {_digest(picture)} of the PDF {_digest(layout.pdf)} -->",
-        f"![First page of the paper]({picture})",
-        "",
+    lines = [f"<!-- results: {study.study} -->"]
+    if picture:
+        page = layout.paper / "preview.png"
+        lines += [
+            f"<!-- picture {_digest(page)} of the PDF {_digest(layout.pdf)} -->",
+            f"![First page of the paper]({page})",
+            "",
+        ]
+    lines += [
         f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
         "| --- | --- | --- | --- |",
     ]
