@@ -20,6 +20,10 @@ rule all:
         [layout.companions / name for name in COMPANIONS],
 
 
+onstart:
+    check_before_start()
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/train.smk"

@@ -17,6 +17,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES, Layout
+from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_files
 
 
@@ -26,6 +27,14 @@ def load_config():
             read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
         study = study_from(config, "config")
         return study, str(save_resolved(study, Layout(study.study)))
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def check_before_start():
+    try:
+        planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
+        check_start(study, layout, planned, bool(workflow.dag_settings.allowed_rules))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
