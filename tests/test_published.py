@@ -10,6 +10,7 @@ from hybridlungvit.configfile import load_study
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.check import check_paper
 from hybridlungvit.reporting.cite import citation
+from hybridlungvit.reporting.verify import EXACT, verify
 
 STUDIES = ("kermany-cpu",)
 
@@ -43,3 +44,11 @@ def test_no_image_and_no_weight_is_published():
     assert suffixes <= {".csv", ".json", ".md", ".tex", ".pdf", ".bib", ".yaml", ".png", ".j2"}
     images = [name for name in done.stdout.splitlines() if name.endswith(".png")]
     assert images == ["paper/preview.png"]
+
+
+def test_verifying_the_published_runs_themselves_is_said_to_be_no_reproduction(published, caplog):
+    if subprocess.run(["git", "rev-parse"], cwd=REPOSITORY, capture_output=True).returncode:
+        pytest.skip("not a git checkout")
+    rows = verify(*published, "HEAD")
+    assert {row.words for row in rows} == {EXACT}
+    assert "the runs are the published ones" in caplog.text

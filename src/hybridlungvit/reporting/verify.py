@@ -1,6 +1,7 @@
 """One's own full run beside the published one: every headline number, reproduced or not."""
 
 import json
+import logging
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from hybridlungvit.files import Record, read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import number, signed
 
+log = logging.getLogger(__name__)
 EXACT, WITHIN, DIFFERENT = "reproduced exactly", "within its interval", "different"
 
 
@@ -53,6 +55,11 @@ def verify(study: Study, layout: Layout, against: str) -> list[Verdict]:
     published = _published(layout.comparisons, against)["differences"]
     rows += [Verdict(v, "AUC difference", published[v], own[v]) for v in published if v in own]
     Console().print(_table(study, rows))
+    if _same_runs(study, layout, against):
+        log.warning(
+            "%s: the runs are the published ones, so nothing was trained again. Run the study, or "
+            "name the revision that was published with --against.", layout.root,
+        )  # fmt: skip
     different = [row for row in rows if row.words == DIFFERENT]
     if different:
         first = different[0]
@@ -61,6 +68,14 @@ def verify(study: Study, layout: Layout, against: str) -> list[Verdict]:
             f"{first.variant}. Compare run.json of both: code, data, weights, packages, device."
         )
     return rows
+
+
+def _same_runs(study: Study, layout: Layout, against: str) -> bool:
+    """Whether the records of all trainings are those of the git revision, wall times included."""
+    if Path(against).is_dir():
+        return False  # it holds metrics alone
+    paths = [layout.run(v, s) / "run.json" for v in study.trained_variants() for s in study.seeds]
+    return all(path.is_file() and read_json(path) == _published(path, against) for path in paths)
 
 
 def _published(path: Path, against: str) -> Record:
