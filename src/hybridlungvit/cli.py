@@ -324,7 +324,10 @@ def masks(
     annotations: Annotated[Path, typer.Option(help="CSV with the columns image, class and mask.")],
     out: Annotated[Path, typer.Option(help="Folder for the table and the gallery.")],
     half: Annotated[
-        Half, typer.Option(help="The half of the patients to measure on; see half_of.")
+        Half,
+        typer.Option(
+            help="Patients to measure on: those on which constants were chosen, the others, all."
+        ),
     ] = "reporting",
 ) -> None:
     """Measure the lung masks on annotated radiographs."""

@@ -4,7 +4,7 @@
 #   tests/slurm/cluster.sh COMMAND...
 #
 # Everything it writes is below a temporary folder; daemons listen on free ports of this host and
-# are stopped however the command ends. Needs root, slurm-wlm and munge (workflow/system.sh --slurm).
+# are stopped however the command ends. Needs root, slurm-wlm and munge (workflow/system.sh PYTHON slurm).
 # No accounting database: as on a cluster without one, only squeue and scontrol know the jobs.
 set -euo pipefail
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import logging
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hybridlungvit.files import replacing
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.manuscript import manuscript_paths
 
+log = logging.getLogger(__name__)
 MAIN = "ms"  # the main file's name; arXiv takes the bibliography from the .bbl beside it
 
 
@@ -41,6 +43,7 @@ def pack_sources(study: Study, layout: Layout) -> None:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
+    log.info("%s written, %d files", layout.tarball, len(files))
 
 
 def _named(study: str, main: Path) -> bytes:
