@@ -15,7 +15,7 @@ from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import FIGURES, GALLERIES, TABLES, Layout
-from hybridlungvit.reporting import statistics_tables, tables
+from hybridlungvit.reporting import error_tables, statistics_tables, tables
 from hybridlungvit.reporting.facts import crowded, number, signed, spoken, tex, with_interval
 from hybridlungvit.reporting.figures import roc_curves
 from hybridlungvit.reporting.macros import scientific
@@ -382,11 +382,12 @@ def test_negative_numbers_of_the_text_have_a_true_minus(value, text):
 
 
 def test_bounds_of_quarters_have_three_digits():
-    text = statistics_tables._three_digits
+    text = error_tables._three_digits
     assert text("0.102 to 0.15") == "0.102 to 0.150"
     assert text("0 to 1") == "0.00 to 1.00"
     assert text("9.5 to 123") == "9.50 to 123"
-    assert text("Bacterial") == "Bacterial"
+    for name in ("Bacterial", "NORMAL2-IM"):
+        assert text(name) == name
 
 
 def test_a_printed_figure_has_no_white_margin(tmp_path):
