@@ -52,7 +52,8 @@ def test_predictions_of_another_config_stop_a_paper_but_no_scoring(layout):
     record.write_text(json.dumps({"config_sha256": "0" * 64}))
     with pytest.raises(StudyError, match="made from config 000000000000, but the current config"):
         check_start(study, layout, {"pdf"}, from_predictions=True)
-    check_start(study, layout, {"score"})
+    check_start(study, layout, {"score", "pdf"})
+    check_start(study, layout, {"train"})  # one training of the new config, and nothing more
 
 
 def test_a_mistyped_folder_removes_no_stored_result(tmp_path):

@@ -29,7 +29,9 @@ def check_start(
             f"data_root: no folder {root}. Give the one with train/ and test/, such as "
             "`--config data_root=PATH`."
         )
-    if "pdf" in planned and "train" not in planned and not from_predictions:
+    if "pdf" not in planned:
+        return
+    if "train" not in planned and not from_predictions:
         _require_weights(study, layout)
     if "score" not in planned:
         _require_current(study, layout)
