@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -157,6 +158,42 @@ def test_folders_are_searched_without_following_links_and_locked_ones_named(tmp_
     monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(StudyError, match=r"b: cannot be read \(Permission denied\)"):
         find_files([tmp_path / "b"])
+
+
+def test_no_output_replaces_one_of_the_images(described, phantoms, tmp_path):
+    image = tmp_path / "own" / "a.png"
+    image.parent.mkdir()
+    cv2.imwrite(str(image), cv2.imread(str(next((phantoms / "test" / "NORMAL").iterdir()))))
+    before = image.read_bytes()
+    for where in ({"gradcam": image.parent}, {"gradcam": None, "output": image}):
+        with pytest.raises(StudyError, match=r"a\.png: is one of the images"):
+            predict_images([image], described, **where)
+    assert image.read_bytes() == before
+    assert list(image.parent.iterdir()) == [image]
+
+
+def test_a_checkpoint_that_gives_no_number_makes_no_call(described, phantoms, tmp_path):
+    weights, damaged = load_file(described), tmp_path / "damaged.safetensors"
+    name = next(n for n, values in weights.items() if n.endswith("bias") and values.ndim == 1)
+    weights[name] = torch.full_like(weights[name], torch.nan)
+    save_file(weights, damaged, read_metadata(described))
+    with pytest.raises(StudyError, match="the checkpoint gives no number for it"):
+        predict_images([phantoms / "test"], damaged, None, tmp_path / "table.csv")
+    assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_checkpoint_must_be_a_file_and_a_pipe_is_not_waited_for(phantoms, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(StudyError, match="no such file"):
+            predict_images([phantoms / "test"], path, None)
+
+
+def test_an_overlay_on_a_full_disk_is_an_error(described, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridlungvit.predict.cv2.imwrite", lambda *_: False)
+    image = next((phantoms / "test" / "NORMAL").iterdir())
+    with pytest.raises(StudyError, match="cannot be written"):
+        predict_images([image], described, tmp_path / "cam")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
 
     Raises ``StudyError`` when the file is missing or was not written by this software.
     """
+    if not path.is_file():  # nor a pipe, which would be waited for
+        raise StudyError(f"{path}: no such file. Give a model.safetensors of a finished run.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -97,28 +99,30 @@ def predict_images(
     probability of pneumonia, as the study's evaluation has it; the calibrated one, at the
     temperature fitted on validation; the call at the study's threshold; the mask's confidence; the
     cut, where left and right part, as a share of the width; and a warning where the image is unlike
-    the training images or its mask uncertain. With ``gradcam``, an overlay of each image goes to
-    that folder as PNG. Raises ``StudyError`` that names unusable images, before anything is
-    written.
+    the training images or its mask uncertain. Threshold and mirroring are those of the training's
+    study. With ``gradcam``, an overlay of each image goes to that folder as PNG. Raises
+    ``StudyError`` that names unusable images, before anything is written, and rather than replace
+    one of the images.
     """
     log.warning("Research software, not a medical device: do not use it for any decision on care.")
     model, description = load_checkpoint(checkpoint)
     files = find_files(images)
+    overlays = [gradcam / name for name in overlay_names(files)] if gradcam is not None else []
+    _spare_images(files, [*overlays, *([output] if output is not None else [])])
     _require_usable(files)
     device = prepare_device(description.recipe.compute)
     model.to(device)
     size = description.recipe.evaluation.batch_size
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    overlays = iter(overlay_names(files))
+    left = iter(overlays)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for part in track(parts, len(parts), "predicting"):
         pixels, masks, rows = predict_batch(model, description, part, device)
         writer.writerows(rows)
-        for row in range(len(part) if gradcam is not None else 0):
-            name = gradcam / next(overlays)
-            _save_overlay(model, pixels[row : row + 1], masks[row : row + 1], name)
+        for row in range(len(part) if overlays else 0):
+            _save_overlay(model, pixels[row : row + 1], masks[row : row + 1], next(left))
     if output is None:
         sys.stdout.write(text.getvalue())
     else:
@@ -136,6 +140,11 @@ def predict_batch(
     statistics = image_statistics(images)
     pixels, lungs = torch.from_numpy(images).to(device), torch.from_numpy(masks).to(device)
     found = pneumonia_probability(model, pixels, lungs, evaluation.tta).cpu().numpy()
+    if not np.isfinite(found).all():
+        first = files[int(np.argmin(np.isfinite(found)))]
+        raise StudyError(
+            f"{first}: the checkpoint gives no number for it, so it is damaged. Train again."
+        )
     calibrated = scaled(found, description.temperature)
     rows = []
     for row, (file, probability) in enumerate(zip(files, found, strict=True)):
@@ -156,6 +165,15 @@ def predict_batch(
             )
         )
     return pixels, lungs, rows
+
+
+def _spare_images(files: list[Path], outputs: list[Path]) -> None:
+    images = {file.resolve() for file in files}
+    for output in outputs:
+        if output.resolve() in images:
+            raise StudyError(
+                f"{output}: is one of the images, which would be replaced. Choose another place."
+            )
 
 
 def _require_usable(files: list[Path]) -> None:
@@ -190,4 +208,5 @@ def _save_overlay(model: nn.Module, image: Tensor, mask: Tensor, output: Path) -
     weight = 0.7 * heat[..., None]
     blended = (255 * ((1 - weight) * grey + weight * colour)).astype(np.uint8)
     with replacing(output) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(blended, cv2.COLOR_RGB2BGR))
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(blended, cv2.COLOR_RGB2BGR)):
+            raise StudyError(f"{output}: cannot be written. Is the disk full?")
