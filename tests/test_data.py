@@ -78,7 +78,15 @@ def test_unnamed_images_are_counted_and_stand_alone(folder, caplog):
     with caplog.at_level(logging.WARNING):
         table = find_images(folder)
     assert "2 of 90 file names tell no patient" in caplog.text
-    assert table.patient.str.startswith("image:scan").sum() == 2
+    assert table.patient.str.startswith("image:train/NORMAL/scan").sum() == 2
+
+
+def test_files_of_one_name_without_a_patient_are_two_patients(folder):
+    for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL"):
+        file = next((folder / place).iterdir())
+        file.rename(file.with_name("0001.jpeg"))
+    table = find_images(folder)
+    assert table.patient[table.path.str.endswith("/0001.jpeg")].nunique() == 3
 
 
 def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):

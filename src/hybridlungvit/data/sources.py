@@ -37,8 +37,8 @@ def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.Da
             _require_folder(folder, f"the {name} images of {side}")
             files = _images_in(folder)
             for file in files:
-                patient, subtype = read_patient(file.stem, label)
                 path = file.relative_to(root).as_posix()
+                patient, subtype = read_patient(path, label)
                 rows.append((path, label, subtype, patient, side))
     if "val" not in sides and (root / "val").is_dir():
         count = sum(1 for p in (root / "val").rglob("*") if p.suffix.lower() in SUFFIXES)
@@ -80,15 +80,16 @@ def _images_in(folder: Path) -> list[Path]:
     return files
 
 
-def read_patient(stem: str, label: int) -> tuple[str, str]:
-    """Patient key and subtype of a file name without suffix.
+def read_patient(path: str, label: int) -> tuple[str, str]:
+    """Patient key and subtype of an image by its file's name.
 
-    ``person12_virus_34`` → (``person12_virus``, ``virus``); ``NORMAL2-IM-0012-0001`` →
-    (``NORMAL2-IM-0012``, ``normal``). A name of neither form is its own patient, ``image:<stem>``.
+    ``person12_virus_34.jpeg`` → (``person12_virus``, ``virus``); ``NORMAL2-IM-0012-0001.jpeg`` →
+    (``NORMAL2-IM-0012``, ``normal``). A name of neither form is its own patient, ``image:<path>``:
+    files of one name in two folders are two.
     """
-    match = (PNEUMONIA_NAME if label else NORMAL_NAME).match(stem)
+    match = (PNEUMONIA_NAME if label else NORMAL_NAME).match(Path(path).name)
     if match is None:
-        return f"image:{stem}", "unknown" if label else "normal"
+        return f"image:{path}", "unknown" if label else "normal"
     return match["patient"], match["subtype"] if label else "normal"
 
 

@@ -84,7 +84,7 @@ def _case(root: Path, annotations: Path, image: str, name: str, mask: str) -> Ca
             f"{annotations}: {image}: class {name!r}; expected {' or '.join(CLASSES)}."
         )
     label = CLASSES.index(name)
-    patient, _ = read_patient(Path(image).stem, label)
+    patient, _ = read_patient(str(image), label)
     places = [root / side / name / image for side in ("train", "test")]
     path = _first_file(places, f"{annotations}: image {image}", "the data folder, --data")
     places = [annotations.with_suffix("") / mask, annotations.parent / mask]
