@@ -15,6 +15,10 @@ UserPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser(
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+TRANSFORMERS = ("deit", "vision_transformer", "vision_transformer_hybrid")
+"""timm's files that define vision transformers as a stem needs them."""
+
+
 def known_stem(name: str) -> str:
     """The name, if timm has such an architecture or is not installed where the config is read.
 
@@ -22,23 +26,25 @@ def known_stem(name: str) -> str:
 
     Raises
     ------
-    ValueError : timm defines no such architecture; names similar vision transformers.
+    ValueError : timm defines no vision transformer of this name; tells similar ones.
     """
     timm = find_spec("timm")
     if timm is None or timm.origin is None:
         return name
     models = Path(timm.origin).parent / "models"
-    architecture = name.partition(".")[0]  # what follows names published weights
+    architecture, _, weights = name.partition(".")
+    # Where timm defines what a stem can be, and the old names of some.
+    sources = [path for path in models.glob("*.py") if path.stem in TRANSFORMERS]
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(sources))
+    old = "".join(re.findall(r"^register_model_deprecations\(.*?^\}\)", text, re.M | re.S))
     named = re.escape(architecture)
-    defined = re.compile(rf"^@register_model\ndef {named}\(|^ +'{named}':", re.M)
-    transformers = [models / "deit.py", models / "vision_transformer.py"]
-    for source in (*transformers, *models.glob("*.py")):
-        if architecture and defined.search(source.read_text(encoding="utf-8")):
-            return name
-    text = "".join(source.read_text(encoding="utf-8") for source in transformers)
+    published = name.replace("_clip_quickgelu_", "_clip_")  # timm derives these from those
+    is_model = re.search(rf"^@register_model\ndef {named}\(", text, re.M)
+    if (is_model and (not weights or f"'{published}':" in text)) or f"'{name}':" in old:
+        return name
     known = re.findall(r"^@register_model\ndef (\w+)\(", text, re.M)
     near = difflib.get_close_matches(name, known, n=3) or known[:3]
-    raise ValueError(f"timm has no {name!r}; try one of {', '.join(near)}")
+    raise ValueError(f"timm has no vision transformer {name!r}; try one of {', '.join(near)}")
 
 
 KnownStem = Annotated[str, AfterValidator(known_stem)]
