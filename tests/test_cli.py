@@ -145,3 +145,13 @@ def test_infinite_numbers_and_reserved_names_are_refused(tiny):
     tiny["variants"]["comparisons"] = {"label": "x", "description": "y"}
     with pytest.raises(StudyError, match="comparisons"):
         study_from(tiny, "x")
+
+
+def test_a_file_that_ends_too_early_is_no_interruption(tmp_path):
+    code = (
+        "from hybridlungvit import cli\n@cli.app.command()\ndef ended(): raise EOFError\ncli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "ended"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ends too early" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -375,7 +375,13 @@ def main() -> None:
     except StudyError as error:
         logging.getLogger(__name__).error("%s", error)
         sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort as stop:
+        if isinstance(stop.__context__, EOFError):  # Typer takes it for the end of a dialogue
+            log = logging.getLogger(__name__)
+            log.error("a file of the results ends too early. Run the stage that wrote it again.")
+            sys.exit(1)
+        sys.exit(130)
+    except KeyboardInterrupt:
         sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

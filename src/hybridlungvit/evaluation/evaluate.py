@@ -6,11 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
 from hybridlungvit.config import Study
+from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import Array
@@ -67,9 +67,8 @@ def evaluate_variant(study: Study, variant: str, layout: Layout) -> Record:
         },
     }
     record |= metric_records(study, sample, rows, chosen)
-    quality = quality_table(
-        read_manifest(layout.manifest), pd.read_csv(layout.mask_table), table.path
-    )
+    masks = read_table(layout.mask_table, ("path", "confidence"))
+    quality = quality_table(read_manifest(layout.manifest), masks, table.path)
     size = (statistics.resamples, statistics.level, statistics.seed)
     record["calibration"] = calibration_records(
         sample, rows, chosen.labels, chosen.scores, study.seeds, *size

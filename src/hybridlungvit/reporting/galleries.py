@@ -1,6 +1,8 @@
 """The figures of the paper that show images: lung masks and Grad-CAM."""
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +34,7 @@ def read_cases(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise StudyError(f"{path}: cannot be read ({error}). Run its stage again.") from error
 
 
