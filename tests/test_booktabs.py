@@ -87,3 +87,9 @@ def test_a_table_is_padded_in_columns_of_numbers_only():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_a_table_without_rows_says_so():
+    text = tabular(pd.DataFrame([]), "lcrr")
+    assert "nothing to show in this study" in text
+    assert text.startswith("\\begin{tabular}{@{}l@{}}")

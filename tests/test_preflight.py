@@ -28,6 +28,14 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
 
+def test_missing_annotations_are_told_before_quality_is_left_out(layout, tmp_path):
+    data = FOLDER["data"] | {"annotations": "none.csv"}
+    study = study_from(FOLDER | {"data_root": str(tmp_path), "data": data}, "x")
+    with pytest.raises(StudyError, match=r"data\.annotations: no file none\.csv"):
+        check_start(study, layout, {"manifest", "cache", "train"})
+    check_start(study, layout, {"pdf"}, from_predictions=True)
+
+
 def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tmp_path):
     study = study_from(FOLDER | {"data_root": str(tmp_path), "weights": "none.safetensors"}, "x")
     with pytest.raises(StudyError, match=r"model\.pretrained: no file none\.safetensors, so that"):

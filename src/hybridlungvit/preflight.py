@@ -29,6 +29,9 @@ def check_start(
             f"data_root: no folder {root}. Give the one with train/ and test/, such as "
             "`--config data_root=PATH`."
         )
+    known = study.data.annotations
+    if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
+        raise StudyError(f"data.annotations: no file {known}. Give one, or leave the key out.")
     if "pdf" not in planned:
         return
     if "train" not in planned and not from_predictions:

@@ -30,7 +30,12 @@ def write_table(
 
 
 def tabular(table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()) -> str:
-    """The TeX of a data frame; numbers are aligned in columns of the formats ``c`` and ``r``."""
+    """The TeX of a data frame; numbers are aligned in columns of the formats ``c`` and ``r``.
+
+    A frame without rows becomes a line that says so: a study may have nothing to compare.
+    """
+    if table.empty:
+        table, columns = pd.DataFrame({"": ["nothing to show in this study"]}), "l"
     body = (
         align(table, columns)
         .style.hide(axis="index")
