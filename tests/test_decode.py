@@ -199,7 +199,7 @@ def test_odd_files_go_into_manifest_and_cache(folder, study, tmp_path, caplog):
     table = read_manifest(layout.manifest).set_index("path")
     assert len(table) == 92
     facts = table.loc["train/NORMAL/NA.JPEG"]
-    assert (facts.note, facts.patient) == ("rotated", "image:NA")
+    assert (facts.note, facts.patient) == ("rotated", "image:train/NORMAL/NA.JPEG")
     assert (facts.width, facts.height) == wide.size[::-1]
     assert table.loc["train/NORMAL/IM-9999-0001 ä b.PNG"].note == "16-bit"
     build_cache(folder, layout, 32, workers=2)
