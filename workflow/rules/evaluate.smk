@@ -57,7 +57,9 @@ rule metrics:
 rule compare:
     input:
         predictions=all_predictions(),
-        code=code(*STATISTICS_CODE, "evaluation/compare", "evaluation/comparisons"),
+        code=code(
+            *STATISTICS_CODE, "evaluation/compare", "evaluation/comparisons", "evaluation/errors"
+        ),
     output:
         reported(layout.comparisons, "metrics"),
     log:

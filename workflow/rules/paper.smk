@@ -43,6 +43,7 @@ rule tables:
             "reporting/literature",
             "reporting/tables",
             "reporting/statistics_tables",
+            "reporting/error_tables",
             "reporting/trail",
         ),
     output:
