@@ -299,7 +299,10 @@ def decide(variant, verdict):
         (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "is claimed, but plain_deit is not"),
         (r"We outperform DeiT \citep{yang2023medmnist}.", "without its comparison"),
         (r"X outperforms DeiT \citep{nobody2020}.", "without its comparison"),
-        (r"\ifvariant{plain_deit}{\difference{no_tta}}{}", "'plain_deit' print values of 'no_tta'"),
+        (
+            r"\ifcompared{plain_deit}{\difference{no_tta}}{}",
+            "'plain_deit' print values of 'no_tta'",
+        ),
     ],
 )
 def test_a_claim_must_agree_with_its_own_comparison(paper, words, message):
@@ -449,6 +452,21 @@ def test_results_in_the_readme_are_compared(paper):
     text = found(check_readme(paper, LAYOUT))
     assert "README.md:1: the result 0.973 is typed by hand" in text
     assert "0.123" not in text
+
+
+def test_a_block_below_the_first_tells_of_the_other_study(paper):
+    before = render_block(paper, LAYOUT, picture=False)
+    change = {"key": "data.image_size", "here": 32, "there": 64}
+    found = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": "not distinguishable from"}
+    other = {"study": "large", "changes": [change], "differences": {paper.reference: found}}
+    rewrite(LAYOUT.comparisons, lambda record: record.update(other_study=other))
+    line = (
+        "Minus the same variant of `large` (`data.image_size` 64 there, 32 here), the reference: "
+        "+0.010 (-0.020 to +0.040), not distinguishable.\n"
+    )
+    after = render_block(paper, LAYOUT, picture=False)
+    assert after == before.replace("<!-- end", line + "<!-- end")
+    assert "large" not in render_block(paper, LAYOUT, picture=True)
 
 
 # What is made from a finished study

@@ -112,8 +112,10 @@ def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
 
 def test_the_two_cpu_studies_differ_in_the_image_size_alone():
     small, large = (read_yaml(REPOSITORY / "config" / f"kermany-cpu{s}.yaml") for s in ("", "-224"))
-    assert (small.pop("study"), large.pop("study")) == ("kermany-cpu", "kermany-cpu-224")
-    assert (small.pop("title"), large.pop("title")) != ("", "")
+    for one, other in ((small, large), (large, small)):
+        assert one["other_study"] == f"config/{other['study']}.yaml"
+    for key in ("study", "title", "other_study"):
+        assert small.pop(key) != large.pop(key)
     assert (small["data"].pop("image_size"), large["data"].pop("image_size")) == (160, 224)
     assert small == large
 

@@ -48,7 +48,7 @@ def test_the_text_asks_in_every_branch(tmp_path):
     (tmp_path / "main.tex").write_text("\\given{title} % \\given{comment}\n")
     (tmp_path / "sections" / "a.tex").write_text(
         "\\ifgivenis{loss}{focal}{\\given{gamma}}{\\ifverdict{midline}{a}{b}{\\result{auc}{x}}}"
-        "\\referenceresult{f1}\\ifvariant{y}{\\difference{y}}{}"
+        "\\referenceresult{f1}\\ifcompared{y}{\\variantname{y}\\difference{y}}{}"
     )
     wanted = asked(tmp_path)
     assert wanted.given == {"reference", "level", "title", "loss", "gamma"}

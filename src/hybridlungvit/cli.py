@@ -184,7 +184,7 @@ def metrics(config: Config, variant: VariantName) -> None:
 
 @app.command()
 def compare(config: Config) -> None:
-    """Compare every variant with the reference, paired by patient and seed."""
+    """Compare every variant with the reference and its namesake in another study, paired."""
     from hybridlungvit.evaluation.comparisons import compare_variants
 
     compare_variants(*_open(config))

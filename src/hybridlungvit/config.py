@@ -104,6 +104,8 @@ class Study(Section):
     """A sentence for the paper on what the images really are."""
     stem_note: str | None = None
     """A sentence for the paper on where the stem's weights come from."""
+    other_study: UserPath | None = None
+    """Config of another study of the same test images, to compare with variant by variant."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -25,6 +25,16 @@ def load_study(path: Path) -> Study:
     return study_from(read_yaml(path), str(path))
 
 
+def load_other(study: Study) -> Study | None:
+    """The study that ``other_study`` names, if any; raises ``StudyError`` naming the key."""
+    if study.other_study is None:
+        return None
+    try:
+        return load_study(Path(study.other_study))
+    except StudyError as error:
+        raise StudyError(f"other_study: {error}") from error
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key given twice, of which YAML would silently take the last."""
 

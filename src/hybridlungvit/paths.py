@@ -5,7 +5,7 @@ from pathlib import Path
 
 TABLES = (
     "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
-    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "errors",
+    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "errors", "other_study",
     "classification", "provenance", "environments", "records", "focus", "literature",
 )  # fmt: skip
 AUDIT_TABLES = ("audit_copies", "audit_balance")

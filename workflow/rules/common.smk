@@ -12,8 +12,9 @@ sys.path.insert(0, str(BASE / "src"))
 os.environ.update(PYTHONPATH=str(BASE / "src"))
 
 from hybridlungvit.cli import image_root
-from hybridlungvit.configfile import read_yaml, save_resolved, study_from
+from hybridlungvit.configfile import load_other, read_yaml, save_resolved, study_from
 from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
 from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES, Layout
@@ -26,7 +27,7 @@ def load_config():
         for file in workflow.configfiles:
             read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
         study = study_from(config, "config")
-        return study, str(save_resolved(study, Layout(study.study)))
+        return study, load_other(study), str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -39,7 +40,7 @@ def check_before_start():
         raise WorkflowError(str(error)) from None
 
 
-study, resolved = load_config()
+study, other, resolved = load_config()
 validate(config, str(BASE / "config" / "schema.json"), set_default=False)
 layout = Layout(study.study)
 # Jobs read the study from here. It is no input of theirs: each rule names the values it depends on

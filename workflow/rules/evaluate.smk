@@ -57,8 +57,14 @@ rule metrics:
 rule compare:
     input:
         predictions=all_predictions(),
+        manifest=layout.manifest,
+        other=other_files(other, layout) if other else [],
         code=code(
-            *STATISTICS_CODE, "evaluation/compare", "evaluation/comparisons", "evaluation/errors"
+            *STATISTICS_CODE,
+            "evaluation/compare",
+            "evaluation/comparisons",
+            "evaluation/errors",
+            "evaluation/other_study",
         ),
     output:
         reported(layout.comparisons, "metrics"),
@@ -76,5 +82,6 @@ rule compare:
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
+        other=value_sha256(other.model_dump()) if other else None,
     shell:
         "python -m hybridlungvit compare 2> {log:q}"

@@ -3,9 +3,11 @@
 from typing import Any
 
 from hybridlungvit.config import Study
+from hybridlungvit.configfile import load_other
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.compare import compare_pair, holm, verdict
 from hybridlungvit.evaluation.errors import count_errors
+from hybridlungvit.evaluation.other_study import compare_with_other
 from hybridlungvit.evaluation.scores import Thresholds, scores_on
 from hybridlungvit.files import write_json
 from hybridlungvit.paths import Layout
@@ -15,7 +17,7 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     """Compare every variant with the reference, paired, count errors, and write the results.
 
     p-values of the declared family are adjusted by Holm's method; comparisons outside it are
-    exploratory and keep their own.
+    exploratory and keep their own. Those with another study are a family of their own.
     """
     statistics, thresholds = study.statistics, {}
     tests = {v: scores_on(study, v, layout) for v in study.variants}
@@ -52,5 +54,7 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     )
     result = {"reference": study.reference, "family": family, "differences": found}
     result["errors"] = errors
+    other = load_other(study)
+    result["other_study"] = None if other is None else compare_with_other(study, other, layout)
     write_json(layout.comparisons, result)
     return result

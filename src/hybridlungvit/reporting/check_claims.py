@@ -94,7 +94,7 @@ def _sentence(source: Source, position: int) -> str:
 
 def _confused(source: Source) -> Iterator[Problem]:
     """Words for one variant that print values of another: a slip of copying."""
-    for found in commands(source, ("ifvariant",), 2):
+    for found in commands(source, ("ifcompared",), 2):
         variant, inner = found.arguments[0], Source(source.path, found.arguments[1])
         named = {c.arguments[1] for c in commands(inner, OF_VARIANT, 2)}
         single = (*OF_DIFFERENCE, "variantname", "variantdescription")

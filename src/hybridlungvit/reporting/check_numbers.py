@@ -25,7 +25,7 @@ from hybridlungvit.reporting.problems import Problem
 # Commands with what their first arguments are: names, places or lengths, not words of the text.
 NAMES = {1: ("label", "ref", "eqref", "pageref", "citep", "citet", "citealt", "citealp",
              "citeyearpar", "cite", "input", "generatedtable", "generatedfigure", "doi", "url",
-             "href", "begin", "end", "given", "ifgiven", "ifvariant", "vspace", "hspace",
+             "href", "begin", "end", "given", "ifgiven", "vspace", "hspace",
              "cmidrule", *OF_REFERENCE, *OF_DIFFERENCE, *OF_NAME),
          2: ("ifgivenis", "ifresult", "multicolumn", "setcounter", *OF_VARIANT)}  # fmt: skip
 UNIT = r"(?:pt|cm|mm|ex|em|in)"

@@ -15,6 +15,7 @@ from typing import Any
 
 from hybridlungvit.audit.results import write_audit_results
 from hybridlungvit.config import Study
+from hybridlungvit.configfile import load_other
 from hybridlungvit.evaluation.comparisons import compare_variants
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.files import read_json
@@ -62,12 +63,17 @@ def recomputed(study: Study, layout: Layout, workers: int) -> Iterator[Layout]:
     """A temporary layout: metrics and comparisons computed from the predictions anew.
 
     What is not a function of the predictions (manifest, masks, audit, maps, run records) is shared
-    with ``layout``. Raises ``StudyError`` when predictions belong to another config or are altered.
+    with ``layout``, and so is the other study. Raises ``StudyError`` when predictions belong to
+    another config or are altered.
     """
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         fresh = replace(layout, results=Path(folder) / "results", paper=Path(folder) / "paper")
         fresh.root.mkdir(parents=True)
         fresh.paper.mkdir()
+        other = load_other(study)
+        if other is not None and (layout.results / other.study).is_dir():
+            known = (layout.results / other.study).resolve()
+            (fresh.results / other.study).symlink_to(known)
         for entry in layout.root.iterdir():
             if entry.name not in (layout.comparisons.parent.name, layout.audit_results.name):
                 (fresh.root / entry.name).symlink_to(entry.resolve())

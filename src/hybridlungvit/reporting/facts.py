@@ -27,6 +27,8 @@ class Facts:
     differences: dict[str, dict[str, Any]]
     errors: dict[str, Any]
     """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
+    other: dict[str, Any] | None
+    """The same variants in another study, where there is one (``evaluation.other_study``)."""
     runs: dict[tuple[str, int], dict[str, Any]]
     """The run.json of each variant and seed; evaluation-only variants have their parent's."""
     histories: dict[tuple[str, int], pd.DataFrame]
@@ -67,6 +69,7 @@ def gather(study: Study, layout: Layout) -> Facts:
         metrics=metrics,
         differences=comparisons["differences"],
         errors=comparisons["errors"],
+        other=comparisons["other_study"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={
             pair: read_table(folder / "history.csv", ("epoch", "val_auc"))
@@ -115,6 +118,16 @@ def _require_settings(study: Study, variant: str, record: dict[str, Any], layout
                 f"{layout.metrics(variant)}: computed with {key} {record[key]}, the config says "
                 f"{value}. Run `metrics --variant {variant}` again."
             )
+
+
+def settings(facts: Facts) -> str:
+    """What sets the other study apart: each setting with both of its values."""
+    changes = facts.other["changes"] if facts.other else []
+    parts = [
+        rf"\texttt{{{tex(one['key'])}}} ({tex(one['there'])} there, {tex(one['here'])} here)"
+        for one in changes
+    ]
+    return ", ".join(parts) if parts else "no setting"
 
 
 def crowded(facts: Facts) -> bool:

@@ -13,7 +13,7 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.explanation import focus_macros, saliency_macros
 from hybridlungvit.reporting.facts import Facts, gather, number, signed, spoken, tex
 from hybridlungvit.reporting.manuscript import Asked, asked
-from hybridlungvit.reporting.statistics_macros import statistics_given
+from hybridlungvit.reporting.statistics_macros import other_given, statistics_given
 from hybridlungvit.reporting.trail import run_anchor
 
 SUBTYPES = ("bacteria", "virus")
@@ -56,6 +56,7 @@ def _groups(facts: Facts) -> Iterator[tuple[str, Iterator[tuple[str, str]]]]:
     yield "record:config", _method(facts)
     yield reference, _trained(facts)
     yield reference, statistics_given(facts)
+    yield "record:comparisons", other_given(facts)
     yield "record:focus", focus_macros(facts)
     yield "record:saliency", saliency_macros(facts)
 

@@ -13,8 +13,8 @@ CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")
 OF_VARIANT = ("result", "estimate", "interval", "seedsd")
 OF_REFERENCE = ("referenceresult", "referenceestimate", "referenceinterval", "referencesd")
 OF_STUDY = ("given", "ifgiven", "ifgivenis")
-OF_DIFFERENCE = ("difference", "verdict", "ifverdict")
-OF_NAME = ("ifvariant", "variantname", "variantdescription")
+OF_DIFFERENCE = ("difference", "verdict", "ifverdict", "ifcompared")
+OF_NAME = ("variantname", "variantdescription")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Asked:
     """Metric and variant; the variant is empty where the text means the reference."""
     differences: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
-    """Variants whose name, description or existence is asked for."""
+    """Variants whose name or description is asked for."""
 
 
 def read_source(path: Path) -> Source:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
@@ -68,10 +69,11 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
 
 
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
-    """The marked lines: the picture, the main table, and what its intervals cover."""
+    """The marked lines: the picture, the main table, what its intervals cover, the other study."""
     level = f"{100 * study.statistics.level:g} %"
     reference = read_json(layout.metrics(study.reference))
-    differences = read_json(layout.comparisons)["differences"]
+    compared = read_json(layout.comparisons)
+    differences = compared["differences"]
     lines = [f"<!-- results: {study.study} -->"]
     if picture:
         page = layout.paper / "preview.png"
@@ -88,13 +90,9 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         auc = with_interval(read_json(layout.metrics(name))["headline"]["auc"])
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
         if name in differences:
-            found = differences[name]
-            value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
-            adjusted = found["p_adjusted"]
+            adjusted = differences[name]["p_adjusted"]
             shown = "exploratory" if adjusted is None else p_value(adjusted).strip("$")
-            cells[2:] = [f"{value} ({low} to {high}), {found['verdict'].split()[0]}", shown]
-            if found["verdict"].startswith("not"):
-                cells[2] = f"{value} ({low} to {high}), not distinguishable"
+            cells[2:] = [_difference(differences[name]), shown]
         lines.append(f"| {' | '.join(cells)} |")
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     sd = reference["headline"]["auc"]["sd"]
@@ -105,9 +103,22 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{spread}.",
-        "<!-- end of results -->",
     ]
-    return "\n".join(lines) + "\n"
+    if (other := compared["other_study"]) and not picture:
+        settings = (f"`{c['key']}` {c['there']} there, {c['here']} here" for c in other["changes"])
+        found = other["differences"][study.reference]
+        lines.append(
+            f"Minus the same variant of `{other['study']}` ({', '.join(settings)}), the reference: "
+            f"{_difference(found)}."
+        )
+    return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    """A difference with its interval, and the words it supports."""
+    value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
+    words = found["verdict"].removesuffix(" than").removesuffix(" from")
+    return f"{value} ({low} to {high}), {words}"
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
-from hybridlungvit.reporting.facts import Facts, crowded, number, p_value, tex, with_minus
+from hybridlungvit.reporting.facts import (
+    Facts,
+    crowded,
+    number,
+    p_value,
+    settings,
+    signed,
+    tex,
+    with_minus,
+)
 from hybridlungvit.reporting.facts import spoken as facts_spoken
 from hybridlungvit.reporting.statistics_tables import seed_share
 
@@ -40,6 +49,21 @@ def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
     for variant, found in facts.differences.items():
         yield f"delong.p.{variant}", p_value(found["delong"]["p_value"])
     yield from _errors(facts)
+
+
+def other_given(facts: Facts) -> Iterator[tuple[str, str]]:
+    """The reference in the other study, where there is one."""
+    if facts.other is None:
+        return
+    found = facts.other["differences"][facts.study.reference]
+    yield "other.study", tex(facts.other["study"])
+    yield "other.settings", settings(facts)
+    yield "other.count", str(len(facts.other["differences"]))
+    yield "other.auc", spoken(facts, found["there"])
+    value, low, high = (rf"\ensuremath{{{signed(found[k])}}}" for k in ("estimate", "low", "high"))
+    level = f"{100 * facts.study.statistics.level:g}"
+    yield "other.difference", rf"{value} ({level}\,\%~CI {low} to~{high})"
+    yield "other.verdict", found["verdict"]
 
 
 def _errors(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ def main(facts: Facts) -> Table:
             row |= {
                 delta: difference_text(difference),
                 "$p$ (Holm)": _adjusted(difference),
-                "AUC is": difference["verdict"].removesuffix(" than").removesuffix(" from"),
+                "AUC is": _ended(difference["verdict"]),
             }
         rows.append(row)
         if variant == facts.study.reference and len(facts.study.seeds) > 1:
@@ -73,6 +73,26 @@ def comparisons(facts: Facts) -> Table:
             }
         )
     return pd.DataFrame(rows), "lcccccccc", _outside(facts, 9)
+
+
+def other_study(facts: Facts) -> Table:
+    """The AUCs here and in the other study, and their paired differences."""
+    if facts.other is None:
+        return pd.DataFrame(), "l"
+    rows = [
+        {
+            "Variant": label_of(facts, variant),
+            f"AUC here ({_level(facts)} CI)": with_interval(
+                facts.metrics[variant]["headline"]["auc"]
+            ),
+            f"AUC there ({_level(facts)} CI)": with_interval(found["there"]),
+            rf"$\Delta$AUC ({_level(facts)} CI)": difference_text(found),
+            "$p$ (Holm)": _adjusted(found),
+            "AUC here is": _ended(found["verdict"]),
+        }
+        for variant, found in facts.other["differences"].items()
+    ]
+    return pd.DataFrame(rows), "lccccl"
 
 
 def metrics(facts: Facts) -> Table:
@@ -195,6 +215,11 @@ def difference_text(found: dict[str, Any]) -> str:
     """A signed difference with its interval."""
     value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
     return f"${value}$ (${low}$ to ${high}$)"
+
+
+def _ended(verdict: str) -> str:
+    """A verdict with nothing to follow."""
+    return verdict.removesuffix(" than").removesuffix(" from")
 
 
 def spaced(rows: list[dict[str, str]]) -> str:

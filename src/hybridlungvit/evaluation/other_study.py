@@ -1,0 +1,109 @@
+"""The same variants in another study of the same test images: what its settings change."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridlungvit.config import Recipe, Study
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.compare import holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.scores import scores_on
+from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.paths import Layout
+
+log = logging.getLogger(__name__)
+
+IMAGE = ["path", "sha256", "label", "patient"]
+
+
+def other_files(other: Study, layout: Layout) -> list[Path]:
+    """What a comparison reads of another study, or nothing as long as any of it is missing."""
+    own = replace(layout, study=other.study)
+    tables = [own.predictions(v, seed) for v in other.variants for seed in other.seeds]
+    files = [own.manifest, *tables, *(path.with_suffix(".json") for path in tables)]
+    return files if all(path.is_file() for path in files) else []
+
+
+def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, Any] | None:
+    """AUC of each variant here minus that of its namesake in ``other``, paired.
+
+    Images, patients and seed numbers are the same on both sides (``paired_auc_difference``). A
+    namesake counts where its settings differ as those of the reference do. p-values are adjusted by
+    Holm's method over these comparisons, a family of their own.
+
+    Returns the other study's name, the settings that differ, and by variant both AUCs and the
+    difference; None, with the reason in the log, where the other study has no predictions, other
+    test images or other seeds. Raises ``StudyError`` when its predictions were altered or belong
+    to another config.
+    """
+    own = replace(layout, study=other.study)
+    if reason := _incomparable(study, other, layout, own):
+        log.warning("other_study: not compared with %s: %s.", other.study, reason)
+        return None
+    statistics = study.statistics
+    size = (statistics.resamples, statistics.level, statistics.seed)
+    changes, found = _changes(study.recipe(study.reference), other.recipe(study.reference)), {}
+    for variant in study.variants:
+        if variant not in other.variants or changes != _changes(
+            study.recipe(variant), other.recipe(variant)
+        ):
+            continue
+        table, here = scores_on(study, variant, layout)
+        labels, patients = table.label.to_numpy(), table.patient.to_numpy()
+        there = _in_order_of(list(table.path), *scores_on(other, variant, own))
+        interval = auc_over_seeds(labels, there, patients, *size).interval
+        difference = paired_auc_difference(labels, here, there, patients, *size)
+        found[variant] = vars(difference) | {"there": vars(interval)}
+    adjusted = holm({variant: one["p_value"] for variant, one in found.items()})
+    for variant, one in found.items():
+        one["p_adjusted"] = adjusted[variant]
+        one["verdict"] = verdict(one["low"], one["high"], adjusted[variant], statistics.level)
+    return {"study": other.study, "changes": changes, "differences": found}
+
+
+def _incomparable(study: Study, other: Study, layout: Layout, own: Layout) -> str | None:
+    """Why two studies cannot be compared, or None."""
+    if other.study == study.study:
+        raise StudyError(f"other_study: {other.study} is this study itself. Name another's config.")
+    if not other_files(other, layout):
+        return f"{own.root} lacks its manifest or predictions"
+    if other.seeds != study.seeds:
+        return f"its seeds are {other.seeds}, here they are {study.seeds}"
+    if study.reference not in other.variants:
+        return f"it has no variant {study.reference}"
+    images = []
+    for one in (layout, own):
+        manifest = read_manifest(one.manifest)
+        images.append(manifest[manifest.split == "test"][IMAGE].astype(str).sort_values("path"))
+    if not np.array_equal(images[0].to_numpy(), images[1].to_numpy()):
+        return "its test images, labels or patients are others"
+    return None
+
+
+def _in_order_of(paths: list[str], table: Any, scores: Any) -> Any:
+    """The scores (K, N) of a table with its images in the order of ``paths``."""
+    place = {path: i for i, path in enumerate(table.path)}
+    return scores[:, [place[path] for path in paths]]
+
+
+def _changes(here: Recipe, there: Recipe) -> list[dict[str, Any]]:
+    """The settings behind predictions that differ between two recipes, each with both values."""
+    first, second = (_flat(recipe.prediction_identity()) for recipe in (here, there))
+    return [
+        {"key": key, "here": first.get(key), "there": second.get(key)}
+        for key in sorted({*first, *second})
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
