@@ -32,6 +32,8 @@ rule audit:
             "audit/patients",
             "audit/predictability",
             "audit/stage",
+            "evaluation/agreement",
+            "evaluation/annotated",
             "evaluation/compare",
             "evaluation/mask_quality",
             *STATISTICS_CODE,
@@ -87,11 +89,7 @@ rule audit_report:
         results=layout.audit_results,
         text=manuscript(),
         code=code(
-            "reporting/facts",
-            "reporting/audit_report",
-            "reporting/booktabs",
-            "reporting/manuscript",
-            "reporting/style",
+            *TEXT_CODE, "evaluation/subgroups", "explain/similarity", "reporting/audit_report"
         ),
     output:
         layout.generated / "audit.tex",

@@ -81,6 +81,26 @@ STATISTICS_CODE = ["temperature"] + [
 ]
 
 
+# What the numbers and words of the paper are written with.
+TEXT_CODE = ["explain/cases"] + [
+    f"reporting/{name}"
+    for name in (
+        "booktabs",
+        "error_tables",
+        "explanation",
+        "facts",
+        "literature",
+        "macros",
+        "manuscript",
+        "statistics_macros",
+        "statistics_tables",
+        "style",
+        "tables",
+        "trail",
+    )
+]
+
+
 def log_file(name):
     return str(layout.root / "logs" / f"{name}.log")
 

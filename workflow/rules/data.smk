@@ -27,7 +27,7 @@ if DOWNLOADED:
 
     rule download:
         input:
-            code=code("data/remote", "data/archive"),
+            code=code("data/archive", "data/download", "data/remote", "data/sources"),
         output:
             layout.download,  # not the images: Snakemake would delete them before another try
         log:

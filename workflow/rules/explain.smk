@@ -40,6 +40,7 @@ rule focus:
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
         code=code(
             *STATISTICS_CODE,
+            "explain/attention_maps",
             "explain/cases",
             "explain/gradcam",
             "explain/focus",
@@ -79,6 +80,7 @@ rule saliency:
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
         code=code(
             *STATISTICS_CODE,
+            "explain/attention_maps",
             "explain/cases",
             "explain/gradcam",
             "explain/faithfulness",

@@ -5,14 +5,7 @@ rule macros:
     input:
         results=report_inputs(),
         text=manuscript(),  # only what it asks for is written
-        code=code(
-            "explain/cases",
-            "reporting/explanation",
-            "reporting/facts",
-            "reporting/macros",
-            "reporting/manuscript",
-            "reporting/statistics_[mt]*",
-        ),
+        code=code(*TEXT_CODE),
     output:
         layout.generated / "macros.tex",
     log:
@@ -35,17 +28,7 @@ rule tables:
     input:
         results=report_inputs(),
         literature=paper_files("literature.yaml", "references.bib"),
-        code=code(
-            "explain/cases",
-            "reporting/booktabs",
-            "reporting/explanation",
-            "reporting/facts",
-            "reporting/literature",
-            "reporting/tables",
-            "reporting/statistics_tables",
-            "reporting/error_tables",
-            "reporting/trail",
-        ),
+        code=code(*TEXT_CODE),
     output:
         [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
     log:
@@ -69,6 +52,7 @@ rule figures:
         results=report_inputs(),
         code=code(
             "explain/cases",
+            "reporting/check_origins",
             "reporting/explanation",
             "reporting/facts",
             "reporting/figures",
@@ -123,12 +107,11 @@ rule companions:
         manifest=layout.manifest,
         text=[*manuscript(), *paper_files("checklists/*.yaml", "templates/*.j2")],
         code=code(
-            "explain/cases",
+            *TEXT_CODE,
             "reporting/all_metrics",
             "reporting/audit_report",
             "reporting/checklists",
             "reporting/companions",
-            "reporting/facts",
             "reporting/typed_numbers",
         ),
     output:

@@ -9,7 +9,9 @@ rule train:
         images=layout.images,
         masks=layout.masks,
         weights=weights_file,
-        code=code("data/augment", "data/batches", "model", "temperature", "training"),
+        code=code(
+            "data/augment", "data/batches", "data/statistics", "model", "temperature", "training"
+        ),
     output:
         model=layout.run("{variant}", "{seed}") / "model.safetensors",
         history=layout.run("{variant}", "{seed}") / "history.csv",
