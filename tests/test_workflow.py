@@ -10,8 +10,10 @@ import cv2
 import jsonschema
 import pandas as pd
 import pytest
+import timm
 import yaml
 from conftest import TINY, checkout, snakemake
+from safetensors.torch import save_file
 
 from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES
 
@@ -218,6 +220,27 @@ def test_a_changed_value_reruns_the_stages_it_matters_to(finished, change, runs)
         assert "cache" not in rules
     else:
         assert rules - {"all"} == runs
+
+
+@pytest.mark.slow
+def test_weights_copied_again_do_not_train_again(finished, tmp_path):
+    """Weights of more than a megabyte, the size up to which Snakemake would compare contents."""
+    folder = tmp_path / "own"
+    shutil.copytree(finished, folder, symlinks=True)
+    model = TINY["model"]
+    state = timm.create_model(model["stem"], img_size=32, **model["stem_options"]).state_dict()
+    weights = folder / "stem.safetensors"
+    save_file(state, weights)
+    assert weights.stat().st_size > 1_000_000
+    changed = TINY | {"seeds": [0], "model": model | {"pretrained": "stem.safetensors"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    done = snakemake(folder, "--configfile", "tiny.yaml", "--until", "train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    os.utime(weights)
+    assert "train" not in planned(folder)
+    state["norm.weight"] += 1
+    save_file(state, weights)
+    assert "train" in planned(folder)
 
 
 @pytest.mark.slow
