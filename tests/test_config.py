@@ -155,8 +155,21 @@ def test_a_key_given_twice_is_an_error(tiny, tmp_path):
     assert read_yaml(path)["other"] == {"a": 2}
 
 
+def test_images_given_to_a_study_of_phantoms_are_not_ignored(tiny):
+    with pytest.raises(StudyError, match=r"x: data_root is set, but data\.source is 'phantom'"):
+        study_from(tiny | {"data_root": "images"}, "x")
+
+
+def test_numbers_that_snakemakes_command_line_made_text_are_explained(tiny):
+    for source, explained in (("config", True), ("config/study.yaml", False)):
+        with pytest.raises(StudyError) as caught:
+            study_from(tiny | {"seeds": ["0", "1"]}, source)
+        assert ("lay it over the study" in str(caught.value)) == explained
+
+
 def test_paths_know_the_home_folder(tiny, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
+    tiny["data"] = {"source": "folder", "image_size": 32}
     study = study_from(tiny | {"data_root": "~/x", "weights": "~/w.pth"}, "x")
     assert study.data_root == "/home/someone/x"
     assert study.recipe("no_seg").model.pretrained == "/home/someone/w.pth"
@@ -240,6 +253,7 @@ def test_resolved_json_keeps_values_and_order(study):
 
 
 def test_hashes_follow_their_slice_only(tiny):
+    tiny["data"] = {"source": "folder", "image_size": 32}
     base = study_from(tiny, "x")
     tiny["statistics"] = {"resamples": 500}
     tiny["data_root"] = "/somewhere"

@@ -11,6 +11,7 @@ import pytest
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.configfile import study_from
+from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.masks import LungMask, lung_mask_steps, lung_mask_with_confidence
 from hybridlungvit.errors import StudyError
@@ -23,7 +24,7 @@ from hybridlungvit.evaluation.annotated import (
     measure,
     measure_mirror,
     read_cases,
-    read_grey,
+    read_image,
     read_lungs,
 )
 from hybridlungvit.files import file_sha256, read_json
@@ -56,12 +57,23 @@ def single(tmp_path):
     values = block(2, 3, 4, 14, 15, 16, 17) * np.uint8(255)
     values[:, 5] = 127
     cv2.imwrite(str(lungs), values)
-    cv2.imwrite(str(image), np.tile(np.arange(20, dtype=np.uint8) * 10, (10, 1)))
+    cv2.imwrite(str(image), np.tile(np.arange(40, dtype=np.uint8) * 5, (20, 1)))
     return Case(image, 1, "p", "reporting", lungs)
 
 
 def answer(mask):
     return lambda image, case: LungMask(mask, 0.5)
+
+
+def test_radiographs_are_decoded_as_those_of_a_study(single):
+    """Twelve bits in a file of sixteen: OpenCV alone would keep the upper eight, nearly nothing."""
+    deep = np.tile(np.arange(40, dtype=np.uint16) * 100, (20, 1))
+    cv2.imwrite(str(single.image), deep)
+    seen = []
+    measure([single], lambda image, case: seen.append(image) or LungMask(block(2, 15), 0.5))
+    assert np.array_equal(seen[0], read_grey(single.image, 224))
+    assert seen[0].max() > 200
+    assert np.array_equal(seen[0], read_image(single))
 
 
 def test_measure_ignores_what_the_reader_left_open(single):
@@ -217,7 +229,7 @@ def test_missing_csv_and_bad_masks_are_named(phantoms, tmp_path):
             read_lungs(tmp_path / "mask.png")
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(StudyError, match="cannot be decoded"):
-        read_grey(tmp_path / "text.png")
+        read_lungs(tmp_path / "text.png")
 
 
 def test_the_command_ends_with_one_message(phantoms, tmp_path):

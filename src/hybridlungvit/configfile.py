@@ -15,6 +15,8 @@ from hybridlungvit.files import value_sha256, write_json
 from hybridlungvit.paths import Layout
 
 FOLDER = {"source": "folder"}
+WORKFLOW = "config"
+"""What messages call the values that Snakemake put together from files and its command line."""
 
 
 def load_study(path: Path) -> Study:
@@ -80,6 +82,11 @@ def study_from(values: dict[str, Any], source: str) -> Study:
         raise StudyError(
             f"{source}: data.phantom is set, but data.source is {study.data.source!r}."
         )
+    if study.data.source == "phantom" and study.data_root is not None:
+        raise StudyError(
+            f"{source}: data_root is set, but data.source is 'phantom', which reads no images. "
+            "Take a study of real ones, such as config/kermany-cpu.yaml."
+        )
     if study.data.source == "phantom" and study.data.annotations is not None:
         raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
     return study
@@ -121,6 +128,11 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
             given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
             given += _hint(item["type"], item["input"])
             lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
+    if source.split(":")[0] == WORKFLOW and any("without quotes" in line for line in lines):
+        lines.append(
+            "Inside the brackets of `--config KEY=[...]` everything is text: write such values "
+            "into a file and lay it over the study, `--configfile STUDY.yaml FILE.yaml`."
+        )
     return "\n".join(lines)
 
 

@@ -12,7 +12,13 @@ sys.path.insert(0, str(BASE / "src"))
 os.environ.update(PYTHONPATH=str(BASE / "src"))
 
 from hybridlungvit.cli import image_root
-from hybridlungvit.configfile import load_other, read_yaml, save_resolved, study_from
+from hybridlungvit.configfile import (
+    WORKFLOW,
+    load_other,
+    read_yaml,
+    save_resolved,
+    study_from,
+)
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
@@ -26,7 +32,7 @@ def load_config():
     try:
         for file in workflow.configfiles:
             read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
-        study = study_from(config, "config")
+        study = study_from(config, WORKFLOW)
         return study, load_other(study), str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         raise WorkflowError(str(error)) from None

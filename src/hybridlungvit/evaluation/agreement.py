@@ -14,7 +14,7 @@ from hybridlungvit.evaluation.annotated import (
     generator,
     measure,
     measure_mirror,
-    read_grey,
+    read_image,
 )
 from hybridlungvit.evaluation.bootstrap import (
     Array,
@@ -133,7 +133,7 @@ def time_masks(cases: list[Case], segment: Segment) -> float:
     times = []
     try:
         for case in cases:
-            image = cv2.resize(read_grey(case.image), side, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(read_image(case), side, interpolation=cv2.INTER_AREA)
             start = time.perf_counter()
             segment(image, case)
             times.append(time.perf_counter() - start)

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hybridlungvit.data.cache import MASK_DETAIL
+from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.masks import LungMask, lung_mask_with_confidence
 from hybridlungvit.data.sources import CLASSES, read_patient
 from hybridlungvit.errors import StudyError
@@ -118,7 +120,7 @@ def measure(cases: list[Case], segment: Segment = generator) -> pd.DataFrame:
 
 
 def _measure(case: Case, segment: Segment) -> dict[str, object]:
-    image = read_grey(case.image)
+    image = read_image(case)
     lungs, ignored = read_lungs(case.lungs)
     found = segment(image, case)
     height, width = lungs.shape
@@ -151,7 +153,7 @@ def measure_mirror(cases: list[Case], segment: Segment = generator) -> pd.DataFr
     """
     rows = []
     for case in track(cases, len(cases), "mirroring"):
-        image = read_grey(case.image)
+        image = read_image(case)
         mask = segment(image, case).mask
         back = segment(np.ascontiguousarray(image[:, ::-1]), case).mask[:, ::-1]
         shift = PRINT_WIDTH * abs(mean_x(mask) - mean_x(back))
@@ -171,17 +173,16 @@ def mean_x(mask: NDArray[np.bool_]) -> float:
     return float(columns.mean() + 0.5) / mask.shape[1] if len(columns) else 0.5
 
 
-def read_grey(path: Path) -> NDArray[np.uint8]:
-    """An image file as grey uint8 (H, W)."""
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise StudyError(f"{path}: cannot be decoded as an image. Fetch it again.")
-    return image
+def read_image(case: Case) -> NDArray[np.uint8]:
+    """The radiograph as grey uint8 (H, W), decoded as for the masks of a study."""
+    return read_grey(case.image, MASK_DETAIL)
 
 
 def read_lungs(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Lungs and ignored pixels of an annotation, both bool (H, W)."""
-    values = read_grey(path)
+    values = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if values is None:
+        raise StudyError(f"{path}: cannot be decoded as an image. Fetch it again.")
     other = sorted(set(np.unique(values).tolist()) - {0, IGNORE, LUNG})
     if other or not (values == LUNG).any():
         found = f"also the values {other[:3]}" if other else "no lung"

@@ -15,7 +15,7 @@ from hybridlungvit.evaluation.annotated import (
     Half,
     generator,
     read_cases,
-    read_grey,
+    read_image,
     read_lungs,
 )
 from hybridlungvit.files import replacing, write_text
@@ -76,7 +76,7 @@ def choose_ranks(images: pd.DataFrame) -> list[tuple[int, str]]:
 def _save_gallery(cases: list[Case], images: pd.DataFrame, output: Path) -> None:
     panels = []
     for row, rank in choose_ranks(images):
-        image = read_grey(cases[row].image)
+        image = read_image(cases[row])
         title = f"{images['class'][row].capitalize()}, {rank}\nDice {images.dice[row]:.3f}"
         masks = (generator(image, cases[row]).mask, read_lungs(cases[row].lungs)[0])
         panels.append((image, *masks, title))
