@@ -104,12 +104,12 @@ def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, s
     found = lines(layout, study)
     published = [line for line in found if r"\citet{somebody2020}" in line]
     assert published[0].startswith(r"ResNet \& friends & ")
-    assert published[0].endswith(r"28 px & 1,234 & n.s. & none & 0.900 & 0.850 \\")
+    assert published[0].endswith(r"28 px & 1,234 & n.s. & 0.900 & 0.850 \\")
     assert r"friends\textsuperscript{a} & " in published[1]
     assert r"& -- & 0.850 \\" in published[1]
     assert r"friends\textsuperscript{*,a} & " in published[2]
     own = next(line for line in found if "this study" in line)
-    assert r"0.880 to 0.930 & 0.912 & 0.800 \\" in own
+    assert r"0.912 (0.880 to 0.930) & 0.800 \\" in own
     assert "2,345 (generated)" in own
     assert found[found.index(own) - 1] == r"\midrule"
     assert found.index(own) > found.index(published[2])
@@ -117,6 +117,9 @@ def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, s
     assert text.count(r"\bottomrule") == 1
     assert r"\textsuperscript{a}~No AUC \& no more." in text
     assert "not comparable" in text  # the tiny study is synthetic
+    assert "None of the values above the line is given with an interval." in text
+    write(layout, ROW, ROW | {"interval": True})
+    assert "with an interval" not in "\n".join(lines(layout, study))
 
 
 def test_a_study_on_radiographs_carries_no_such_warning(layout, tiny):

@@ -27,6 +27,7 @@ from hybridlungvit.evaluation.compare import (
     verdict,
 )
 from hybridlungvit.evaluation.comparisons import compare_variants
+from hybridlungvit.evaluation.errors import count_errors
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
@@ -821,6 +822,22 @@ def test_series_of_normal_images_stand_with_all_of_pneumonia():
     assert "series" not in {by for by, *_ in groups_of(one_series, quality[1:])}
 
 
+def test_what_is_the_same_in_all_images_has_no_quarters():
+    table = pd.DataFrame({"patient": list("abcd"), "label": [0, 1, 0, 1], "subtype": "virus"})
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, range(4)))
+    quality["pixels"] = 0.05
+    assert {by for by, *_ in groups_of(table, quality)} == {"subtype", *QUALITIES} - {"pixels"}
+
+
+def test_calls_that_differ_between_seeds_are_counted_by_pair():
+    labels, names = np.array([0, 1, 1, 0]), np.array(list("abcd"))
+    three = np.array([[0, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0]], float)
+    scores, thresholds = {"three": three, "one": three[:1]}, {"three": 0.5, "one": 0.5}
+    found = count_errors(labels, names, scores, thresholds, "three")["variants"]
+    assert found["three"]["between_seeds"] == [1, 3]
+    assert found["one"]["between_seeds"] is None
+
+
 def test_errors_are_those_of_a_literal_count(study, scored):
     found = compare_variants(study, scored)["errors"]
     wrong, tables = {}, {}
@@ -847,6 +864,7 @@ def test_errors_are_those_of_a_literal_count(study, scored):
             "with_reference": len(wrong[variant] & wrong["no_seg"]),
             "every_seed": len(set.intersection(*mine)),
             "some_seed": len(set.union(*mine)),
+            "between_seeds": [len(mine[0] ^ mine[1])] * 2,
         }
     everywhere = set.intersection(*wrong.values())
     assert found["every_variant"] == len(everywhere)

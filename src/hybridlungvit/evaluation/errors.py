@@ -1,11 +1,18 @@
 """Which test images are called wrongly: by one variant, by its every seed, by all variants."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.pairs import Array
+
+
+def _between(by_seed: NDArray[np.bool_]) -> list[int] | None:
+    """The fewest and the most images that two seeds, of (K, N), call differently; None for one."""
+    counts = [int((a != b).sum()) for a, b in combinations(by_seed, 2)]
+    return [min(counts), max(counts)] if counts else None
 
 
 def count_errors(
@@ -33,6 +40,7 @@ def count_errors(
             "with_reference": int((missed & wrong[reference]).sum()),
             "every_seed": int(by_seed.all(axis=0).sum()),
             "some_seed": int(by_seed.any(axis=0).sum()),
+            "between_seeds": _between(by_seed),
         }
     together = np.stack(list(wrong.values()))  # (variants, N)
     everywhere = together.all(axis=0)

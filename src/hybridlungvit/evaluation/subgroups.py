@@ -59,7 +59,7 @@ def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, st
 
     A kind of pneumonia stands with all normal images, so that it has an AUC, and a series of normal
     images with all others. Quarters are those of all test images, by rank; equal values are never
-    parted, hence quarters can differ in size.
+    parted, hence quarters can differ in size, and what is the same in all images has none.
     """
     normal = (table.label == 0).to_numpy()
     for subtype, name in (("bacteria", "Bacterial"), ("virus", "Viral")):
@@ -71,6 +71,8 @@ def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, st
     for column in QUALITIES:
         values = quality[column].to_numpy(float)
         quarter = mass_bins(values, QUARTERS)
+        if len(np.unique(quarter)) == 1:  # all images are alike in it
+            continue
         for index in range(QUARTERS):
             chosen = quarter == index
             if chosen.any():

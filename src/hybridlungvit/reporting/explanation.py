@@ -79,8 +79,8 @@ def _sanity(axes: Axes, sanity: dict[str, Any]) -> None:
         marker = {"rank": "o", "ssim": "s"}[key]
         _band(axes, places, values, colour, label, marker)
         others = sanity["others"][key]["estimate"]
-        axes.axhline(others, color=colour, lw=0.8, ls=":")
-    axes.plot([], [], color="0.3", lw=0.8, ls=":", label="Two patients' maps, trained")
+        axes.axhline(others, color=colour, lw=1.4, ls=":")
+    axes.plot([], [], color="0.3", lw=1.4, ls=":", label="Two patients' maps, trained")
     axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL)
     axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
     axes.set_ylim(top=1.04)

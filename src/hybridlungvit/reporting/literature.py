@@ -10,7 +10,7 @@ from hybridlungvit.configtypes import Fraction, Positive, Section
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import Facts, number, tex
+from hybridlungvit.reporting.facts import Facts, number, tex, with_interval
 from hybridlungvit.reporting.manuscript import bibliography_keys
 from hybridlungvit.yamlfile import read_model
 
@@ -85,13 +85,15 @@ def literature_table(
     own = _own_row(facts, notes)
     footer = [r"\midrule" + "\n" + " & ".join(own[column] for column in table.columns)]
     lines = [rf"\textsuperscript{{{mark}}}~{tex(note)}" for mark, note in _marked(notes)]
+    if not any(row.interval for row in published):
+        lines.append("None of the values above the line is given with an interval.")
     lines.append(r"\textsuperscript{*}~Seen where others repeat it, not in the article itself.")
     footer += [
         rf"\multicolumn{{{len(table.columns)}}}{{@{{}}p{{{WIDTH}}}}}{{\footnotesize {line}}}"
         for line in lines
     ]
     footer[1] = r"\midrule" + "\n" + footer[1]
-    return table, "lllllccc", tuple(footer)
+    return table, "llllllc", tuple(footer)
 
 
 def _row(row: Published, notes: list[str]) -> dict[str, str]:
@@ -104,7 +106,6 @@ def _row(row: Published, notes: list[str]) -> dict[str, str]:
         tex(row.data),
         _test_set(row.test_images, row.test_set),
         "n.s." if row.split_by == "not stated" else row.split_by,
-        "given" if row.interval else "none",
         *("--" if value is None else number(value) for value in (row.auc, row.accuracy)),
     )
 
@@ -117,7 +118,6 @@ def _own_row(facts: Facts, notes: list[str]) -> dict[str, str]:
         marks = [_mark("Synthetic images: not comparable with any row above.", notes)]
     by_patient = unit_of(facts.manifest) == "patient" and study.data.validation_split == "patient"
     auc, accuracy = (record["headline"][name] for name in ("auc", "accuracy"))
-    low, high = number(auc["low"]), number(auc["high"])
     size = study.recipe(study.reference).data.image_size
     return _cells(
         f"{tex(study.variants[study.reference].label)}{_superscript(marks)}",
@@ -125,8 +125,7 @@ def _own_row(facts: Facts, notes: list[str]) -> dict[str, str]:
         f"{DATA[study.data.source]}, {size} px",
         _test_set(record["images"], "generated" if phantom else OFFICIAL),
         "patients" if by_patient else "images",
-        f"{low} to {high}",
-        number(auc["estimate"]),
+        with_interval(auc),
         number(accuracy["estimate"]),
     )
 
@@ -137,7 +136,7 @@ def _test_set(images: int, name: str) -> str:
 
 
 def _cells(*values: str) -> dict[str, str]:
-    columns = ("Method", "Source", "Data", "Test images", "Split by", "Interval", "AUC", "Acc.")
+    columns = ("Method", "Source", "Data", "Test images", "Split by", "AUC", "Acc.")
     return dict(zip(columns, values, strict=True))
 
 

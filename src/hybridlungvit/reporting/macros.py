@@ -170,6 +170,11 @@ def _trained(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "stem.dim", str(runs[0]["stem"]["dim"])
     yield "parameters.hybrid", number(runs[0]["parameters"] / 1e6, 1)
     yield "parameters.stem", number(runs[0]["stem_parameters"] / 1e6, 1)
+    trained = {(v, s): facts.runs[v, s] for v in study.trained_variants() for s in study.seeds}
+    yield "runs.count", str(len(trained))
+    epochs = {v: study.recipe(v).training.epochs for v in study.trained_variants()}
+    last = [run["best_epoch"] == epochs[v] for (v, _), run in trained.items()]
+    yield "runs.last_epoch", str(sum(last))
     yield "val.auc", number(float(np.mean([run["best_val_auc"] for run in runs])))
 
 

@@ -70,6 +70,9 @@ def _errors(facts: Facts) -> Iterator[tuple[str, str]]:
     own = facts.errors["variants"][facts.study.reference]
     for key in ("images", "false_positives", "false_negatives", "every_seed", "some_seed"):
         yield f"errors.{key}", f"{own[key]:,}"
+    if own["between_seeds"]:
+        low, high = own["between_seeds"]
+        yield "errors.between", f"{low:,}" if low == high else f"{low:,} to~{high:,}"
     yield "errors.disputed", f"{own['some_seed'] - own['every_seed']:,}"
     for key in ("every_variant", "every_variant_false_positives", "some_variant"):
         yield f"errors.{key}", f"{facts.errors[key]:,}"
