@@ -12,7 +12,7 @@ from hybridlungvit.reporting.check import check_paper
 from hybridlungvit.reporting.cite import citation
 from hybridlungvit.reporting.verify import EXACT, verify
 
-STUDIES = ("kermany-cpu",)
+STUDIES = ("kermany-cpu", "kermany-cpu-224")
 
 
 @pytest.fixture(params=STUDIES)
