@@ -156,7 +156,7 @@ def literal_ece(labels, probabilities, weights):
 def test_the_calibration_error_is_the_literal_one_for_resamples_too():
     labels, probabilities, patients = simulated(0.5, images=200)
     sample = Sample.of(labels, patients)
-    metric = calibration_error(sample, probabilities)
+    metric = calibration_error(sample, probabilities, mass_bins(probabilities))
     for drawn in (sample.once, *([d] for d in next(sample.draws(4, 0)))):
         weights = np.asarray(drawn)[0][sample.member]
         expected = literal_ece(labels, probabilities, weights)
@@ -173,7 +173,7 @@ def test_equal_probabilities_share_a_bin_and_bins_are_of_equal_mass():
 def test_reliability_is_the_share_within_each_bin():
     labels, probabilities, patients = simulated(images=200)
     sample = Sample.of(labels, patients)
-    predicted, shares = reliability(sample, probabilities)
+    predicted, shares = reliability(sample, probabilities, mass_bins(probabilities))
     order = np.argsort(probabilities)
     for b, part in enumerate(np.array_split(order, BINS)):
         assert predicted[b] == pytest.approx(probabilities[part].mean())

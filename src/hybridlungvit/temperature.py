@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 Array = NDArray[np.float64]
@@ -25,16 +25,21 @@ def logits(probabilities: Array) -> Array:
 def fit_temperature(labels: NDArray[np.int64], probabilities: Array) -> float:
     """The T that minimises the log loss of sigmoid(logit / T).
 
-    ``labels`` and ``probabilities`` (N,) are validation images.
+    ``labels`` and ``probabilities`` (N,) are validation images. The loss is convex in 1/T, so T is
+    the root of its slope: to the last digits, of which a search for the lowest loss leaves half to
+    rounding.
     """
-    sign, values = 2 * labels - 1, logits(probabilities)
+    margins = (2 * labels - 1) * logits(probabilities)  # (N,), positive where the call is right
 
-    def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0, -sign * values / math.exp(log_temperature)).mean())
+    def slope(log_temperature: float) -> float:
+        return float((margins * expit(-margins / math.exp(log_temperature))).mean())
 
-    bounds = tuple(map(math.log, TEMPERATURES))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
-    return math.exp(found.x)
+    low, high = map(math.log, TEMPERATURES)
+    if slope(low) >= 0:  # colder is better still: no image is wrong
+        return TEMPERATURES[0]
+    if slope(high) <= 0:
+        return TEMPERATURES[1]
+    return math.exp(brentq(slope, low, high, xtol=1e-14, rtol=1e-14))
 
 
 def scaled(probabilities: Array, temperature: float) -> Array:

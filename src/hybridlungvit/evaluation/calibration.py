@@ -25,27 +25,34 @@ RESAMPLES = 2000  # at most: each fits two regressions to all images
 
 
 def mass_bins(probabilities: Array, bins: int = BINS) -> NDArray[np.int64]:
-    """The bin of each image, (N,): ``bins`` groups of equal size by rank, ties never parted."""
+    """The bin of each image, (N,): ``bins`` groups of equal size by rank, ties never parted.
+
+    Scaled probabilities keep the bins of those they come from, whose order they have: near one,
+    scaling rounds neighbours to ties, and not everywhere the same.
+    """
     rank = np.searchsorted(np.sort(probabilities), probabilities, side="left")
     return rank * bins // len(probabilities)
 
 
-def bin_sums(sample: Sample, probabilities: Array) -> tuple[Array, Array, Array]:
+def bin_sums(
+    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
+) -> tuple[Array, Array, Array]:
     """Images, pneumonia and summed probability of each patient in each bin: (P, BINS) each."""
-    bins = mass_bins(probabilities)
     parts = []
     for values in (np.ones(len(bins)), sample.labels, probabilities):
         parts.append([sample.sums(np.where(bins == b, values, 0.0)) for b in range(BINS)])
     return tuple(np.stack(part, axis=1) for part in parts)
 
 
-def calibration_error(sample: Sample, probabilities: Array) -> Callable[[Array], Array]:
+def calibration_error(
+    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
+) -> Callable[[Array], Array]:
     """Expected calibration error over bins of equal mass, as a metric of ``drawn`` (R, P).
 
-    The bins are those of the sample. The estimate is biased upwards (an empty difference is noise,
-    not zero), the more so the fewer images a bin has.
+    The ``bins`` (N,) are those of the sample. The estimate is biased upwards (an empty difference
+    is noise, not zero), the more so the fewer images a bin has.
     """
-    images, observed, predicted = bin_sums(sample, probabilities)
+    images, observed, predicted = bin_sums(sample, probabilities, bins)
 
     def metric(drawn: Array) -> Array:
         gaps = np.abs(drawn @ (observed - predicted)).sum(axis=1)  # (R,)
@@ -54,9 +61,11 @@ def calibration_error(sample: Sample, probabilities: Array) -> Callable[[Array],
     return metric
 
 
-def reliability(sample: Sample, probabilities: Array) -> tuple[Array, Callable[[Array], Array]]:
+def reliability(
+    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
+) -> tuple[Array, Callable[[Array], Array]]:
     """Mean probability of each bin, (BINS,), and its share of pneumonia by resample: (R, BINS)."""
-    images, observed, predicted = bin_sums(sample, probabilities)
+    images, observed, predicted = bin_sums(sample, probabilities, bins)
 
     def shares(drawn: Array) -> Array:
         return ratio(drawn @ observed, drawn @ images)
@@ -130,6 +139,7 @@ def calibration_records(
     """
     size = min(resamples, RESAMPLES)
     temperatures = [fit_temperature(val_labels, row) for row in val_rows]
+    groups = [mass_bins(row) for row in rows]
     states = {"before": rows, "after": np.stack(list(map(scaled, rows, temperatures)))}
     record: Record = {
         "resamples": size,
@@ -137,7 +147,7 @@ def calibration_records(
         "ensemble_temperature": temperatures[-1],
     }
     for state, values in states.items():
-        functions = [_metrics(sample, row) for row in values]
+        functions = [_metrics(sample, row, bins) for row, bins in zip(values, groups, strict=True)]
         estimates, replicates = replicate(functions, sample, size, seed)
         names = [name for name in estimates if not name.startswith("bin.")]
         found = {
@@ -148,17 +158,18 @@ def calibration_records(
             name: interval_record(name, estimates[name][-1:], replicates[name][:, -1:], level)[0]
             for name in names
         }
-        predicted = np.mean([reliability(sample, row)[0] for row in values[:-1]], axis=0)
+        by_seed = zip(values[:-1], groups[:-1], strict=True)
+        predicted = np.mean([reliability(sample, *row)[0] for row in by_seed], axis=0)
         images = sample.labels.size / BINS
-        bins = []
+        curve = []
         for b, mean in enumerate(predicted):
             name = f"bin.{b}"
             edge = _wilson_edge(int(images), level)
             one = interval_record(
                 name, estimates[name][:-1], replicates[name][:, :-1], level, edge
             )[0]
-            bins.append({"predicted": None if np.isnan(mean) else float(mean)} | one)
-        record[state] = {"headline": found, "ensemble": ensemble, "bins": bins}
+            curve.append({"predicted": None if np.isnan(mean) else float(mean)} | one)
+        record[state] = {"headline": found, "ensemble": ensemble, "bins": curve}
     return record
 
 
@@ -168,10 +179,10 @@ def _wilson_edge(images: int, level: float) -> Edge:
     )
 
 
-def _metrics(sample: Sample, probabilities: Array) -> Metrics:
-    error = calibration_error(sample, probabilities)
+def _metrics(sample: Sample, probabilities: Array, bins: NDArray[np.int64]) -> Metrics:
+    error = calibration_error(sample, probabilities, bins)
     ranking = ranking_metrics(sample, probabilities)
-    _, shares = reliability(sample, probabilities)
+    _, shares = reliability(sample, probabilities, bins)
 
     def metrics(drawn: Array) -> dict[str, Array]:
         slope, intercept = recalibration(sample.labels, probabilities, drawn[:, sample.member])
