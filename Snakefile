@@ -18,6 +18,7 @@ rule all:
         layout.pdf,
         layout.check,
         [layout.companions / name for name in COMPANIONS],
+        layout.seal,
 
 
 onstart:

@@ -1,6 +1,8 @@
 """The paper's check, on a finished study that is broken on purpose in one place at a time."""
 
 import json
+import os
+import random
 import re
 import shutil
 import subprocess
@@ -16,11 +18,10 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.arxiv import pack_sources
-from hybridlungvit.reporting.check import check_document, check_paper
-from hybridlungvit.reporting.check_origins import check_figures, check_origins
-from hybridlungvit.reporting.check_records import check_records
-from hybridlungvit.reporting.check_results import check_results
+from hybridlungvit.reporting.check import check_intervals, check_paper, differences
+from hybridlungvit.reporting.check_origins import check_origins
 from hybridlungvit.reporting.check_text import check_text
+from hybridlungvit.reporting.pdf import build_pdf
 from hybridlungvit.reporting.readme import check_readme, render_block, write_readme
 from hybridlungvit.reporting.verify import DIFFERENT, EXACT, WITHIN, verify
 
@@ -54,154 +55,65 @@ def replace(path, old, new):
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def found(problems):
+def as_text(problems):
     return "\n".join(map(str, problems))
 
 
 def test_a_finished_paper_passes_and_says_what_was_checked(paper):
     LAYOUT.check.unlink()
     check_paper(paper, LAYOUT)
-    assert read_json(LAYOUT.check)["checked"] == [
-        "text", "origins", "results", "records", "figures", "document", "readme",
-    ]  # fmt: skip
+    assert read_json(LAYOUT.check)["checked"] == ["text", "intervals", "origins", "readme"]
 
 
 def test_every_problem_is_told_at_once_and_no_verdict_stays(paper):
     append(RESULTS, "\nThe AUC is 0.97.\n")
-    replace(MACROS, r"\setstudy{test.images}{30}", r"\setstudy{test.images}{31}")
+    path = LAYOUT.predictions("no_seg", 7)
+    shutil.copy(LAYOUT.predictions("no_seg", 0), path)
     with pytest.raises(StudyError) as caught:
         check_paper(paper, LAYOUT)
     message = str(caught.value)
-    assert message.startswith("the paper of tiny has 4 problems:")
+    assert message.startswith("the paper of tiny has 2 problems:")
     assert "the number '0.97' is typed by hand" in message
-    assert "stale" in message
-    assert f"older than {RESULTS.relative_to('paper')}" in message
+    assert f"{path}: exists, but the config does not report it" in message
     assert not LAYOUT.check.exists()
 
 
-# Generated files
+@pytest.mark.parametrize("record", ["metrics/no_seg.json", "audit.json"])
+def test_an_estimate_outside_its_interval_is_named(paper, record):
+    path = LAYOUT.root / record
+    text, count = re.subn(r'"high": 0\.\d+', '"high": 0.0001', path.read_text(), count=1)
+    assert count
+    path.write_text(text)
+    problems = as_text(check_intervals(paper, LAYOUT))
+    assert f"{path}: " in problems and "lies outside its interval" in problems
 
 
-@pytest.mark.parametrize(
-    ("key", "typed"), [("test.images", "31"), ("mask.cut_mad", "99.9"), ("stem.patch", "16")]
-)
-def test_a_stale_macro_is_named_with_its_value_now(paper, key, typed):
-    line = next(m for m in MACROS.read_text().splitlines() if rf"\setstudy{{{key}}}" in m)
-    wrong = re.sub(r"\}\{[^}]*\}\{", rf"}}{{{typed}}}{{", line, count=1)
-    replace(MACROS, line, wrong)
-    text = found(check_results(paper, LAYOUT))
-    assert "macros.tex:" in text
-    assert repr(wrong) in text
-    assert repr(line) in text
+def test_values_that_differ_from_the_committed_ones_are_told_with_the_change():
+    before = {"auc": {"estimate": 0.95, "low": 0.9}, "points": [1, 2], "seed": {"0": "a"}}
+    assert not list(differences(before, before | {"auc": {"estimate": 0.95 + 1e-13, "low": 0.9}}))
+    after = {"auc": {"estimate": 0.96, "low": 0.9}, "points": [1, 3], "mcc": 0.5}
+    assert list(differences(before, after)) == [
+        "auc.estimate: 0.95 -> 0.96 (+0.01)",
+        "points.1: 2 -> 3",
+        "seed: {'0': 'a'} -> None",
+        "mcc: None -> 0.5",
+    ]
 
 
-def test_a_result_with_wrong_rounding_is_named(paper):
-    line = re.search(r"\\setresult\{auc\}\{no_seg\}\{(\d\.\d{3})\}", MACROS.read_text())
-    wrong = f"{float(line[1]) + 0.001:.3f}"
-    replace(MACROS, line[0], line[0].replace(line[1], wrong))
-    text = found(check_results(paper, LAYOUT))
-    assert f"auc no_seg: '{wrong}' is not how the stored value is printed, '{line[1]}'" in text
-
-
-def rewrite(path, change):
-    record = read_json(path)
-    change(record)
-    path.write_text(json.dumps(record))
-
-
-def test_records_that_differ_from_their_rows_are_named(paper):
-    focus, quality = LAYOUT.focus("no_seg").with_suffix(".json"), LAYOUT.mask_quality
-    assert found(check_records(paper, LAYOUT)) == ""
-    rewrite(focus, lambda record: record["groups"][0]["focus"].update(estimate=2.5))
-    rewrite(quality, lambda record: record["shortcut"]["auc"].update(estimate=0.5125))
-    rewrite(quality, lambda record: record["groups"][0].pop("area"))
-    text = found(check_records(paper, LAYOUT))
-    assert f"{focus}: groups.0.focus.estimate" in text and "it says 2.5; from" in text
-    assert f"{quality}: shortcut.auc.estimate" in text and "it says 0.5125; from" in text
-    assert f"{quality}: groups.0" in text
-
-
-def test_rows_of_lung_focus_must_be_of_these_predictions(paper):
-    rows = LAYOUT.focus("no_seg")
-    table = pd.read_csv(rows)
-    table.loc[3, "probability"] += 0.01
-    table.to_csv(rows, index=False)
-    assert f"{rows}: altered" in found(check_records(paper, LAYOUT))
-    rewrite(rows.with_suffix(".json"), lambda record: record.update(rows_sha256=file_sha256(rows)))
-    assert "are not those predicted" in found(check_records(paper, LAYOUT))
-
-
-def test_a_difference_with_another_verdict_is_named(paper):
-    line = next(m for m in MACROS.read_text().splitlines() if m.startswith(r"\setdifference"))
-    verdict = line.rpartition("{")[2].rstrip("}")
-    wrong = "higher than" if verdict != "higher than" else "lower than"
-    replace(MACROS, line, line.replace(verdict, wrong))
-    text = found(check_results(paper, LAYOUT))
-    assert f"'{wrong}' is not how the stored value is printed" in text
-
-
-def test_an_estimate_outside_its_interval_is_named(paper):
+def test_the_check_compares_with_the_last_commit(paper, tmp_path, caplog):
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "results/tiny/metrics"], ["commit", "-qm", "Results"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    with caplog.at_level("INFO"):
+        check_paper(paper, LAYOUT)
+    assert "every value is the committed one" in caplog.text
     path = LAYOUT.metrics("no_seg")
     record = json.loads(path.read_text())
-    record["headline"]["auc"]["high"] = record["headline"]["auc"]["estimate"] - 0.01
+    record["headline"]["brier"]["sd"] = 0.25
     path.write_text(json.dumps(record))
-    text = found(check_results(paper, LAYOUT))
-    assert f"{path}: headline.auc: the estimate" in text
-    assert "lies outside its interval" in text
-    assert f"{path}: headline.auc.high: stale" in text
-
-
-def test_a_printed_estimate_outside_its_interval_is_named(paper):
-    line = re.search(r"\\setresult\{auc\}\{no_seg\}\{([\d.]+)\}\{([\d.]+)\}", MACROS.read_text())
-    replace(MACROS, line[0], rf"\setresult{{auc}}{{no_seg}}{{0.100}}{{{line[2]}}}")
-    text = found(check_results(paper, LAYOUT))
-    assert "auc no_seg: the printed estimate 0.100 lies outside its interval" in text
-
-
-@pytest.mark.parametrize("record", ["comparisons", "audit_results"])
-def test_a_record_that_drifted_from_the_predictions_is_named(paper, record):
-    path = getattr(LAYOUT, record)
-    text = re.sub(r'"low": (-?\d)\.\d', r'"low": \1.0123', path.read_text(), count=1)
-    assert text != path.read_text()
-    path.write_text(text)
-    assert f"{path}: " in found(check_results(paper, LAYOUT))
-
-
-def test_a_stale_or_missing_table_is_named(paper):
-    table = LAYOUT.generated / "tables" / "main.tex"
-    replace(table, "reference", "refer")
-    LAYOUT.generated.joinpath("tables", "seeds.tex").unlink()
-    text = found(check_results(paper, LAYOUT))
-    assert f"{table}:" in text
-    assert f"{table.with_name('seeds.tex')}: missing" in text
-
-
-def test_altered_predictions_stop_the_check_with_both_hashes(paper):
-    path = LAYOUT.predictions("no_seg", 0)
-    replace(path, "0.", "0.9")
-    with pytest.raises(StudyError, match=r"no_seg.seed-0\.csv: made from file \w{12}.*is \w{12}"):
-        check_paper(paper, LAYOUT)
-
-
-def test_results_of_another_config_stop_the_check_with_both_hashes(paper):
-    replace(Path("tiny.yaml"), "learning_rate: 0.001", "learning_rate: 0.002")
-    changed = load_study(Path("tiny.yaml"))
-    with pytest.raises(StudyError, match=r"made from config \w{12}, but the current config is"):
-        check_paper(changed, LAYOUT)
-
-
-def test_a_line_lost_or_doubled_in_a_table_is_named(paper):
-    table = LAYOUT.generated / "tables" / "main.tex"
-    replace(table, "\\midrule\n", "\\midrule\n\\midrule\n")
-    assert "lines repeated, lost or in another order" in found(check_results(paper, LAYOUT))
-
-
-def test_an_unused_macro_is_named(paper):
-    append(MACROS, "\\setstudy{nobody.asks}{1}{record:config}\n")
-    append(MACROS, "\\setresult{mcc}{no_seg}{0.1}{0.0}{0.2}{0.1}\n")
-    text = found(check_text(LAYOUT))
-    assert "the macro 'nobody.asks' is used nowhere" in text
-    assert "the macro 'mcc no_seg' is used nowhere" in text
+    check_paper(paper, LAYOUT)
+    assert f"{path}: headline.brier.sd: None -> 0.25" in caplog.text
+    assert "1 values differ from the committed ones" in caplog.text
 
 
 # The text
@@ -226,7 +138,7 @@ def test_an_unused_macro_is_named(paper):
 def test_a_typed_number_is_named_with_its_line(paper, words, number):
     lines = RESULTS.read_text().count("\n")
     append(RESULTS, f"\n{words}\n")
-    text = found(check_text(LAYOUT))
+    text = as_text(check_text(LAYOUT))
     assert f"{RESULTS}:{lines + 2}: the number {number} is typed by hand" in text
 
 
@@ -242,16 +154,16 @@ def test_a_typed_number_is_named_with_its_line(paper, words, number):
 )
 def test_names_lengths_and_comments_are_no_typed_numbers(paper, words):
     append(RESULTS, f"\n{words}\n")
-    assert "typed by hand" not in found(check_text(LAYOUT))
+    assert "typed by hand" not in as_text(check_text(LAYOUT))
 
 
 def test_a_number_from_the_literature_needs_its_citation_in_the_paragraph(paper):
     entry = '- {file: results.tex, text: "an AUC of 0.968", kind: literature, why: published, '
     append(Path("paper/allowed_numbers.yaml"), entry + "cite: kermany2018cell}\n")
     append(RESULTS, "\nThey report an AUC of 0.968.\n\nElsewhere \\citep{kermany2018cell}.\n")
-    assert "does not cite that work" in found(check_text(LAYOUT))
+    assert "does not cite that work" in as_text(check_text(LAYOUT))
     replace(RESULTS, "of 0.968.\n", "of 0.968 \\citep{yang2023medmnist,kermany2018cell}.\n")
-    assert not found(check_text(LAYOUT))
+    assert not as_text(check_text(LAYOUT))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +178,7 @@ def test_a_number_from_the_literature_needs_its_citation_in_the_paragraph(paper)
 def test_a_bad_entry_of_the_allowed_numbers_is_named(paper, entry, message):
     append(Path("paper/allowed_numbers.yaml"), f"- {entry}\n")
     try:
-        text = found(check_text(LAYOUT))
+        text = as_text(check_text(LAYOUT))
     except StudyError as error:
         text = str(error)
     assert "allowed_numbers.yaml" in text
@@ -279,11 +191,11 @@ def test_a_bad_entry_of_the_allowed_numbers_is_named(paper, entry, message):
 def test_a_claim_needs_its_comparison(paper, words):
     decide("plain_deit", "lower than")
     append(RESULTS, f"\nThe fusion is {words}. The difference is \\difference{{plain_deit}}.\n")
-    assert "claims a difference without its comparison" in found(check_text(LAYOUT))
+    assert "claims a difference without its comparison" in as_text(check_text(LAYOUT))
     replace(RESULTS, f"is {words}. The difference", f"is {words}: the difference")
-    assert not found(check_text(LAYOUT))
+    assert not as_text(check_text(LAYOUT))
     append(RESULTS, f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Neither.}}\n")
-    assert not found(check_text(LAYOUT))
+    assert not as_text(check_text(LAYOUT))
 
 
 def decide(variant, verdict):
@@ -308,7 +220,7 @@ def decide(variant, verdict):
 def test_a_claim_must_agree_with_its_own_comparison(paper, words, message):
     decide("plain_deit", "not distinguishable from")
     append(RESULTS, f"\n{words}\n")
-    assert message in found(check_text(LAYOUT))
+    assert message in as_text(check_text(LAYOUT))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +235,7 @@ def test_a_claim_must_agree_with_its_own_comparison(paper, words, message):
 def test_words_that_claim_nothing_pass(paper, words):
     decide("plain_deit", "not distinguishable from")
     append(RESULTS, f"\n{words}\n")
-    assert not found(check_text(LAYOUT))
+    assert not as_text(check_text(LAYOUT))
 
 
 @pytest.mark.parametrize(
@@ -332,7 +244,7 @@ def test_words_that_claim_nothing_pass(paper, words):
         (r"See Table~\ref{tab:nowhere}.", r"no \label{tab:nowhere} exists"),
         (r"See \citep{nobody2020}.", "references.bib has no 'nobody2020'"),
         (r"\label{tab:main}", r"\label{tab:main} stands 2 times"),
-        (r"\generatedtable{mine}", "no table 'mine' is generated"),
+        (r"\generatedtable{mine}", "no table 'mine'"),
         (r"\includegraphics{mine.pdf}", "mine.pdf is neither generated nor checked"),
         (r"\input{sections/sub/mine}", "sections/sub/mine is neither generated nor checked"),
         (r"\let\result\estimate", "may change what a number prints"),
@@ -341,12 +253,12 @@ def test_words_that_claim_nothing_pass(paper, words):
 )
 def test_what_would_go_round_the_checks_is_named(paper, words, message):
     append(RESULTS, f"\n{words}\n")
-    assert message in found(check_text(LAYOUT))
+    assert message in as_text(check_text(LAYOUT))
 
 
 def test_the_main_file_is_read_below_its_preamble(paper):
     append(LAYOUT.paper / "main.tex", "\nThe AUC is 0.999.\n")
-    text = found(check_text(LAYOUT))
+    text = as_text(check_text(LAYOUT))
     assert "the number '0.999' is typed by hand" in text
     assert text.count("typed by hand") == 1
 
@@ -354,14 +266,27 @@ def test_the_main_file_is_read_below_its_preamble(paper):
 def test_a_float_that_the_text_never_mentions_is_named(paper):
     table = "\\begin{table}\\caption{A}%s\\end{table}\n"
     append(RESULTS, "\n" + table % "\\label{tab:new}\\ref{tab:new}" + table % "")
-    text = found(check_text(LAYOUT))
+    text = as_text(check_text(LAYOUT))
     assert "the text never mentions table 'tab:new'" in text
     assert "this table has no \\label" in text
     replace(RESULTS, "\\generatedfigure{roc}", "")
-    assert "the generated figure 'roc' is shown nowhere" in found(check_text(LAYOUT))
+    assert "the generated figure 'roc' is shown nowhere" in as_text(check_text(LAYOUT))
 
 
 # Where results come from
+
+
+def test_altered_predictions_stop_the_check_with_both_hashes(paper):
+    replace(LAYOUT.predictions("no_seg", 0), "0.", "0.9")
+    with pytest.raises(StudyError, match=r"no_seg.seed-0\.csv: made from file \w{12}.*is \w{12}"):
+        check_paper(paper, LAYOUT)
+
+
+def test_results_of_another_config_stop_the_check_with_both_hashes(paper):
+    replace(Path("tiny.yaml"), "learning_rate: 0.001", "learning_rate: 0.002")
+    changed = load_study(Path("tiny.yaml"))
+    with pytest.raises(StudyError, match=r"made from config \w{12}, but the current config is"):
+        check_paper(changed, LAYOUT)
 
 
 def rehash(path):
@@ -377,7 +302,7 @@ def test_predictions_that_the_manifest_does_not_bear_out_are_named(paper):
     table.loc[table.index[-3:], "label"] = 1 - table.label.iloc[-3:]
     table.to_csv(path, index=False)
     rehash(path)
-    text = found(check_origins(paper, LAYOUT))
+    text = as_text(check_origins(paper, LAYOUT))
     assert f"{path}: its images, labels or patients are not those of" in text
 
 
@@ -387,7 +312,7 @@ def test_a_run_record_changed_after_scoring_is_named(paper, key):
     record = json.loads(path.read_text())
     record[key] = "changed" if key == "code_commit" else record[key] + 1
     path.write_text(json.dumps(record))
-    text = found(check_origins(paper, LAYOUT))
+    text = as_text(check_origins(paper, LAYOUT))
     assert "scored by another run than" in text
     assert ("is not the history" in text) == (key != "code_commit")
 
@@ -395,52 +320,28 @@ def test_a_run_record_changed_after_scoring_is_named(paper, key):
 def test_a_seed_that_the_config_leaves_out_is_named(paper):
     path = LAYOUT.predictions("no_seg", 7)
     shutil.copy(LAYOUT.predictions("no_seg", 0), path)
-    assert f"{path}: exists, but the config does not report it" in found(
+    assert f"{path}: exists, but the config does not report it" in as_text(
         check_origins(paper, LAYOUT)
     )
 
 
-def test_figures_of_other_results_or_hands_are_named(paper):
-    assert not found(check_figures(paper, LAYOUT))
-    figures = LAYOUT.generated / "figures"
-    shutil.copy(figures / "forest.pdf", figures / "roc.pdf")
-    assert "roc.pdf: is not what `figures` drew" in found(check_figures(paper, LAYOUT))
-    append(LAYOUT.comparisons, " ")
-    assert "figures drawn from other results" in found(check_figures(paper, LAYOUT))
-
-
-# The document and the README
-
-
-@pytest.mark.parametrize("name", ["sections/method.tex", "references.bib", "figures/flow.tex"])
-def test_a_pdf_older_than_its_inputs_is_named(paper, name):
-    path = LAYOUT.paper / name
-    path.write_text((path.read_text() if path.exists() else "") + "% later\n")
-    assert f"older than {name}" in found(check_document(LAYOUT))
-
-
-def test_a_foreign_or_missing_pdf_is_named(paper):
-    assert not found(check_document(LAYOUT))
-    LAYOUT.pdf.write_bytes(LAYOUT.pdf.read_bytes() + b"%")
-    assert "is not the PDF that was built last" in found(check_document(LAYOUT))
-    LAYOUT.pdf.unlink()
-    assert "missing" in found(check_document(LAYOUT))
+# The README
 
 
 def test_results_in_the_readme_are_compared(paper):
     readme = Path("README.md")
     readme.write_text("# Title\n" + render_block(paper, LAYOUT, picture=True))
-    assert not found(check_readme(paper, LAYOUT))
+    assert not as_text(check_readme(paper, LAYOUT))
     auc = re.search(r"\| (0\.\d{3}) \(", readme.read_text())[1]
     replace(readme, f"| {auc} (", "| 0.999 (")
-    assert "README.md: differs from the results: '| HybridLungViT" in found(
+    assert "README.md: differs from the results: '| HybridLungViT" in as_text(
         check_readme(paper, LAYOUT)
     )
     other = "<!-- results: other -->\n0.5\n<!-- end of results -->\n"
     own = render_block(paper, LAYOUT, picture=False)
     assert "picture" not in own
     readme.write_text(f"# Title\n{other}\n{own}")
-    assert not found(check_readme(paper, LAYOUT))
+    assert not as_text(check_readme(paper, LAYOUT))
     readme.write_text(f"# Title\n{other}\n" + own.replace("| 0.", "| 1."))
     write_readme(paper, LAYOUT)
     assert readme.read_text() == f"# Title\n{other}\n{own}"
@@ -449,7 +350,7 @@ def test_results_in_the_readme_are_compared(paper):
         write_readme(paper, LAYOUT)
     block = "<!-- benchmarks -->\n0.123\n<!-- end of benchmarks -->\n"
     readme.write_text(f"We reach 0.973.\n{block}")
-    text = found(check_readme(paper, LAYOUT))
+    text = as_text(check_readme(paper, LAYOUT))
     assert "README.md:1: the result 0.973 is typed by hand" in text
     assert "0.123" not in text
 
@@ -459,7 +360,8 @@ def test_a_block_below_the_first_tells_of_the_other_study(paper):
     change = {"key": "data.image_size", "here": 32, "there": 64}
     found = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": "not distinguishable from"}
     other = {"study": "large", "changes": [change], "differences": {paper.reference: found}}
-    rewrite(LAYOUT.comparisons, lambda record: record.update(other_study=other))
+    record = read_json(LAYOUT.comparisons) | {"other_study": other}
+    LAYOUT.comparisons.write_text(json.dumps(record))
     line = (
         "Minus the same variant of `large` (`data.image_size` 64 there, 32 here), the reference: "
         "+0.010 (-0.020 to +0.040), not distinguishable.\n"
@@ -472,19 +374,62 @@ def test_a_block_below_the_first_tells_of_the_other_study(paper):
 # What is made from a finished study
 
 
-def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_bytes(finished, paper, tmp_path):
-    """No image, cache, weight or gallery source is there; file times are those of a copy."""
+PAPER = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
+TEXT = {".json", ".tex", ".md", ".csv"}
+
+
+def shuffle_times(folder):
+    """Give every file a date of its own, in no order."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for place, path in enumerate(random.Random(0).sample(paths, len(paths))):
+        os.utime(path, (1e9 + place, 1e9 + place))
+
+
+def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_text(finished, paper, tmp_path):
+    """No image, weight or source of a gallery is there, and file times are in no order."""
     for path in [*tmp_path.rglob("*.npz"), LAYOUT.comparisons, LAYOUT.generated / "macros.tex"]:
         path.unlink()
-    options = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
-    done = snakemake(tmp_path, *options)
+    replace(LAYOUT.metrics("no_seg"), '"estimate": 0.', '"estimate": 0.1')
+    shuffle_times(tmp_path / "results")
+    shuffle_times(tmp_path / "paper")
+    done = snakemake(tmp_path, *PAPER)
     assert done.returncode == 0, done.stdout + done.stderr
-    made = [p for p in (finished / "paper").rglob("*") if p.is_file() and "build" not in p.parts]
-    made += list((finished / "results").glob("tiny/metrics/*.json"))
-    assert len(made) > 40
-    for path in made:
-        assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes(), path
+    for folder in ("results", "paper"):
+        made = [p for p in (finished / folder).rglob("*") if p.suffix in TEXT]
+        made = [p for p in made if not {"build", "phantom", "logs"} & {*p.parts}]
+        assert len(made) > 20
+        for path in made:
+            assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes(), path
     assert not list(tmp_path.rglob("model.safetensors"))
+
+
+ANOTHER_TEX = """#!/bin/sh
+# Another release of TeX: its banner, and the text in another font.
+[ "$1" = -version ] && { echo "pdfTeX 3.14159265-2.6-1.40.99 (TeX Live 2099)"; exit; }
+for argument; do
+    shift
+    case "$argument" in
+    \\def*) argument="\\pdfinfo{/Producer (pdfTeX-9)}\\AtBeginDocument{\\sffamily}$argument" ;;
+    esac
+    set -- "$@" "$argument"
+done
+exec REAL "$@"
+"""
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_another_tex_and_other_fonts_make_another_pdf_that_passes(paper, tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    program = programs / "pdflatex"
+    program.write_text(ANOTHER_TEX.replace("REAL", shutil.which("pdflatex")))
+    program.chmod(0o755)
+    before = LAYOUT.pdf.read_bytes()
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    build_pdf(paper, LAYOUT)
+    assert LAYOUT.pdf.read_bytes() != before
+    assert b"pdfTeX-9" in LAYOUT.pdf.read_bytes()
+    check_paper(paper, LAYOUT)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
@@ -535,4 +480,27 @@ def test_an_own_run_is_told_exact_within_or_different(paper, tmp_path, capsys):
         verify(paper, LAYOUT, str(published))
     assert DIFFERENT in capsys.readouterr().out
     with pytest.raises(StudyError, match="no published result"):
+        verify(paper, LAYOUT, "HEAD")
+
+
+def test_the_summary_is_printed_and_the_rows_when_asked_for(paper, tmp_path, capsys):
+    shutil.copytree(LAYOUT.comparisons.parent, tmp_path / "published")
+    rows = verify(paper, LAYOUT, str(tmp_path / "published"))
+    printed = capsys.readouterr().out
+    assert printed == f"tiny: {len(rows)} {EXACT}, 0 {WITHIN}, 0 {DIFFERENT}\n"
+    verify(paper, LAYOUT, str(tmp_path / "published"), every=True)
+    assert "balanced_accuracy" in capsys.readouterr().out
+
+
+def test_a_clone_that_ran_nothing_has_nothing_to_verify(paper, tmp_path):
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "results"], ["commit", "-qm", "Results"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    with pytest.raises(StudyError, match="tiny: nothing to verify: the runs are those of HEAD"):
+        verify(paper, LAYOUT, "HEAD")
+    run = LAYOUT.run("no_seg", 0) / "run.json"
+    run.write_text(json.dumps(read_json(run) | {"wall_seconds": 1.5}))
+    assert {row.words for row in verify(paper, LAYOUT, "HEAD")} == {EXACT}
+    run.unlink()
+    with pytest.raises(StudyError, match=r"nothing to verify: .*run\.json is missing"):
         verify(paper, LAYOUT, "HEAD")

@@ -17,7 +17,7 @@ from hybridlungvit.evaluation.comparisons import compare_variants
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.metrics import CALLS, METRICS
 from hybridlungvit.files import file_sha256, read_json, write_text
-from hybridlungvit.paths import CHECKLISTS, COMPANIONS, Layout
+from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.all_metrics import (
     AllMetrics,
     all_metrics,
@@ -26,6 +26,7 @@ from hybridlungvit.reporting.all_metrics import (
 )
 from hybridlungvit.reporting.checklists import ITEMS, checklist_rows, read_checklist
 from hybridlungvit.reporting.companions import render
+from hybridlungvit.reporting.contents import CHECKLISTS, COMPANIONS
 from hybridlungvit.reporting.typed_numbers import typed_numbers
 
 SCHEMA = REPOSITORY / "config" / "metrics.schema.json"

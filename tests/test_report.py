@@ -3,13 +3,13 @@
 import pytest
 from conftest import REPOSITORY
 
-from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES
+from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.reporting.typed_numbers import typed_numbers
 
 CAPTIONS = REPOSITORY / "workflow" / "report"
 EXPECTED = {
-    "figures": {*FIGURES, *GALLERIES, "audit"},
-    "tables": {*TABLES, *AUDIT_TABLES, "mask_benchmark"},
+    "figures": {*FIGURES, *GALLERIES},
+    "tables": {*TABLES, "mask_benchmark"},
     "companions": {name.partition(".")[0] for name in COMPANIONS},
     "metrics": {"metrics", "comparisons", "audit", "audit_results", "mask_quality"},
     "paper": {"paper"},

@@ -14,8 +14,9 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
-from hybridlungvit.paths import FIGURES, GALLERIES, TABLES, Layout
+from hybridlungvit.paths import Layout
 from hybridlungvit.reporting import error_tables, statistics_tables, tables
+from hybridlungvit.reporting.contents import FIGURES, GALLERIES, TABLES
 from hybridlungvit.reporting.facts import crowded, number, signed, spoken, tex, with_interval
 from hybridlungvit.reporting.figures import roc_curves
 from hybridlungvit.reporting.macros import scientific

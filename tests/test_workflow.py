@@ -2,8 +2,11 @@
 
 import json
 import os
+import random
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,9 +18,9 @@ import yaml
 from conftest import TINY, checkout, snakemake
 from safetensors.torch import save_file
 
-from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES
+from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 
-REPORT = {"macros", "tables", "figures", "audit_report", "companions", "pdf", "check_paper"}
+REPORT = {"text", "figures", "pdf", "check_paper", "seal"}
 
 
 def planned(folder):
@@ -91,7 +94,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(finished):
         p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
     }
     assert logs == times
-    assert len(logs) == 6 + 4 + 3 + 4 + 4 + 1 + 1 + 2 + 1 + 5 + 2
+    assert {Path("manifest"), Path("train/no_seg-seed-0"), Path("seal")} <= logs
 
 
 @pytest.mark.slow
@@ -136,8 +139,8 @@ def test_the_html_report_needs_no_network_and_shows_every_result(finished, monke
         assert len(re.sub(r"<[^>]*>", "", result["caption"]).split()) > 3, result["name"]
         assert result["data_uri"].startswith("data:")
         shown.setdefault(Path(result["name"]).suffix, set()).add(Path(result["name"]).stem)
-    assert shown[".pdf"] == {*FIGURES, *GALLERIES, "audit", "tiny"}
-    assert shown[".tex"] == {*TABLES, *AUDIT_TABLES, "mask_benchmark"}
+    assert shown[".pdf"] == {*FIGURES, *GALLERIES, "tiny"}
+    assert shown[".tex"] == {*TABLES, "mask_benchmark"}
     assert shown[".md"] == {Path(name).stem for name in COMPANIONS if name.endswith(".md")}
     assert {*TINY["variants"], "comparisons", "all_metrics"} <= shown[".json"]
     assert "synthetic phantoms" in text
@@ -168,21 +171,39 @@ def test_a_second_call_does_nothing(finished):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+FROZEN = "epoch < self.freeze_epochs"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file", "runs", "rests"),
+    ("file", "old", "new", "runs", "rests"),
     [
-        ("paper/sections/introduction.tex", {"macros", "pdf"}, {"tables", "figures", "train"}),
-        ("src/hybridlungvit/reporting/figures.py", {"figures", "pdf"}, {"train", "metrics"}),
-        ("src/hybridlungvit/evaluation/metrics.py", {"metrics", "macros", "pdf"}, {"train"}),
-        ("src/hybridlungvit/audit/copies.py", {"audit", "audit_report", "pdf"}, {"leaks", "train"}),
-        ("src/hybridlungvit/model/tokens.py", {"train", "score", "metrics", "pdf"}, {"cache"}),
+        ("paper/sections/data.tex", "", "% edited\n", {"text", "pdf"}, {"figures", "train"}),
+        (
+            "src/{}/reporting/style.py",
+            "#0072B2",
+            "#0072B3",
+            {"figures", "pdf"},
+            {"train", "metrics"},
+        ),
+        ("src/{}/evaluation/metrics.py", "(tp + fn)", "(fn + tp)", {"metrics", "pdf"}, {"train"}),
+        (
+            "src/{}/audit/copies.py",
+            "max(row + 1",
+            "max(row + 2",
+            {"audit", "pdf"},
+            {"leaks", "train"},
+        ),
+        ("src/{}/model/tokens.py", "", "# edited\n", set(), {"train"}),
+        ("src/{}/configsections.py", FROZEN, "True", {"train", "score"}, set()),
+        ("src/{}/device.py", "wanted and", "not wanted and", {"train", "score"}, {"cache"}),
     ],
 )
-def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
-    path = finished / file
+def test_an_edit_reruns_its_stage_and_what_follows(finished, file, old, new, runs, rests):
+    path = finished / file.format("hybridlungvit")
     before, times = path.read_text(), path.stat()
-    append(path, "\n% edited\n" if file.endswith(".tex") else "\n# edited\n")
+    assert old in before
+    path.write_text(before.replace(old, new, 1) if old else before + new)
     try:
         rules = planned(finished)
     finally:
@@ -190,6 +211,39 @@ def test_an_edit_reruns_its_stage_and_what_follows(finished, file, runs, rests):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert runs <= rules
     assert not rests & rules
+    assert runs or not rules
+
+
+@pytest.mark.slow
+def test_shuffled_file_times_plan_nothing(finished):
+    paths = [p for p in finished.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
+    times = {path: path.stat() for path in paths}
+    try:
+        for place, path in enumerate(random.Random(0).sample(paths, len(paths))):
+            os.utime(path, (1e9 + place, 1e9 + place))
+        assert planned(finished) == set()
+        os.utime(finished / "results" / "tiny" / "manifest.csv", (0, 0))
+        assert planned(finished) == set()
+    finally:
+        for path, status in times.items():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.slow
+def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished, tmp_path):
+    folder = checkout(tmp_path, origin=finished)
+    shutil.copytree(finished / "results", folder / "results")
+    shutil.copytree(finished / "paper", folder / "paper", dirs_exist_ok=True)
+    assert "train" in planned(folder)
+    adopt = [sys.executable, "-m", "hybridlungvit", "adopt", "--config", "tiny.yaml"]
+    done = subprocess.run(adopt, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert planned(folder) == set()
+    path = folder / "results" / "tiny" / "runs" / "no_seg" / "seed-0" / "run.json"
+    path.write_text(path.read_text().replace('"code_sha256": "', '"code_sha256": "0'))
+    done = subprocess.run(adopt, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "run.json: altered" in done.stderr
 
 
 @pytest.mark.slow
@@ -216,7 +270,7 @@ def test_a_changed_value_reruns_the_stages_it_matters_to(finished, change, runs)
     finally:
         path.write_text(before)
     if runs is None:
-        assert {"train", "score", "metrics", "compare", "macros", "pdf"} <= rules
+        assert {"train", "score", "metrics", "compare", "text", "pdf"} <= rules
         assert "cache" not in rules
     else:
         assert rules - {"all"} == runs
@@ -283,4 +337,4 @@ def test_another_reference_and_another_study_reach_the_checked_paper(finished, t
     # The twin's predictions are an input: where they change, the paper is stale.
     table = folder / "results/twin/predictions/no_seg/seed-0.csv"
     table.write_text(table.read_text() + "\n")
-    assert {"compare", "macros", "pdf", "check_paper"} <= planned(folder)
+    assert {"compare", "text", "pdf", "check_paper"} <= planned(folder)

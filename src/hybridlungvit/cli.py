@@ -1,8 +1,8 @@
 """The command line: one sub-command for each rule of the workflow, then those for its results."""
 
 import logging
-import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,6 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import start_logging
-
-# Read when numpy loads: with another number of threads its sums differ in the last digit.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # One flat list in the order of the workflow, however long: a command is found where its rule is.
 # Stages are imported inside their command: torch takes seconds to load, and most need none.
@@ -226,19 +223,18 @@ def saliency(config: Config, variant: VariantName) -> None:
 
 
 @app.command()
-def macros(config: Config) -> None:
-    """Write every number of the text as TeX macros."""
+def text(config: Config) -> None:
+    """Write the paper's numbers as TeX macros, its tables, and the files that go with it."""
+    from hybridlungvit.reporting.audit_report import write_audit_macros
+    from hybridlungvit.reporting.companions import write_companions
     from hybridlungvit.reporting.macros import write_macros
-
-    write_macros(*_open(config))
-
-
-@app.command()
-def tables(config: Config) -> None:
-    """Write the tables of the paper."""
     from hybridlungvit.reporting.tables import write_tables
 
-    write_tables(*_open(config))
+    study, layout = _open(config)
+    write_macros(study, layout)
+    write_audit_macros(study, layout)
+    write_tables(study, layout)
+    write_companions(study, layout)
 
 
 @app.command()
@@ -258,22 +254,6 @@ def galleries(config: Config) -> None:
 
 
 @app.command()
-def audit_report(config: Config) -> None:
-    """Write the audit's macros, tables and figure for the paper's appendix."""
-    from hybridlungvit.reporting.audit_report import write_audit_report
-
-    write_audit_report(*_open(config))
-
-
-@app.command()
-def companions(config: Config) -> None:
-    """Write the paper's checklists, model card, datasheet and the file with all metrics."""
-    from hybridlungvit.reporting.companions import write_companions
-
-    write_companions(*_open(config))
-
-
-@app.command()
 def pdf(config: Config) -> None:
     """Compile the paper."""
     from hybridlungvit.reporting.pdf import build_pdf
@@ -282,11 +262,35 @@ def pdf(config: Config) -> None:
 
 
 @app.command()
-def check_paper(config: Config, workers: Workers = 1) -> None:
-    """Fail on any number, claim or figure of the paper that does not follow from the results."""
+def check_paper(config: Config) -> None:
+    """Fail on a typed number, an unsupported claim, an estimate outside its interval."""
     from hybridlungvit.reporting.check import check_paper as run
 
-    run(*_open(config), workers)
+    run(*_open(config))
+
+
+@app.command()
+def seal(config: Config) -> None:
+    """Write the checksums of the results that the paper is made from without computing them."""
+    from hybridlungvit.seal import write_seal
+
+    write_seal(*_open(config))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def adopt(context: typer.Context, config: Config) -> None:
+    """Take over the finished results of another folder or machine, so that nothing runs again.
+
+    Call it where they were copied to. Their checksums are compared first, and the code, config and
+    manifest of every run. What else the study was called with follows: `-- --config weights=PATH`.
+    """
+    from hybridlungvit.seal import check_runs, check_seal
+
+    study, layout = _open(config)
+    check_seal(study, layout)
+    check_runs(study, layout)
+    command = [sys.executable, "-m", "snakemake", "--touch", "--forceall", "--cores", "1"]
+    sys.exit(subprocess.call([*command, "--quiet", "all", "--configfile", config, *context.args]))
 
 
 @app.command()
@@ -311,11 +315,12 @@ def verify(
     against: Annotated[
         str, typer.Option(help="Git revision, or folder with the published metrics.")
     ] = "HEAD",
+    every: Annotated[bool, typer.Option("--all", help="Show every number.")] = False,
 ) -> None:
     """Compare your own full run with the published numbers; fails where one is different."""
     from hybridlungvit.reporting.verify import verify as run
 
-    run(*_open(Path("config") / f"{study}.yaml"), against)
+    run(*_open(Path("config") / f"{study}.yaml"), against, every)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,32 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, keys in the order given."""
+    """Write JSON atomically, indented, keys in the order given, floats to their last digit."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_record(path: Path, value: Any) -> Any:
+    """Write results as JSON with their floats ``rounded``; returns what was written.
+
+    Processors, their vector instructions and numerical libraries sum in different orders, so the
+    last digits of a result belong to a machine. They are dropped here, once, for every result.
+    """
+    value = rounded(value)
+    write_json(path, value)
+    return value
+
+
+def rounded(value: Any) -> Any:
+    """A JSON-able value whose floats keep nine significant digits and at most twelve decimals.
+
+    More than anyone prints, and far from the sixteenth digit, in which machines differ. The bound
+    on decimals is for what should be zero: a difference of equal sums.
+    """
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(float(f"{value:.9g}"), 12) + 0.0 if isinstance(value, float) else value
 
 
 class Record(dict[str, Any]):
@@ -98,10 +122,3 @@ def value_sha256(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form (sorted keys, no white space)."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def tree_sha256(paths: Iterable[Path], root: Path) -> str:
-    """SHA-256 over names (relative to ``root``) and contents of source files, order-independent."""
-    return value_sha256(
-        {path.relative_to(root).as_posix(): file_sha256(path) for path in sorted(paths)}
-    )

@@ -3,22 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLES = (
-    "data", "masks", "hyperparameters", "variants", "main", "comparisons", "metrics", "operating",
-    "points", "prevalence", "calibration", "seeds", "split", "subgroups", "errors", "other_study",
-    "classification", "provenance", "environments", "records", "focus", "literature",
-)  # fmt: skip
-AUDIT_TABLES = ("audit_copies", "audit_balance")
-FIGURES = (
-    "roc", "precision_recall", "forest", "seeds", "reliability", "curves", "confusion", "saliency",
-)  # fmt: skip
-GALLERIES = ("gradcam", "masks", "mask_steps")
-"""Figures that show images, which are not among the files that a study publishes."""
-CHECKLISTS = ("claim2024", "tripod_ai")
-COMPANIONS = (
-    *(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md", "all_metrics.json",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -92,22 +76,17 @@ class Layout:
         return self.paper / f"{self.study}.pdf"
 
     @property
-    def pdf_record(self) -> Path:
-        """What the PDF was made from."""
-        return self.generated / "pdf.json"
-
-    @property
-    def figure_record(self) -> Path:
-        """What the figures were drawn from."""
-        return self.generated / "figures.json"
-
-    @property
     def tarball(self) -> Path:
         return self.paper / f"{self.study}-arxiv.tar.gz"
 
     @property
     def check(self) -> Path:
         return self.generated / "check.json"
+
+    @property
+    def seal(self) -> Path:
+        """Checksums of what `make paper` does not compute again."""
+        return self.root / "SHA256SUMS"
 
     def run(self, variant: str, seed: int | str) -> Path:
         return self.root / "runs" / variant / f"seed-{seed}"

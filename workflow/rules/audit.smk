@@ -26,18 +26,6 @@ rule audit:
     input:
         manifest=layout.manifest,
         images=layout.images,
-        code=code(
-            "audit/copies",
-            "audit/leakage",
-            "audit/patients",
-            "audit/predictability",
-            "audit/stage",
-            "evaluation/agreement",
-            "evaluation/annotated",
-            "evaluation/compare",
-            "evaluation/mask_quality",
-            *STATISTICS_CODE,
-        ),
     output:
         reported(layout.audit, "metrics"),
     log:
@@ -51,6 +39,7 @@ rule audit:
         mem_mb=2000,
         runtime=60,
     params:
+        code=code("audit"),
         identity=value_sha256(base_recipe.data_identity()),
         statistics=value_sha256(study.statistics.model_dump()),
     shell:
@@ -61,7 +50,6 @@ rule audit_results:
     input:
         manifest=layout.manifest,
         predictions=[layout.predictions(study.reference, seed) for seed in study.seeds],
-        code=code("audit/results", "audit/patients", *STATISTICS_CODE),
     output:
         reported(layout.audit_results, "metrics"),
     log:
@@ -75,37 +63,8 @@ rule audit_results:
         mem_mb=1000,
         runtime=30,
     params:
+        code=code("audit-results"),
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
     shell:
         "python -m hybridlungvit audit-results 2> {log:q}"
-
-
-rule audit_report:
-    input:
-        manifest=layout.manifest,
-        masks=layout.mask_quality,
-        audit=layout.audit,
-        results=layout.audit_results,
-        text=manuscript(),
-        code=code(
-            *TEXT_CODE, "evaluation/subgroups", "explain/similarity", "reporting/audit_report"
-        ),
-    output:
-        layout.generated / "audit.tex",
-        [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in AUDIT_TABLES],
-        reported(layout.generated / "figures" / "audit.pdf", "figures"),
-    log:
-        log_file("audit_report"),
-    benchmark:
-        benchmark_file("audit_report")
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
-    shell:
-        "python -m hybridlungvit audit-report 2> {log:q}"

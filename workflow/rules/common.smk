@@ -23,9 +23,11 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.files import value_sha256
-from hybridlungvit.paths import AUDIT_TABLES, COMPANIONS, FIGURES, GALLERIES, TABLES, Layout
+from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
-from hybridlungvit.provenance import code_files
+from hybridlungvit.provenance import code_sha256
+from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
+from hybridlungvit.seal import sealed_files
 
 
 def load_config():
@@ -41,6 +43,7 @@ def load_config():
 def check_before_start():
     try:
         planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
+        # Some rules only: the profile `paper`, for which nothing with images or weights may run.
         check_start(study, layout, planned, bool(workflow.dag_settings.allowed_rules))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
@@ -62,49 +65,9 @@ wildcard_constraints:
     seed="|".join(str(seed) for seed in study.seeds),
 
 
-def code(*stages):
-    """The Python files of some stages: editing one reruns the stage's rule, and no earlier one."""
-    return [os.path.relpath(path) for path in code_files(*stages)]
-
-
-# What intervals and comparisons are computed with.
-STATISTICS_CODE = ["temperature"] + [
-    f"evaluation/{name}"
-    for name in (
-        "bootstrap",
-        "calibration",
-        "delong",
-        "intervals",
-        "metrics",
-        "pairs",
-        "predictions",
-        "records",
-        "sample",
-        "scores",
-        "seeds",
-        "thresholds",
-    )
-]
-
-
-# What the numbers and words of the paper are written with.
-TEXT_CODE = ["explain/cases"] + [
-    f"reporting/{name}"
-    for name in (
-        "booktabs",
-        "error_tables",
-        "explanation",
-        "facts",
-        "literature",
-        "macros",
-        "manuscript",
-        "statistics_macros",
-        "statistics_tables",
-        "style",
-        "tables",
-        "trail",
-    )
-]
+def code(entry):
+    """Hash of the code behind a sub-command or script: where it changes, the rule runs again."""
+    return code_sha256(entry)
 
 
 def log_file(name):
@@ -139,10 +102,11 @@ def weights_file(wildcards):
 def annotations_file():
     """The table of known lungs that the quality control reads, when there is one."""
     if study.data.source == "phantom":
-        return layout.phantom
+        return layout.phantom / "lungs.csv"
     return study.data.annotations or []
 
 
+MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
 DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
 ANNOTATED = study.data.source == "phantom" or study.data.annotations is not None
 

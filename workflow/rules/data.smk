@@ -3,10 +3,8 @@
 if study.data.source == "phantom":
 
     rule phantom:
-        input:
-            code=code("data/phantom*"),
         output:
-            directory(layout.phantom),
+            layout.phantom / "lungs.csv",  # written with the folder: a file's content can be compared
         log:
             log_file("phantom"),
         benchmark:
@@ -18,6 +16,7 @@ if study.data.source == "phantom":
             mem_mb=1000,
             runtime=30,
         params:
+            code=code("phantom"),
             identity=value_sha256(study.data.phantom.model_dump()),
         shell:
             "python -m hybridlungvit phantom --workers {threads} 2> {log:q}"
@@ -26,8 +25,6 @@ if study.data.source == "phantom":
 if DOWNLOADED:
 
     rule download:
-        input:
-            code=code("data/archive", "data/download", "data/remote", "data/sources"),
         output:
             layout.download,  # not the images: Snakemake would delete them before another try
         log:
@@ -41,6 +38,7 @@ if DOWNLOADED:
             mem_mb=2000,
             runtime=240,
         params:
+            code=code("download"),
             url=study.data.url,
             checksum=study.data.checksum,
             mnist_size=study.data.mnist_size,
@@ -50,9 +48,8 @@ if DOWNLOADED:
 
 rule manifest:
     input:
-        phantom=layout.phantom if study.data.source == "phantom" else [],
+        phantom=layout.phantom / "lungs.csv" if study.data.source == "phantom" else [],
         download=layout.download if DOWNLOADED else [],
-        code=code("data/sources", "data/decode", "data/manifest"),
     output:
         layout.manifest,
     log:
@@ -66,6 +63,7 @@ rule manifest:
         mem_mb=2000,
         runtime=60,
     params:
+        code=code("manifest"),
         identity=value_sha256(base_recipe.data_identity()),
         root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
     shell:
@@ -75,7 +73,6 @@ rule manifest:
 rule cache:
     input:
         manifest=layout.manifest,
-        code=code("data/cache", "data/decode", "data/masks", "data/mask_template"),
     output:
         images=layout.images,
         masks=layout.masks,
@@ -91,6 +88,7 @@ rule cache:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("cache"),
         image_size=study.data.image_size,
     shell:
         "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
@@ -101,12 +99,6 @@ rule quality:
         manifest=layout.manifest,
         table=layout.mask_table,
         annotations=annotations_file(),
-        code=code(
-            "evaluation/mask_quality",
-            "evaluation/agreement",
-            "evaluation/annotated",
-            *STATISTICS_CODE,
-        ),
     output:
         reported(layout.mask_quality, "metrics"),
     log:
@@ -120,6 +112,7 @@ rule quality:
         mem_mb=1000,
         runtime=30,
     params:
+        code=code("quality"),
         statistics=value_sha256(study.statistics.model_dump()),
     shell:
         "python -m hybridlungvit quality 2> {log:q}"
@@ -130,13 +123,6 @@ if ANNOTATED:
     rule mask_benchmark:
         input:
             annotations=annotations_file(),
-            script=os.path.relpath(BASE / "benchmarks" / "masks.py"),
-            code=code(
-                "data/masks",
-                "data/mask_template",
-                "evaluation/a*",
-                "reporting/booktabs",
-            ),
         output:
             reported(layout.generated / "tables" / "mask_benchmark.tex", "tables"),
         log:
@@ -151,8 +137,10 @@ if ANNOTATED:
             runtime=30,
         params:
             **mask_benchmark_arguments(),
+            code=code(MASK_BENCHMARK),
+            script=os.path.relpath(MASK_BENCHMARK),
         shell:
-            "python {input.script:q} --data {params.data:q} --annotations {params.annotations:q}"
+            "python {params.script:q} --data {params.data:q} --annotations {params.annotations:q}"
             " --half {params.half:q} --level {params.level} --table {output:q} 2> {log:q}"
 
 
@@ -161,7 +149,6 @@ rule examples:
         manifest=layout.manifest,
         images=layout.images,
         table=layout.mask_table,
-        code=code("data/examples"),
     output:
         layout.mask_examples,
     log:
@@ -174,5 +161,7 @@ rule examples:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=code("examples"),
     shell:
         "python -m hybridlungvit examples 2> {log:q}"

@@ -7,7 +7,6 @@ rule score:
         images=layout.images,
         masks=layout.masks,
         model=checkpoint,
-        code=code("evaluation/predict", "evaluation/predictions", "model/inference"),
     output:
         predictions=layout.predictions("{variant}", "{seed}"),
         record=layout.predictions("{variant}", "{seed}").with_suffix(".json"),
@@ -23,6 +22,7 @@ rule score:
         runtime=60,
         gpu=GPU,
     params:
+        code=code("score"),
         identity=lambda wildcards: study.prediction_hash(wildcards.variant),
     shell:
         "python -m hybridlungvit score --variant {wildcards.variant:q}"
@@ -34,7 +34,6 @@ rule metrics:
         predictions=variant_predictions,
         manifest=layout.manifest,
         masks=layout.mask_table,
-        code=code(*STATISTICS_CODE, "evaluation/evaluate", "evaluation/subgroups"),
     output:
         reported(layout.metrics("{variant}"), "metrics", "metrics", result="{variant}"),
     log:
@@ -48,6 +47,7 @@ rule metrics:
         mem_mb=1000,
         runtime=30,
     params:
+        code=code("metrics"),
         statistics=value_sha256(study.statistics.model_dump()),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
@@ -59,13 +59,6 @@ rule compare:
         predictions=all_predictions(),
         manifest=layout.manifest,
         other=other_files(other, layout) if other else [],
-        code=code(
-            *STATISTICS_CODE,
-            "evaluation/compare",
-            "evaluation/comparisons",
-            "evaluation/errors",
-            "evaluation/other_study",
-        ),
     output:
         reported(layout.comparisons, "metrics"),
     log:
@@ -79,6 +72,7 @@ rule compare:
         mem_mb=1000,
         runtime=30,
     params:
+        code=code("compare"),
         statistics=value_sha256(study.statistics.model_dump()),
         reference=study.reference,
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],

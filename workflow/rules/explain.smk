@@ -9,7 +9,6 @@ rule gradcam:
         model=lambda wildcards: layout.run(study.trained_as(wildcards.variant), study.seeds[0])
         / "model.safetensors",
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-        code=code("explain/attention_maps", "explain/cases", "explain/gradcam"),
     output:
         layout.gradcam("{variant}"),
     log:
@@ -24,6 +23,7 @@ rule gradcam:
         runtime=30,
         gpu=GPU,
     params:
+        code=code("gradcam"),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
         batch_size=study.explanation.batch_size,
     shell:
@@ -38,14 +38,6 @@ rule focus:
         model=lambda wildcards: layout.run(study.trained_as(wildcards.variant), study.seeds[0])
         / "model.safetensors",
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-        code=code(
-            *STATISTICS_CODE,
-            "explain/attention_maps",
-            "explain/cases",
-            "explain/gradcam",
-            "explain/focus",
-            "explain/similarity",
-        ),
     output:
         rows=layout.focus("{variant}"),
         record=layout.focus("{variant}").with_suffix(".json"),
@@ -61,6 +53,7 @@ rule focus:
         runtime=60,
         gpu=GPU,
     params:
+        code=code("focus"),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
         explanation=value_sha256(study.explanation.model_dump()),
         statistics=value_sha256(study.statistics.model_dump()),
@@ -78,16 +71,6 @@ rule saliency:
             for seed in study.seeds
         ],
         predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-        code=code(
-            *STATISTICS_CODE,
-            "explain/attention_maps",
-            "explain/cases",
-            "explain/gradcam",
-            "explain/faithfulness",
-            "explain/saliency",
-            "explain/sanity",
-            "explain/similarity",
-        ),
     output:
         layout.saliency("{variant}"),
     log:
@@ -102,6 +85,7 @@ rule saliency:
         runtime=60,
         gpu=GPU,
     params:
+        code=code("saliency"),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
         explanation=value_sha256(study.explanation.model_dump()),
         statistics=value_sha256(study.statistics.model_dump()),

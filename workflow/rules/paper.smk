@@ -1,17 +1,21 @@
-# Macros, tables and figures into paper/generated/<study>/, then the PDF.
+# The records as text and figures below paper/generated/<study>/, then PDF, check and seal.
 
 
-rule macros:
+rule text:
+    # The manuscript too: only what it asks for is written, and checklists point to its labels.
     input:
         results=report_inputs(),
-        text=manuscript(),  # only what it asks for is written
-        code=code(*TEXT_CODE),
+        manifest=layout.manifest,
+        manuscript=manuscript(),
+        sources=paper_files("literature.yaml", "checklists/*.yaml", "templates/*.j2"),
     output:
-        layout.generated / "macros.tex",
+        macros=[layout.generated / "macros.tex", layout.generated / "audit.tex"],
+        tables=[reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
+        companions=[reported(layout.companions / name, "companions") for name in COMPANIONS],
     log:
-        log_file("macros"),
+        log_file("text"),
     benchmark:
-        benchmark_file("macros")
+        benchmark_file("text")
     conda:
         "../envs/analysis.yaml"
     threads: 1
@@ -19,48 +23,16 @@ rule macros:
         mem_mb=1000,
         runtime=10,
     params:
+        code=code("text"),
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
-        "python -m hybridlungvit macros 2> {log:q}"
-
-
-rule tables:
-    input:
-        results=report_inputs(),
-        literature=paper_files("literature.yaml", "references.bib"),
-        code=code(*TEXT_CODE),
-    output:
-        [reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
-    log:
-        log_file("tables"),
-    benchmark:
-        benchmark_file("tables")
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
-    shell:
-        "python -m hybridlungvit tables 2> {log:q}"
+        "python -m hybridlungvit text 2> {log:q}"
 
 
 rule figures:
     input:
         results=report_inputs(),
-        code=code(
-            "explain/cases",
-            "reporting/check_origins",
-            "reporting/explanation",
-            "reporting/facts",
-            "reporting/figures",
-            "reporting/statistics_*",
-            "reporting/style",
-        ),
     output:
-        layout.figure_record,
         [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
     log:
         log_file("figures"),
@@ -73,6 +45,7 @@ rule figures:
         mem_mb=2000,
         runtime=10,
     params:
+        code=code("figures"),
         study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
     shell:
         "python -m hybridlungvit figures 2> {log:q}"
@@ -82,7 +55,6 @@ rule galleries:
     input:
         gradcam=layout.gradcam(study.reference),
         examples=layout.mask_examples,
-        code=code("reporting/galleries", "reporting/style"),
     output:
         [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in GALLERIES],
     log:
@@ -95,56 +67,22 @@ rule galleries:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=code("galleries"),
     shell:
         "python -m hybridlungvit galleries 2> {log:q}"
 
 
-rule companions:
-    # The manuscript's sources too: answers of the checklists point to its labels.
-    input:
-        results=report_inputs(),
-        audit=[layout.audit, layout.audit_results],
-        manifest=layout.manifest,
-        text=[*manuscript(), *paper_files("checklists/*.yaml", "templates/*.j2")],
-        code=code(
-            *TEXT_CODE,
-            "reporting/all_metrics",
-            "reporting/audit_report",
-            "reporting/checklists",
-            "reporting/companions",
-            "reporting/typed_numbers",
-        ),
-    output:
-        [reported(layout.companions / name, "companions") for name in COMPANIONS],
-    log:
-        log_file("companions"),
-    benchmark:
-        benchmark_file("companions")
-    conda:
-        "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
-    shell:
-        "python -m hybridlungvit companions 2> {log:q}"
-
-
 rule pdf:
     input:
-        macros=rules.macros.output,
-        tables=rules.tables.output,
+        macros=rules.text.output.macros,
+        tables=rules.text.output.tables,
         figures=rules.figures.output,
         galleries=rules.galleries.output,
-        audit=rules.audit_report.output,
         masks=rules.mask_benchmark.output if ANNOTATED else [],
-        text=manuscript(),
-        code=code("reporting/manuscript", "reporting/pdf"),
+        manuscript=manuscript(),
     output:
-        pdf=reported(layout.pdf, "paper", "paper"),
-        record=layout.pdf_record,
+        reported(layout.pdf, "paper", "paper"),
     log:
         log_file("pdf"),
     benchmark:
@@ -155,18 +93,20 @@ rule pdf:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=code("pdf"),
     shell:
         "python -m hybridlungvit pdf 2> {log:q}"
 
 
 rule check_paper:
+    # What it has to say is for people: it goes to the screen as well as to the log.
     input:
         pdf=rules.pdf.output,
-        companions=rules.companions.output,
+        text=rules.text.output,
         results=report_inputs(),
         readme="README.md" if Path("README.md").is_file() else [],
-        allowed=os.path.relpath(BASE / "paper" / "allowed_numbers.yaml"),
-        code=code("reporting"),
+        allowed=paper_files("allowed_numbers.yaml"),
     output:
         layout.check,
     log:
@@ -175,9 +115,33 @@ rule check_paper:
         benchmark_file("check_paper")
     conda:
         "../envs/analysis.yaml"
-    threads: 4
+    threads: 1
     resources:
         mem_mb=1000,
-        runtime=30,
+        runtime=10,
+    params:
+        code=code("check-paper"),
     shell:
-        "python -m hybridlungvit check-paper --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit check-paper 2>&1 | tee {log:q}"
+
+
+rule seal:
+    input:
+        files=sealed_files(study, layout),
+        check=layout.check,
+    output:
+        layout.seal,
+    log:
+        log_file("seal"),
+    benchmark:
+        benchmark_file("seal")
+    conda:
+        "../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("seal"),
+    shell:
+        "python -m hybridlungvit seal 2> {log:q}"

@@ -9,9 +9,6 @@ rule train:
         images=layout.images,
         masks=layout.masks,
         weights=weights_file,
-        code=code(
-            "data/augment", "data/batches", "data/statistics", "model", "temperature", "training"
-        ),
     output:
         model=layout.run("{variant}", "{seed}") / "model.safetensors",
         history=layout.run("{variant}", "{seed}") / "history.csv",
@@ -29,6 +26,7 @@ rule train:
         runtime=compute.runtime_minutes,
         gpu=GPU,
     params:
+        code=code("train"),
         identity=lambda wildcards: study.training_hash(wildcards.variant),
     shell:
         "python -m hybridlungvit train --variant {wildcards.variant:q}"

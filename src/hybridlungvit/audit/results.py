@@ -13,7 +13,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.seeds import auc_over_seeds
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 
@@ -47,8 +47,7 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
         },
     }
     record |= {name: _auc(study, first[rows], scores[:, rows]) for name, rows in groups.items()}
-    write_json(layout.audit_results, record)
-    return record
+    return write_record(layout.audit_results, record)
 
 
 def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ def write_leaks(study: Study, layout: Layout) -> dict[str, Any]:
     layout.leaks.unlink(missing_ok=True)  # an earlier verdict must not outlive a leak
     manifest, _, copies = _checked(study, layout)
     record = _identity(study, layout) | {"copies": describe_copies(manifest, copies)}
-    write_json(layout.leaks, record)
-    return record
+    return write_record(layout.leaks, record)
 
 
 def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
         "shift": shift_aucs(manifest, images, given, data.split_seed),
         "leakage": price_of_leakage(manifest, pixel_features(images), given, data.split_seed),
     }
-    write_json(layout.audit, record)
+    record = write_record(layout.audit, record)
     _report(record)
     return record
 

@@ -9,7 +9,7 @@ from hybridlungvit.evaluation.compare import compare_pair, holm, verdict
 from hybridlungvit.evaluation.errors import count_errors
 from hybridlungvit.evaluation.other_study import compare_with_other
 from hybridlungvit.evaluation.scores import Thresholds, scores_on
-from hybridlungvit.files import write_json
+from hybridlungvit.files import write_record
 from hybridlungvit.paths import Layout
 
 
@@ -56,5 +56,4 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     result["errors"] = errors
     other = load_other(study)
     result["other_study"] = None if other is None else compare_with_other(study, other, layout)
-    write_json(layout.comparisons, result)
-    return result
+    return write_record(layout.comparisons, result)

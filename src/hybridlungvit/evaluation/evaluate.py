@@ -39,7 +39,7 @@ from hybridlungvit.evaluation.records import (
 from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.evaluation.scores import Thresholds, scores_on, with_ensemble
 from hybridlungvit.evaluation.subgroups import quality_table, subgroup_records
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def evaluate_variant(study: Study, variant: str, layout: Layout) -> Record:
         sample, rows, chosen.labels, chosen.scores, study.seeds, *size
     )
     record["subgroups"] = subgroup_records(table, quality, scores, record["threshold"], *size)
-    write_json(layout.metrics(variant), record)
+    record = write_record(layout.metrics(variant), record)
     auc = record["headline"]["auc"]
     log.info("%s: test AUC %.4f (%.4f to %.4f)", variant, auc["estimate"], auc["low"], auc["high"])
     return record

@@ -34,7 +34,7 @@ from hybridlungvit.evaluation.annotated import (
     read_cases,
 )
 from hybridlungvit.evaluation.bootstrap import Interval, auc_interval
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def write_quality(root: Path, study: Study, layout: Layout) -> dict[str, Any]:
     """
     record = quality_record(study, layout)
     record["annotated"] = compare_with_annotations(root, study, read_masks(layout))
-    write_json(layout.mask_quality, record)
+    record = write_record(layout.mask_quality, record)
     auc = record["shortcut"]["auc"]
     log.info("mask area and cut alone reach an AUC of %.3f (%.3f to %.3f)", *auc.values())
     return record

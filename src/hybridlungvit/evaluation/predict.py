@@ -14,7 +14,7 @@ from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.device import device_name, prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import COLUMNS, require_same
-from hybridlungvit.files import file_sha256, read_json, write_json, write_text
+from hybridlungvit.files import file_sha256, read_json, write_record, write_text
 from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.paths import Layout
@@ -69,7 +69,7 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
     output = layout.predictions(variant, seed)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     run = layout.run(study.trained_as(variant), seed)
-    write_json(
+    write_record(
         output.with_suffix(".json"),
         {
             "variant": variant,

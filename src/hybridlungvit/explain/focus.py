@@ -13,7 +13,7 @@ from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.explain.cases import decision_threshold, settings
 from hybridlungvit.explain.gradcam import heat_of, load_explained, load_tests
 from hybridlungvit.explain.similarity import derangement, mean_intervals
-from hybridlungvit.files import file_sha256, write_json, write_text
+from hybridlungvit.files import file_sha256, write_record, write_text
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def measure_focus(study: Study, variant: str, layout: Layout) -> dict[str, Any]:
         "rows_sha256": file_sha256(output),
         "groups": summarise(table, study, decision_threshold(study, variant)),
     }
-    write_json(output.with_suffix(".json"), record)
+    record = write_record(output.with_suffix(".json"), record)
     overall = record["groups"][0]["focus"]["estimate"]
     log.info("%s: lung focus %s", variant, "undefined" if overall is None else f"{overall:.3f}")
     return record

@@ -9,7 +9,7 @@ from hybridlungvit.explain.cases import settings, subsample
 from hybridlungvit.explain.faithfulness import check_faithfulness
 from hybridlungvit.explain.gradcam import heat_of, load_explained, load_tests
 from hybridlungvit.explain.sanity import check_agreement, check_sanity
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 
@@ -39,5 +39,4 @@ def check_saliency(study: Study, variant: str, layout: Layout) -> dict[str, Any]
         "faithfulness": check_faithfulness(study, model, tests, heats[0]),
         "agreement": check_agreement(heats, tests, study),
     }
-    write_json(layout.saliency(variant), record)
-    return record
+    return write_record(layout.saliency(variant), record)

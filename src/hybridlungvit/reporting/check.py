@@ -1,81 +1,114 @@
-"""The paper's check: a number that has drifted, or was never computed, stops the build."""
+"""The check of a paper: a typed number or a claim without proof stops the build."""
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256, read_json, write_json
+from hybridlungvit.files import read_json, rounded, write_json
 from hybridlungvit.paths import Layout
-from hybridlungvit.provenance import TRAINING_CODE, code_sha256
-from hybridlungvit.reporting.check_origins import check_figures, check_origins
-from hybridlungvit.reporting.check_records import check_records
-from hybridlungvit.reporting.check_results import check_results
+from hybridlungvit.provenance import committed_record
+from hybridlungvit.reporting.check_origins import check_origins
 from hybridlungvit.reporting.check_text import check_text
-from hybridlungvit.reporting.pdf import paper_inputs
 from hybridlungvit.reporting.problems import Problem
 from hybridlungvit.reporting.readme import check_readme
 
 log = logging.getLogger(__name__)
+SHOWN = 10
+"""Of the numbers that differ from the committed ones, how many are named."""
 
 
-def check_paper(study: Study, layout: Layout, workers: int = 1) -> None:
-    """Check a study's manuscript, generated files and PDF; write ``layout.check`` if all is well.
+def check_paper(study: Study, layout: Layout) -> None:
+    """Check a study's manuscript, results and README; write ``layout.check`` if all is well.
 
-    Raises ``StudyError`` that lists every problem found, with its file and how to mend it.
+    Records, macros, tables and companions need no check of their own: the same run of the workflow
+    has just computed them from the predictions. How they differ from the committed ones is told.
+    Raises ``StudyError`` that lists every problem, with its file and how to mend it.
     """
     layout.check.unlink(missing_ok=True)  # an earlier verdict must not outlive a problem
     checks = {
         "text": check_text(layout),
+        "intervals": check_intervals(study, layout),
         "origins": check_origins(study, layout),
-        "results": check_results(study, layout, workers),
-        "records": check_records(study, layout),
-        "figures": check_figures(study, layout),
-        "document": check_document(layout),
         "readme": check_readme(study, layout),
     }
-    problems = [problem for found in checks.values() for problem in _all(found)]
+    problems = [problem for check in checks.values() for problem in _all(check)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise StudyError(
             "\n".join([f"the paper of {study.study} has {count}:", *map(str, problems)])
         )
-    _compare_code(study, layout)
-    write_json(layout.check, {"checked": list(checks), "inputs": paper_inputs(layout)})
+    _tell_changes(study, layout)
+    write_json(layout.check, {"checked": list(checks)})
     log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
 
 
-def _all(found: Iterator[Problem]) -> Iterator[Problem]:
+def _all(check: Iterator[Problem]) -> Iterator[Problem]:
     """A check's problems; an error that ends the check is the last of them."""
     try:
-        yield from found
+        yield from check
     except StudyError as error:
         yield Problem("the check stopped", str(error))
 
 
-def check_document(layout: Layout) -> Iterator[Problem]:
-    """A PDF that is older than what it was made from: its inputs are compared by content."""
-    record = read_json(layout.pdf_record)
-    current = paper_inputs(layout)
-    if not layout.pdf.is_file():
-        yield Problem(str(layout.pdf), "missing. Run `pdf`.")
-    elif file_sha256(layout.pdf) != record["pdf"]:
-        yield Problem(str(layout.pdf), "is not the PDF that was built last. Run `pdf` again.")
-    for name in sorted({*current, *record["inputs"]}):
-        if current.get(name) != record["inputs"].get(name):
-            how = "changed" if name in current else "removed"
-            yield Problem(str(layout.pdf), f"older than {name}, which was {how}. Run `pdf` again.")
+def computed_records(study: Study, layout: Layout) -> list[Path]:
+    """The records that follow from the predictions."""
+    return [
+        *(layout.metrics(variant) for variant in study.variants),
+        layout.comparisons,
+        layout.audit_results,
+    ]
 
 
-def _compare_code(study: Study, layout: Layout) -> None:
-    """Warn when the training code has changed since the runs: another comment, or another model."""
-    current = code_sha256(*TRAINING_CODE)
-    for variant in study.trained_variants():
-        for seed in study.seeds:
-            path = layout.run(variant, seed) / "run.json"
-            recorded = read_json(path)["code_sha256"]
-            if recorded != current:
-                log.warning(
-                    "%s: trained by code %s, which is now %s. The results are those of the former.",
-                    path, recorded[:12], current[:12],
-                )  # fmt: skip
+def check_intervals(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Estimates outside their interval, at any depth of a record."""
+    for path in [*computed_records(study, layout), layout.mask_quality, layout.audit]:
+        yield from _outside(path, read_json(path))
+
+
+def _outside(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
+    if isinstance(value, dict):
+        low, middle, high = (value.get(name) for name in ("low", "estimate", "high"))
+        if None not in (low, middle, high) and not low <= middle <= high:
+            yield Problem(
+                f"{path}: {key}",
+                f"the estimate {middle:.6g} lies outside its interval, {low:.6g} to {high:.6g}. "
+                "Run its stage again; if it stays, the interval is wrong.",
+            )
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in items:
+        if isinstance(part, dict | list):
+            yield from _outside(path, part, f"{key}.{name}" if key else str(name))
+
+
+def _tell_changes(study: Study, layout: Layout) -> None:
+    """Log which numbers are not those of the last commit, where there is one, and by how much."""
+    changes, compared = [], False
+    for path in computed_records(study, layout):
+        committed = committed_record(path)
+        if committed is not None:
+            compared = True
+            changes += [f"{path}: {line}" for line in differences(committed, read_json(path))]
+    for line in changes[:SHOWN]:
+        log.warning("%s", line)
+    if changes:
+        log.warning("%d values differ from the committed ones", len(changes))
+    elif compared:
+        log.info("every value is the committed one")
+
+
+def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    """A line for each value of a record that changed; for numbers with the change."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in {**before, **after}:
+            inside = f"{key}.{name}" if key else str(name)
+            yield from differences(before.get(name), after.get(name), inside)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for i, (a, b) in enumerate(zip(before, after, strict=True)):
+            yield from differences(a, b, f"{key}.{i}")
+    elif rounded(before) != rounded(after):
+        both = isinstance(before, float) and isinstance(after, float)
+        change = f" ({after - before:+.3g})" if both else ""
+        yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"

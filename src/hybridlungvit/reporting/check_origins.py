@@ -1,21 +1,20 @@
-"""Checks of where results come from: predictions, runs, figures and what was left out."""
+"""Checks of where results come from: predictions, runs, and what was left out."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from hybridlungvit.config import Study
 from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import read_predictions
-from hybridlungvit.files import file_sha256, read_json
-from hybridlungvit.paths import FIGURES, Layout
+from hybridlungvit.files import file_sha256, read_json, rounded
+from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.problems import Problem
 
 SHARED = ["patient", "split", "label", "subtype"]
 
 
 def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
-    """Predictions that manifest and run do not bear out, figures of other results, lost seeds.
+    """Predictions that manifest and run do not bear out, and seeds that are left out.
 
     Raises ``StudyError`` when predictions belong to another config or were altered.
     """
@@ -41,37 +40,10 @@ def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
                 "Score again.",
             )  # fmt: skip
         history = read_table(folder / "history.csv", ("epoch", "val_auc"))
-        if len(history) != run["epochs_run"] or history.val_auc.max() != run["best_val_auc"]:
+        best = rounded([history.val_auc.max(), run["best_val_auc"]])
+        if len(history) != run["epochs_run"] or best[0] != best[1]:
             yield Problem(str(folder / "history.csv"), "is not the history run.json tells of.")
     reported = {layout.predictions(variant, seed) for variant, seed in pairs}
     for path in sorted({*layout.root.glob("predictions/*/seed-*.csv")} - reported):
         if path.parent.name not in study.omitted:
             yield Problem(str(path), "exists, but the config does not report it. Report it.")
-
-
-def figure_record(study: Study, layout: Layout) -> dict[str, Any]:
-    """Hashes of what the figures without images are drawn from, and of the figures."""
-    pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
-    read = [
-        *(layout.metrics(variant) for variant in study.variants),
-        layout.comparisons,
-        layout.saliency(study.reference),
-        *(layout.predictions(*pair) for pair in pairs),
-        *(layout.run(v, s) / "history.csv" for v in study.trained_variants() for s in study.seeds),
-    ]
-    figures = {name: layout.generated / "figures" / f"{name}.pdf" for name in FIGURES}
-    return {
-        "read": {path.relative_to(layout.root).as_posix(): file_sha256(path) for path in read},
-        "figures": {name: file_sha256(path) for name, path in figures.items() if path.is_file()},
-    }
-
-
-def check_figures(study: Study, layout: Layout) -> Iterator[Problem]:
-    """Figures that were drawn from other results, or by other hands."""
-    record, current = read_json(layout.figure_record), figure_record(study, layout)
-    if record["read"] != current["read"]:
-        yield Problem(str(layout.generated), "figures drawn from other results. Run `figures`.")
-    for name in FIGURES:
-        if current["figures"].get(name) != record["figures"].get(name):
-            path = layout.generated / "figures" / f"{name}.pdf"
-            yield Problem(str(path), "is not what `figures` drew. Run it again.")

@@ -1,19 +1,18 @@
-"""The check of what the text points to: floats, labels, citations, files and macros."""
+"""The check of what the text points to: floats, labels, citations and files."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
 
-from hybridlungvit.paths import AUDIT_TABLES, FIGURES, GALLERIES, TABLES, Layout
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting.contents import FIGURES, GALLERIES, TABLES
 from hybridlungvit.reporting.manuscript import (
     CITED,
     Source,
-    asked,
     bibliography_keys,
     cited_keys,
     commands,
     manuscript_paths,
-    read_source,
 )
 from hybridlungvit.reporting.problems import Problem
 
@@ -79,18 +78,20 @@ def _floats(source: Source, mentioned: set[str]) -> Iterator[Problem]:
 def _generated(prose: list[Source]) -> Iterator[Problem]:
     """Generated figures and tables that are not shown, and shown ones that are not generated."""
     made = {
-        "figure": {*FIGURES, *GALLERIES, "audit"},
-        "table": {*TABLES, *AUDIT_TABLES, "mask_benchmark"},
+        "figure": {*FIGURES, *GALLERIES},
+        "table": {*TABLES, "mask_benchmark"},
     }
     for kind, names in made.items():
         shown = {c.arguments[0] for s in prose for c in commands(s, (f"generated{kind}",))}
         for name in sorted(names - shown):
             yield Problem(
                 "paper/sections", f"the generated {kind} {name!r} is shown nowhere. Show it with "
-                f"\\generated{kind}{{{name}}}, or leave it out of paths.py.",
+                f"\\generated{kind}{{{name}}}, or leave it out of reporting/contents.py.",
             )  # fmt: skip
         for name in sorted(shown - names):
-            yield Problem("paper/sections", f"no {kind} {name!r} is generated. See paths.py.")
+            yield Problem(
+                "paper/sections", f"no {kind} {name!r} is generated. See reporting/contents.py."
+            )
 
 
 def _foreign(layout: Layout, prose: list[Source]) -> Iterator[Problem]:
@@ -113,28 +114,3 @@ def _foreign(layout: Layout, prose: list[Source]) -> Iterator[Problem]:
                 source.place(found.start()),
                 f"{found[0]} may change what a number prints. Define commands in main.tex.",
             )
-
-
-def check_macros(layout: Layout) -> Iterator[Problem]:
-    """Generated macros that the text does not use."""
-    wanted = asked(layout.paper)
-    for name in ("macros.tex", "audit.tex"):
-        source = read_source(layout.generated / name)
-        given = dict(c.arguments for c in commands(source, ("setstudy",), 2))
-        reference = given.get("reference", "")
-        found = [(c, c.arguments[0] in wanted.given) for c in commands(source, ("setstudy",))]
-        found += [(c, c.arguments[0] in wanted.differences)
-                  for c in commands(source, ("setdifference",))]  # fmt: skip
-        found += [(c, c.arguments[0] in wanted.names) for c in commands(source, ("setvariant",))]
-        for c in commands(source, ("setresult",), 2):
-            metric, variant = c.arguments
-            own = variant == reference and (metric, "") in wanted.results
-            found.append((c, own or c.arguments in wanted.results))
-        for command, used in found:
-            if not used:
-                what = " ".join(command.arguments)
-                yield Problem(
-                    source.place(command.start),
-                    f"the macro {what!r} is used nowhere in the text. Run `macros` and "
-                    "`audit-report` again.",
-                )

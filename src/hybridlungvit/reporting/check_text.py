@@ -8,7 +8,7 @@ from pathlib import Path
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.check_claims import check_claims
 from hybridlungvit.reporting.check_numbers import typed_numbers
-from hybridlungvit.reporting.check_references import check_macros, check_references
+from hybridlungvit.reporting.check_references import check_references
 from hybridlungvit.reporting.manuscript import Source, manuscript_paths, read_source
 from hybridlungvit.reporting.problems import Problem
 
@@ -20,7 +20,6 @@ def check_text(layout: Layout) -> Iterator[Problem]:
     yield from typed_numbers(layout.paper, prose)
     yield from check_claims(layout, prose)
     yield from check_references(layout, sources, prose)
-    yield from check_macros(layout)
 
 
 def _is_prose(path: Path) -> bool:

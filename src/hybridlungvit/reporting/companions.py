@@ -11,15 +11,22 @@ from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import write_text
-from hybridlungvit.paths import CHECKLISTS, Layout
+from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.all_metrics import AllMetrics, all_metrics, metrics_text
 from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
 from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
+from hybridlungvit.reporting.contents import CHECKLISTS
 from hybridlungvit.reporting.error_tables import BYS
-from hybridlungvit.reporting.facts import Facts, gather, number, signed, with_interval
+from hybridlungvit.reporting.facts import (
+    SPLIT_NAMES,
+    Facts,
+    gather,
+    number,
+    signed,
+    with_interval,
+)
 from hybridlungvit.reporting.macros import SOURCES
 from hybridlungvit.reporting.statistics_tables import NAMES
-from hybridlungvit.reporting.tables import SPLIT_NAMES
 from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
 
 Context = dict[str, Any]

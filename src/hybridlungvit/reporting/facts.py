@@ -15,6 +15,8 @@ from hybridlungvit.explain.cases import read_focus, read_saliency
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 
+SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+
 
 @dataclass(frozen=True)
 class Facts:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.scores import scores_on
-from hybridlungvit.files import write_json
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.check_origins import figure_record
+from hybridlungvit.reporting.audit_report import audit_figure, audit_records
 from hybridlungvit.reporting.explanation import saliency_figure
 from hybridlungvit.reporting.facts import Facts, crowded, gather, heading
 from hybridlungvit.reporting.statistics_figures import (
@@ -50,7 +49,7 @@ def write_figures(study: Study, layout: Layout) -> None:
     save_figure(curves(facts), folder / "curves.pdf")
     save_figure(confusion(facts), folder / "confusion.pdf")
     save_figure(saliency_figure(facts), folder / "saliency.pdf")
-    write_json(layout.figure_record, figure_record(study, layout))
+    save_figure(audit_figure(study, *audit_records(study, layout)), folder / "audit.pdf")
 
 
 def roc_curves(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:

@@ -8,17 +8,14 @@ from pathlib import Path
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256, replacing, write_json
+from hybridlungvit.files import replacing
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.manuscript import manuscript_paths
 
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 
 
 def build_pdf(study: Study, layout: Layout) -> None:
     """Compile ``paper/main.tex`` for a study and put the PDF at ``layout.pdf``.
-
-    The hashes of what it was made from go to ``layout.pdf_record``.
 
     Raises ``StudyError`` with the first TeX error and the log's path, or when no TeX is there.
     """
@@ -52,18 +49,6 @@ def build_pdf(study: Study, layout: Layout) -> None:
         raise StudyError(f"{layout.pdf}: LaTeX failed; see {log}.\n{_first_error(log, done)}")
     with replacing(layout.pdf) as temporary:
         shutil.copyfile(result, temporary)
-    write_json(layout.pdf_record, {"inputs": paper_inputs(layout), "pdf": file_sha256(layout.pdf)})
-
-
-def paper_inputs(layout: Layout) -> dict[str, str]:
-    """SHA-256 of every file the PDF is made from, by path relative to the paper's folder."""
-    hand = [*manuscript_paths(layout.paper), *layout.paper.glob("*.bib")]
-    made = [*layout.generated.glob("*.tex"), *layout.generated.glob("tables/*.tex"),
-            *layout.generated.glob("figures/*.pdf")]  # fmt: skip
-    return {
-        path.relative_to(layout.paper).as_posix(): file_sha256(path)
-        for path in sorted([*hand, *made])
-    }
 
 
 def _first_error(log: Path, done: subprocess.CompletedProcess[str]) -> str:

@@ -78,7 +78,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     if picture:
         page = layout.paper / "preview.png"
         lines += [
-            f"<!-- picture {_digest(page)} of the PDF {_digest(layout.pdf)} -->",
+            f"<!-- picture of the paper with the numbers {_numbers(layout)} -->",
             f"![First page of the paper]({page})",
             "",
         ]
@@ -121,7 +121,9 @@ def _difference(found: dict[str, Any]) -> str:
     return f"{value} ({low} to {high}), {words}"
 
 
-def _digest(path: Path) -> str:
+def _numbers(layout: Layout) -> str:
+    """The hash of every number in the paper's text, which the picture of its first page shows."""
+    path = layout.generated / "macros.tex"
     return file_sha256(path)[:16] if path.is_file() else "missing"
 
 

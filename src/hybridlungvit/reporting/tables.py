@@ -7,11 +7,13 @@ import pandas as pd
 from hybridlungvit.config import Study, Training
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.paths import TABLES, Layout
-from hybridlungvit.reporting import error_tables, statistics_tables, trail
+from hybridlungvit.paths import Layout
+from hybridlungvit.reporting import audit_report, error_tables, statistics_tables, trail
 from hybridlungvit.reporting.booktabs import write_table
+from hybridlungvit.reporting.contents import TABLES
 from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import (
+    SPLIT_NAMES,
     Facts,
     gather,
     label_of,
@@ -23,8 +25,7 @@ from hybridlungvit.reporting.facts import (
 from hybridlungvit.reporting.literature import Published, literature_table, read_literature
 from hybridlungvit.reporting.macros import scientific
 
-MODULES = (sys.modules[__name__], statistics_tables, error_tables, trail)
-SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
+MODULES = (sys.modules[__name__], statistics_tables, error_tables, trail, audit_report)
 
 
 def write_tables(study: Study, layout: Layout) -> None:

@@ -1,8 +1,5 @@
 """One's own full run beside the published one: every headline number, reproduced or not."""
 
-import json
-import logging
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +10,11 @@ from rich.table import Table
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import Record, read_json
+from hybridlungvit.files import Record, read_json, rounded
 from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import committed_record
 from hybridlungvit.reporting.facts import number, signed
 
-log = logging.getLogger(__name__)
 EXACT, WITHIN, DIFFERENT = "reproduced exactly", "within its interval", "different"
 
 
@@ -31,20 +28,24 @@ class Verdict:
     @property
     def words(self) -> str:
         """What the own number is to the published one and its interval."""
-        ours, theirs = self.own["estimate"], self.published["estimate"]
-        if ours == theirs and all(self.own[k] == self.published[k] for k in ("low", "high")):
+        both = (rounded(side) for side in (self.own, self.published))
+        own, published = ([side[k] for k in ("estimate", "low", "high")] for side in both)
+        if own == published:
             return EXACT
+        ours = self.own["estimate"]
         low, high = self.published["low"], self.published["high"]
         inside = None not in (ours, low, high) and low <= ours <= high
         return WITHIN if inside else DIFFERENT
 
 
-def verify(study: Study, layout: Layout, against: str) -> list[Verdict]:
-    """Compare a study's metrics with the published ones, print the table and return its rows.
+def verify(study: Study, layout: Layout, against: str, every: bool = False) -> list[Verdict]:
+    """Compare a study's metrics with the published ones, print how many agree, return the rows.
 
-    ``against``: a git revision, or a folder with the published ``metrics``. Raises ``StudyError``
-    when either side is missing or a number is different.
+    ``against``: a git revision, or a folder with the published ``metrics``; ``every``: print each
+    number. Raises ``StudyError`` when either side is missing, when nothing was trained again, or
+    when a number is different.
     """
+    _require_own_runs(study, layout, against)
     rows = []
     for variant in study.variants:
         path = layout.metrics(variant)
@@ -54,12 +55,8 @@ def verify(study: Study, layout: Layout, against: str) -> list[Verdict]:
     own = read_json(layout.comparisons)["differences"]
     published = _published(layout.comparisons, against)["differences"]
     rows += [Verdict(v, "AUC difference", published[v], own[v]) for v in published if v in own]
-    Console().print(_table(study, rows))
-    if _same_runs(study, layout, against):
-        log.warning(
-            "%s: the runs are the published ones, so nothing was trained again. Run the study, or "
-            "name the revision that was published with --against.", layout.root,
-        )  # fmt: skip
+    counts = ", ".join(f"{number} {words}" for words, number in _counts(rows))
+    Console().print(f"{study.study}: {counts}" if not every else _table(rows, counts))
     different = [row for row in rows if row.words == DIFFERENT]
     if different:
         first = different[0]
@@ -70,32 +67,35 @@ def verify(study: Study, layout: Layout, against: str) -> list[Verdict]:
     return rows
 
 
-def _same_runs(study: Study, layout: Layout, against: str) -> bool:
-    """Whether the records of all trainings are those of the git revision, wall times included."""
-    if Path(against).is_dir():
-        return False  # it holds metrics alone
+def _require_own_runs(study: Study, layout: Layout, against: str) -> None:
+    """Raise ``StudyError`` where the trainings are those of the git revision, or are missing."""
     paths = [layout.run(v, s) / "run.json" for v in study.trained_variants() for s in study.seeds]
-    return all(path.is_file() and read_json(path) == _published(path, against) for path in paths)
+    missing = [path for path in paths if not path.is_file()]
+    # A folder holds metrics alone. Wall times tell a run from its repetition.
+    same = not Path(against).is_dir() and all(
+        path.is_file() and read_json(path) == committed_record(path, against) for path in paths
+    )
+    if missing or same:
+        why = f"{missing[0]} is missing" if missing else f"the runs are those of {against}"
+        raise StudyError(
+            f"{study.study}: nothing to verify: {why}. Run the study yourself; if you have "
+            "committed it, name the revision that was published with --against."
+        )
 
 
 def _published(path: Path, against: str) -> Record:
     folder = Path(against)
-    if folder.is_dir():
-        return read_json(folder / path.name)
-    done = subprocess.run(
-        ["git", "show", f"{against}:./{path.as_posix()}"], capture_output=True, text=True
-    )
-    if done.returncode:
+    record = read_json(folder / path.name) if folder.is_dir() else committed_record(path, against)
+    if record is None:
         raise StudyError(
-            f"{against}:{path}: no published result ({done.stderr.strip()}). Give --against a git "
-            "revision that holds it, or a folder with the published metrics."
+            f"{against}:{path}: no published result. Give --against a git revision that holds it, "
+            "or a folder with the published metrics."
         )
-    return json.loads(done.stdout, object_hook=lambda values: Record(values, path))
+    return record
 
 
-def _table(study: Study, rows: list[Verdict]) -> Table:
-    counts = ", ".join(f"{n} {words}" for words, n in _counts(rows))
-    table = Table(title=f"{study.study}: {counts}")
+def _table(rows: list[Verdict], counts: str) -> Table:
+    table = Table(title=counts)
     for column in ("variant", "number", "published", "own", "verdict"):
         table.add_column(column)
     for row in rows:

@@ -13,9 +13,9 @@ from hybridlungvit.config import Compute, Recipe, Study
 from hybridlungvit.data.statistics import Ranges
 from hybridlungvit.description import KEY, Description
 from hybridlungvit.device import device_name
-from hybridlungvit.files import file_sha256, replacing, value_sha256, write_json, write_text
+from hybridlungvit.files import file_sha256, replacing, value_sha256, write_record, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.provenance import TRAINING_CODE, code_commit, code_sha256, environment_record
+from hybridlungvit.provenance import code_commit, code_sha256, environment_record
 
 
 def weights_sha256(recipe: Recipe) -> str | None:
@@ -44,7 +44,7 @@ def run_key(recipe: Recipe, seed: int, manifest_sha256: str) -> str:
             "config": recipe.training_identity(),
             "seed": seed,
             "manifest": manifest_sha256,
-            "code": code_sha256(*TRAINING_CODE),
+            "code": code_sha256("train"),
             "weights": weights_sha256(recipe),
             "torch": torch.__version__,
         }
@@ -85,7 +85,7 @@ def write_run(
         "seed": seed,
         "config_sha256": study.training_hash(variant),
         "manifest_sha256": file_sha256(layout.manifest),
-        "code_sha256": code_sha256(*TRAINING_CODE),
+        "code_sha256": code_sha256("train"),
         "code_commit": code_commit(),
         "pretrained": "file"
         if isinstance(recipe.model.pretrained, str)
@@ -104,5 +104,5 @@ def write_run(
         "threads": recipe.compute.threads,
         **environment_record(),
     }
-    write_json(run / "run.json", record)
+    write_record(run / "run.json", record)
     shutil.rmtree(layout.work(variant, seed), ignore_errors=True)
