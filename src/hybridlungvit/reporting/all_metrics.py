@@ -70,7 +70,7 @@ class Origin(Section):
     """Of the code of the training."""
     code_commit: str
     weights_sha256: Sha256 | None
-    """Of the pretrained weights; null without a file."""
+    """Of the pretrained weights: the file, or timm's as loaded; null for random ones."""
     model_sha256: Sha256
     predictions_sha256: Sha256
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run under way: one folder an epoch, complete or absent."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor
 from hybridlungvit.errors import StudyError
 
 Weights = dict[str, Tensor]
+HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: Weights) -> None:
@@ -48,10 +50,13 @@ def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: W
             shutil.rmtree(old)
 
 
-def load_checkpoint(folder: Path, key: str) -> tuple[dict[str, Any], Weights, Weights] | None:
+def load_checkpoint(
+    folder: Path, key: dict[str, str]
+) -> tuple[dict[str, Any], Weights, Weights] | None:
     """The latest (state, model weights, best weights) in ``folder``, or None when there is none.
 
-    Raises ``StudyError`` for a damaged checkpoint and for one of another run than ``key`` names.
+    Raises ``StudyError`` for a damaged checkpoint, and for one whose key is not ``key``: starting
+    anew beside it would waste its epochs without a word. The message names what differs.
     """
     folders = sorted(folder.glob("epoch-*"))
     if not folders:
@@ -61,17 +66,27 @@ def load_checkpoint(folder: Path, key: str) -> tuple[dict[str, Any], Weights, We
         state = torch.load(latest / "state.pt", map_location="cpu", weights_only=True)
         model = load_file(latest / "model.safetensors")
         best = load_file(latest / "best.safetensors")
-        found = state["key"]
+        differences = _differences(state["key"], key)
     except Exception as error:  # pickle, zip, key and safetensors errors share no base class
         raise StudyError(
             f"{latest}: damaged checkpoint ({error}). Delete this folder to train from the start."
         ) from error
-    if found != key:
+    if differences:
         raise StudyError(
-            f"{latest}: the checkpoint of another run ({str(found)[:12]}; this one is {key[:12]}). "
-            "Delete this folder to train from the start."
+            f"{latest}: this unfinished training cannot go on, as it began otherwise: "
+            f"{'; '.join(differences)}. Restore that, or delete {folder} to train from the start."
         )
     return state, model, best
+
+
+def _differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
+    """The parts of two keys that differ, with both values; of hashes the first digits."""
+    differences = []
+    for name in there | here:
+        before, now = (HASH.sub(r"\1", part.get(name, "none")) for part in (there, here))
+        if there.get(name) != here.get(name):
+            differences.append(f"{name} {before} there, {now} here")
+    return differences
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from hybridlungvit.training.checkpoint import (
     sole_owner,
 )
 from hybridlungvit.training.events import write_events
-from hybridlungvit.training.record import run_key, write_run
+from hybridlungvit.training.record import run_key, weights_sha256, write_run
 from hybridlungvit.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
 
     Writes model.safetensors (the epoch of best validation AUC), history.csv, timing.csv and
     run.json below ``layout.run(variant, seed)``. Raises ``StudyError`` for unusable data, weights
-    or disk, for a loss that is not finite, and when another process trains the same run.
+    or disk, for a loss that is not finite, for a checkpoint of another config, code, machine or
+    the like, and when another process trains the same run.
     """
     recipe = study.recipe(variant)
     training = recipe.training
@@ -56,10 +57,11 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
 
     torch.manual_seed(derive_seed(seed))
     model = build_model(recipe, pretrained=True).to(device)
+    manifest_hash, weights_hash = file_sha256(layout.manifest), weights_sha256(recipe, model.stem)
     trainer = Trainer.assemble(recipe, seed, device, model, cache, rows, labels)
-    key = run_key(recipe, seed, file_sha256(layout.manifest))
-    work = layout.work(variant, seed) / key[:16]
-    with sole_owner(layout.work(variant, seed)), _interruptible(work):
+    key = run_key(recipe, seed, manifest_hash, weights_hash, device)
+    work = layout.work(variant, seed)
+    with sole_owner(work), _interruptible(work):
         history, timing, best = _resume(trainer, work, key)
         if history:
             log.info("resuming %s, seed %d, after epoch %d", variant, seed, len(history))
@@ -96,13 +98,13 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
             labels["val"], trainer.probabilities("val", recipe.evaluation.tta)
         )
         write_run(
-            study, variant, seed, layout, model, best, history, timing, device,
-            training_ranges(cache, rows["train"]), temperature,
+            study, variant, seed, layout, manifest_hash, weights_hash, model, best, history, timing,
+            device, training_ranges(cache, rows["train"]), temperature,
         )  # fmt: skip
 
 
 def _resume(
-    trainer: Trainer, work: Path, key: str
+    trainer: Trainer, work: Path, key: dict[str, str]
 ) -> tuple[list[dict[str, float]], list[dict[str, float]], Weights]:
     """History, timing and best weights so far; ``trainer`` is brought to the latest checkpoint."""
     resumed = load_checkpoint(work, key)

@@ -1,10 +1,14 @@
 """The records of a finished run: weights, history, timing and provenance."""
 
+import hashlib
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import timm
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -13,15 +17,30 @@ from hybridlungvit.config import Compute, Recipe, Study
 from hybridlungvit.data.statistics import Ranges
 from hybridlungvit.description import KEY, Description
 from hybridlungvit.device import device_name
-from hybridlungvit.files import file_sha256, replacing, value_sha256, write_record, write_text
+from hybridlungvit.files import file_sha256, replacing, write_record, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, code_sha256, environment_record
 
 
-def weights_sha256(recipe: Recipe) -> str | None:
-    """SHA-256 of the pretrained weights file, or None when the config names no file."""
+def weights_sha256(recipe: Recipe, stem: nn.Module) -> str | None:
+    """SHA-256 of the pretrained weights: of the file, of timm's as loaded, None for random ones.
+
+    The hub may change a file unseen, so ``stem`` must be as it was built, before any training.
+    """
     pretrained = recipe.model.pretrained
-    return file_sha256(Path(pretrained)) if isinstance(pretrained, str) else None
+    if isinstance(pretrained, str):
+        return file_sha256(Path(pretrained))
+    return tensors_sha256(stem.state_dict()) if pretrained else None
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values, whatever the order, layout and device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        values = tensor.detach().cpu().contiguous()
+        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _portable(recipe: Recipe) -> Recipe:
@@ -37,18 +56,40 @@ def _portable(recipe: Recipe) -> Recipe:
     )
 
 
-def run_key(recipe: Recipe, seed: int, manifest_sha256: str) -> str:
-    """Hash of all that a checkpoint depends on: config values, seed, data, code and weights."""
-    return value_sha256(
-        {
-            "config": recipe.training_identity(),
-            "seed": seed,
-            "manifest": manifest_sha256,
-            "code": code_sha256("train"),
-            "weights": weights_sha256(recipe),
-            "torch": torch.__version__,
-        }
-    )
+def run_key(
+    recipe: Recipe,
+    seed: int,
+    manifest_sha256: str,
+    weights_sha256: str | None,
+    device: torch.device,
+) -> dict[str, str]:
+    """All that decides the bits of an unfinished training, by name: it resumes only if all agree.
+
+    The config's values are named as there ("training.loss"), but for ``compute.device``: "auto"
+    says nothing, so ``device`` is the one in use.
+    """
+    config = recipe.training_identity()
+    del config["compute"]["device"]
+    return _flat(config) | {
+        "seed": str(seed),
+        "manifest": manifest_sha256,
+        "code": code_sha256("train"),
+        "weights": weights_sha256 or "none",
+        "torch": str(torch.__version__),  # a class of torch's own, which it will not load again
+        "timm": timm.__version__,
+        "device": f"{device.type} {device_name(device)}",
+    }
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as JSON texts: {"a": {"b": 1}} → {"a.b": "1"}."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(value)
+    return flat
 
 
 def write_run(
@@ -56,6 +97,8 @@ def write_run(
     variant: str,
     seed: int,
     layout: Layout,
+    manifest_sha256: str,
+    weights_sha256: str | None,
     model: nn.Module,
     weights: dict[str, Tensor],
     history: list[dict[str, float]],
@@ -66,6 +109,7 @@ def write_run(
 ) -> None:
     """Write model.safetensors, history.csv, timing.csv and run.json, then drop the checkpoints.
 
+    The hashes are those of the manifest and the pretrained weights that the training began with;
     ``ranges`` of the training images' statistics and the validation's ``temperature`` travel with
     the weights.
     """
@@ -84,13 +128,13 @@ def write_run(
         "variant": variant,
         "seed": seed,
         "config_sha256": study.training_hash(variant),
-        "manifest_sha256": file_sha256(layout.manifest),
+        "manifest_sha256": manifest_sha256,
         "code_sha256": code_sha256("train"),
         "code_commit": code_commit(),
         "pretrained": "file"
         if isinstance(recipe.model.pretrained, str)
         else recipe.model.pretrained,
-        "weights_sha256": weights_sha256(recipe),
+        "weights_sha256": weights_sha256,
         "model_sha256": file_sha256(run / "model.safetensors"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "stem_parameters": sum(p.numel() for p in model.stem.parameters()),
@@ -101,6 +145,8 @@ def write_run(
         "temperature": temperature,
         "wall_seconds": float(times.seconds.sum()),
         "device": device_name(device),
+        "device_kind": device.type,
+        "torch_build": torch.__version__,
         "threads": recipe.compute.threads,
         **environment_record(),
     }
