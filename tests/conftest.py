@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import hypothesis
 import pytest
 import yaml
 
@@ -22,6 +23,16 @@ from hybridlungvit.paths import Layout
 
 # The cache forks its workers, and a fork of OpenCV's thread pool never wakes up.
 cv2.setNumThreads(1)
+
+# Whether a test passes must not depend on the speed of the machine or on what else it does.
+hypothesis.settings.register_profile(
+    "suite",
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+)
+hypothesis.settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = (

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -26,7 +26,6 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting import audit_report
 
 FEW = Statistics(resamples=200)
-moderate = settings(deadline=None, max_examples=60)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,6 @@ def stored_again(image, quality, shift, scale):
     return cv2.resize(read, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-@moderate
 @given(st.integers(0, 39), st.integers(50, 95), st.integers(-15, 15), st.floats(0.5, 1))
 def test_an_image_stored_again_is_found(pictures, row, quality, shift, scale):
     pair = np.stack([pictures[row], stored_again(pictures[row], quality, shift, scale)])
@@ -87,7 +85,6 @@ def test_the_mirrored_hash_is_that_of_the_mirror_image(pictures):
     assert bits.sum(axis=1).max() <= 2  # ties with the median aside
 
 
-@moderate
 @given(st.integers(0, 39), st.integers(50, 95), st.integers(-15, 15), st.floats(0.5, 1))
 def test_a_mirrored_copy_is_found(pictures, row, quality, shift, scale):
     copy = stored_again(np.ascontiguousarray(pictures[row][:, ::-1]), quality, shift, scale)
@@ -116,13 +113,11 @@ clustered = st.lists(st.tuples(centres, flipped), max_size=25).map(
 )
 
 
-@moderate
 @given(clustered, st.integers(0, 11))
 def test_multi_index_search_finds_what_comparing_all_pairs_finds(hashes, radius):
     assert copies.near_pairs(hashes, radius).tolist() == literal_pairs(hashes, radius)
 
 
-@moderate
 @given(clustered.filter(len), st.randoms(use_true_random=False))
 def test_search_does_not_depend_on_the_order(hashes, random):
     order = random.sample(range(len(hashes)), len(hashes))

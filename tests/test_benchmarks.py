@@ -31,9 +31,8 @@ def test_every_training_measure_is_a_finite_ratio(small):
     ]
     assert all(math.isfinite(m.value) and m.value > 0 for m in measures)
     assert 0 < measures[0].bound < 1 < measures[2].bound
-    # The peak of earlier tests may hide a step's, and the kernel counts both only roughly.
-    assert training._step_memory("hybrid", str(folder)) > -1
-    assert training._step_memory("bare", str(folder)) > -1
+    # Here earlier tests may hide the peak, so no more than that it is measured.
+    assert all(math.isfinite(training._step_memory(kind, folder)) for kind in ("hybrid", "bare"))
 
 
 def test_the_table_says_which_targets_are_missed(tmp_path, capsys):

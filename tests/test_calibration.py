@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_curve
@@ -27,8 +27,6 @@ from hybridlungvit.evaluation.thresholds import (
 )
 from hybridlungvit.temperature import TEMPERATURES, fit_temperature, logits, scaled
 
-moderate = settings(deadline=None, max_examples=80)
-
 
 @st.composite
 def scored(draw):
@@ -41,7 +39,6 @@ def scored(draw):
 # Operating points
 
 
-@moderate
 @given(scored())
 def test_rates_are_those_of_the_calls_and_scikit_learns_best_is_found(data):
     labels, scores = data
@@ -56,7 +53,6 @@ def test_rates_are_those_of_the_calls_and_scikit_learns_best_is_found(data):
     assert found == pytest.approx((true - false).max())
 
 
-@moderate
 @given(scored(), st.floats(0.05, 1))
 def test_the_sensitive_threshold_reaches_its_target_and_the_next_would_not(data, target):
     labels, scores = data

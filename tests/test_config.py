@@ -195,7 +195,7 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_value_is_accepted_or_explained(data):
     values = copy.deepcopy(TINY)
@@ -215,7 +215,7 @@ def test_any_value_is_accepted_or_explained(data):
         assert again == study
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_any_file_is_accepted_or_explained(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.yaml"

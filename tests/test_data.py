@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlungvit.config import Data
@@ -225,12 +225,9 @@ names = st.text(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 @given(st.sets(names.filter(lambda name: len(name.encode()) < 200), min_size=1, max_size=4))
-def test_any_file_name_is_listed_once_or_hidden(tmp_path, given_names):
-    root = tmp_path / "names"
+def test_any_file_name_is_listed_once_or_hidden(tmp_path_factory, given_names):
+    root = tmp_path_factory.getbasetemp() / "names"
     shutil.rmtree(root, ignore_errors=True)
     for part in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
         (root / part).mkdir(parents=True)
@@ -241,9 +238,10 @@ def test_any_file_name_is_listed_once_or_hidden(tmp_path, given_names):
     visible = {f"train/NORMAL/{name}.JPEG" for name in given_names if name[0] != "."}
     assert found - {path for path in found if path.endswith(".png")} == visible
     text = pd.DataFrame({"path": sorted(visible)}).to_csv(index=False, lineterminator="\n")
-    (tmp_path / "list.csv").write_text(text, encoding="utf-8", newline="")
+    table = root / "list.csv"
+    table.write_text(text, encoding="utf-8", newline="")
     if visible:
-        again = read_table(tmp_path / "list.csv", ["path"], {"path": str})
+        again = read_table(table, ["path"], {"path": str})
         assert again.path.tolist() == sorted(visible)
 
 

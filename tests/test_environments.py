@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 from conftest import REPOSITORY, checkout
@@ -167,3 +168,10 @@ def test_rules_import_no_more_than_their_environment_has(name):
     code = BLOCKER.format(absent=absent, code=RULES[name])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_property_test_fails_because_the_machine_is_slow():
+    profile = hypothesis.settings.default
+    assert profile.deadline is None
+    assert hypothesis.HealthCheck.too_slow in profile.suppress_health_check
+    assert profile.print_blob

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from scipy.stats import spearmanr
@@ -49,7 +49,6 @@ from hybridlungvit.training.loop import train
 
 # The ROAD code of grad-cam compares torch with numpy in a way that numpy frowns upon.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-moderate = settings(deadline=None, max_examples=60)
 rng = np.random.default_rng(0)
 
 
@@ -68,7 +67,6 @@ def lungs(count=3, side=32):
 # Focus
 
 
-@moderate
 @given(st.integers(1, 8), st.floats(1e-3, 10))
 def test_uniform_heat_has_focus_one(height, level):
     masks = np.zeros((2, 8, 8), bool)
@@ -90,7 +88,6 @@ def test_focus_is_undefined_without_heat_or_region():
     assert np.isnan(lung_focus(heat, masks)).all()
 
 
-@moderate
 @given(st.floats(0.001, 1), st.integers(5, 40))
 def test_central_boxes_are_centred_and_have_the_area(area, side):
     (box,) = central_boxes(np.array([area]), side)
@@ -116,7 +113,6 @@ def patients(draw):
     return np.array(names)
 
 
-@moderate
 @given(patients(), st.integers(0, 5))
 def test_partners_are_a_seeded_derangement_across_patients(names, seed):
     partner = derangement(names, seed)
@@ -255,7 +251,6 @@ def test_rank_correlation_is_scipys_and_zero_for_a_constant_map():
 # Attention
 
 
-@moderate
 @given(st.data())
 def test_painted_attention_keeps_its_sum_on_each_side(data):
     side = data.draw(st.integers(4, 24))

@@ -97,7 +97,7 @@ def test_a_file_whose_job_was_killed_is_made_again_without_asking(tmp_path):
     folder = checkout(tmp_path)
     with (folder / "Snakefile").open("a") as stream:
         stream.write(
-            '\nrule halting:\n    output: "halted"\n    shell: "touch {output}; sleep 99"\n'
+            '\nrule halting:\n    output: "halted"\n    shell: "touch {output}; sleep 3600"\n'
         )
     call = ("halted", "--configfile", "tiny.yaml")
     process = start(folder, *call)

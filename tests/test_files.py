@@ -76,7 +76,7 @@ def test_a_manifest_with_odd_values_is_damaged(cached, tmp_path, column):
         read_manifest(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_table_or_damaged(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"

@@ -26,6 +26,7 @@ print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
 
+LOGGED = "import logging, sys; logging.basicConfig(stream=sys.stdout, level='INFO')"
 NO_TOOL = "from hybridlungvit import gpus; gpus._listed = dict"
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
@@ -49,8 +50,8 @@ def machine(monkeypatch, tmp_path):
         lock.release()
 
 
-def holder():
-    return subprocess.Popen([sys.executable, "-c", HOLDER], **PIPES)
+def holder(before=""):
+    return subprocess.Popen([sys.executable, "-c", before + HOLDER], **PIPES)
 
 
 def test_without_a_gpu_nothing_is_claimed(monkeypatch):
@@ -100,10 +101,10 @@ def test_processes_take_different_gpus_and_wait_when_there_is_none(machine):
     holders = [holder(), holder()]
     names = [process.stdout.readline().strip() for process in holders]
     assert sorted(names) == UUIDS
-    third = holder()
-    with pytest.raises(subprocess.TimeoutExpired):
-        third.wait(timeout=2)
+    third = holder(LOGGED)
+    assert "other jobs hold every GPU" in third.stdout.readline()
     holders[1].kill()  # no chance to let go by itself
+    assert f"computing on GPU {names[1]}" in third.stdout.readline()
     assert third.stdout.readline().strip() == names[1]
     for process in (*holders, third):
         process.communicate()

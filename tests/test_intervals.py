@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -39,7 +39,6 @@ def benchmark(name):
 
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
-moderate = settings(deadline=None, max_examples=60)
 METHODS = Method.__args__
 
 
@@ -83,7 +82,6 @@ def literal_obuchowski(labels, rows, patients):
     return aucs, result
 
 
-@moderate
 @given(clustered_scores())
 def test_the_clustered_variance_is_obuchowskis(data):
     labels, a, b, patients = data
@@ -98,7 +96,6 @@ def test_the_clustered_variance_is_obuchowskis(data):
     assert found.error**2 == pytest.approx(max(gap, 0), abs=1e-10)
 
 
-@moderate
 @given(clustered_scores(), st.integers(0, 99))
 def test_the_variance_of_a_resample_is_that_of_its_images_with_new_patients(data, seed):
     """A patient drawn twice is two patients: the weighted form against repeated rows."""
@@ -117,7 +114,6 @@ def test_the_variance_of_a_resample_is_that_of_its_images_with_new_patients(data
     assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-@moderate
 @given(clustered_scores())
 def test_leaving_a_patient_out_is_literal(data):
     labels, scores, _, patients = data
@@ -177,7 +173,6 @@ def test_delong_agrees_with_r_proc(tmp_path):
 # Forms
 
 
-@moderate
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_scipys(trials, data, level):
     successes = data.draw(st.integers(0, trials))
@@ -290,13 +285,12 @@ def test_delong_interval_is_symmetric_on_the_logit_scale():
     assert high - mid == pytest.approx(mid - low)
 
 
-# Speed
+# Cost
 
 
-def test_the_bootstrap_is_fast_and_exact():
-    record = speed.measure(resamples=2000, looped=40, repeats=3)
+def test_the_bootstrap_is_exact_and_small():
+    record = speed.measure(resamples=2000, looped=40, repeats=1)
     assert record["difference"] < 1e-12
-    assert record["ratio"] > 100
     assert record["megabytes"] < 500
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 from sklearn.utils.class_weight import compute_class_weight
@@ -22,8 +22,6 @@ from hybridlungvit.training.losses import (
     lung_shares,
     segmentation_loss,
 )
-
-moderate = settings(deadline=None, max_examples=60)
 
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=50).filter(lambda v: len(set(v)) == 2))
@@ -82,7 +80,6 @@ def literal_shares(mask, cut, grid):
     return [c / total if total else 1 / len(counts) for c in counts]
 
 
-@moderate
 @given(st.integers(1, 4), st.integers(2, 5), st.data(), st.floats(0, 0.6), st.integers(0, 99))
 def test_lung_shares_are_counted_pixels(grid, cells, data, density, seed):
     side = grid * cells
@@ -102,7 +99,6 @@ def test_a_column_cut_in_the_middle_is_counted_on_both_sides():
     assert shares[0].tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
-@moderate
 @given(st.integers(2, 25), st.integers(1, 5), st.floats(0, 1), st.integers(0, 99))
 def test_lung_shares_sum_to_one(side, grid, density, seed):
     masks = torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed)) < density
@@ -122,7 +118,6 @@ def distributions(seed, rows=4, columns=6, empty=2):
     return np.hstack([values, np.zeros((rows, empty))])  # cells without lung: shares of zero
 
 
-@moderate
 @given(st.integers(0, 999))
 def test_attention_loss_is_the_divergence_of_the_attention_from_the_shares(seed):
     attention, shares = distributions(seed, empty=0), distributions(seed + 1000)
@@ -132,7 +127,6 @@ def test_attention_loss_is_the_divergence_of_the_attention_from_the_shares(seed)
     assert found > 1e-3
 
 
-@moderate
 @given(st.integers(0, 999))
 def test_attention_loss_of_equal_distributions_is_zero(seed):
     shares = torch.from_numpy(distributions(seed))

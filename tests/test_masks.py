@@ -123,7 +123,7 @@ IMAGES = st.tuples(st.integers(1, 90), st.integers(1, 90)).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(IMAGES)
 def test_never_fails_and_mirrors_on_any_image(image):
     result, mirrored = map(lung_mask_with_confidence, (image, image[:, ::-1]))
@@ -134,7 +134,7 @@ def test_never_fails_and_mirrors_on_any_image(image):
         assert dice(mirrored.mask, result.mask[:, ::-1]) > 0.95
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     shape=st.tuples(st.integers(2, 300), st.integers(2, 300)),
     sigma=st.floats(0.3, 40),

@@ -34,7 +34,7 @@ def both_ways(labels, scores, member):
     return counted, ranked
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(scored_patients(), st.integers(0, 99))
 def test_sorted_scores_give_what_the_table_gives(data, seed):
     labels, scores, member = data

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -24,9 +24,6 @@ from hybridlungvit.reporting.pdf import build_pdf
 from hybridlungvit.reporting.statistics_figures import GRID, precision_curves
 from hybridlungvit.reporting.style import COLUMN_WIDTH, line_of, save_figure, use_style
 
-moderate = settings(deadline=None, max_examples=100)
-
-
 # Text
 
 
@@ -38,7 +35,6 @@ def test_tex_escapes_every_special_character():
     assert tex(5) == "5"
 
 
-@moderate
 @given(st.text(st.sampled_from("ab \\{}$&#_%~^"), max_size=12))
 def test_tex_can_be_read_back(text):
     names = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^"}
@@ -84,7 +80,6 @@ def test_scientific_numbers_in_print(value, expected):
     assert scientific(value) == expected
 
 
-@moderate
 @given(st.floats(1e-12, 1e12))
 @example(1e-7)
 @example(1e5)
@@ -128,7 +123,6 @@ def scored(draw):
     return labels, scores / levels, weights.astype(float)
 
 
-@moderate
 @given(scored())
 def test_roc_curve_is_scikit_learns(data):
     labels, scores, weights = data
@@ -287,7 +281,6 @@ def test_a_folder_that_is_a_file_is_told_in_words(tmp_path):
 # Results in print
 
 
-@moderate
 @given(scored())
 def test_precision_curve_is_scikit_learns(data):
     labels, scores, weights = data

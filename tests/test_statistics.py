@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import norm
@@ -45,8 +45,6 @@ from hybridlungvit.evaluation.subgroups import groups as groups_of
 from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hybridlungvit.paths import Layout
 
-moderate = settings(deadline=None, max_examples=60)
-
 
 @st.composite
 def weighted_scores(draw):
@@ -57,7 +55,6 @@ def weighted_scores(draw):
     return labels, scores / 6, weights[None].astype(float)
 
 
-@moderate
 @given(weighted_scores())
 def test_weighted_auc_is_scikit_learns(data):
     labels, scores, weights = data
@@ -65,7 +62,6 @@ def test_weighted_auc_is_scikit_learns(data):
     assert weighted_auc(labels, scores, weights)[0] == pytest.approx(expected, abs=1e-12)
 
 
-@moderate
 @given(weighted_scores())
 def test_weighted_auc_counts_pairs_and_ties_half(data):
     labels, scores, weights = data
@@ -90,7 +86,6 @@ def weighted_patients(draw):
     return labels, scores / 6, member, drawn[None], weights
 
 
-@moderate
 @given(weighted_patients(), st.floats(0.05, 0.95))
 def test_metrics_are_scikit_learns(data, threshold):
     labels, scores, member, drawn, weights = data
@@ -119,7 +114,6 @@ def test_metrics_are_scikit_learns(data, threshold):
         assert found[name].tolist() == pytest.approx([value], abs=1e-12, nan_ok=True), name
 
 
-@moderate
 @given(weighted_patients())
 def test_the_table_of_pairs_gives_the_same_auc_to_the_last_digits(data):
     labels, scores, member, drawn, weights = data
@@ -163,7 +157,6 @@ def all_weights(labels, clusters, resamples, seed=0):
     return np.concatenate(list(patient_weights(labels, clusters, resamples, seed)))
 
 
-@moderate
 @given(clustered(), st.integers(0, 99))
 def test_images_of_a_patient_share_a_weight_and_strata_keep_their_patients(data, seed):
     labels, patients = data
@@ -232,7 +225,6 @@ def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
         assert bound == pytest.approx(expected, abs=1e-12)
 
 
-@moderate
 @given(st.integers(0, 999))
 def test_auc_interval_brackets_its_estimate_and_repeats_itself(seed):
     data = binormal(seed)
@@ -247,7 +239,6 @@ def test_a_higher_level_gives_a_wider_interval():
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
-@moderate
 @given(st.integers(0, 99), st.sampled_from([np.exp, np.cbrt, lambda x: 5 * x - 3]))
 def test_auc_interval_depends_on_ranks_alone(seed, transform):
     labels, scores, clusters = binormal(seed)
@@ -341,7 +332,6 @@ def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
     assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
 
 
-@moderate
 @given(st.integers(2, 5), st.integers(0, 99))
 def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
     rng = np.random.default_rng(seed)
@@ -411,7 +401,6 @@ def test_a_model_does_not_differ_from_itself():
     assert paired_auc_difference(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
 
 
-@moderate
 @given(st.integers(0, 99), st.booleans())
 def test_swapping_the_models_swaps_the_sign(seed, several):
     labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
@@ -446,7 +435,6 @@ def test_paired_difference_is_that_of_a_literal_loop():
     assert found.p_value == pytest.approx(max(2 / 151, 2 * norm.sf(abs(expected) / error)))
 
 
-@moderate
 @given(st.integers(0, 99), st.integers(1, 3))
 def test_interval_and_p_value_never_contradict_each_other(seed, count):
     labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
@@ -493,7 +481,6 @@ def literal_holm(p_values):
     return adjusted
 
 
-@moderate
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
 def test_holm_is_the_literal_procedure(p_values):
     found = holm(p_values)
@@ -523,7 +510,6 @@ def test_verdict_needs_interval_and_adjusted_p(interval, p, expected):
     assert verdict(low, high, p, 0.95) == expected
 
 
-@moderate
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_statsmodels(p_values):
     found = holm({str(i): p for i, p in enumerate(p_values)})
@@ -534,7 +520,6 @@ def test_holm_is_statsmodels(p_values):
 calls = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
 
-@moderate
 @given(calls)
 def test_mcnemar_is_statsmodels(pairs):
     a, b = np.array(pairs).T

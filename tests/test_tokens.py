@@ -16,7 +16,6 @@ from hybridlungvit.model.tokens import (
     pooling_matrix,
 )
 
-moderate = settings(deadline=None, max_examples=60)
 sizes = st.integers(1, 9)
 
 
@@ -54,7 +53,6 @@ def assert_agrees(shape, cuts, seed):
     assert torch.allclose(gradients[0][0], gradients[1][0], atol=1e-4, rtol=1e-5)
 
 
-@moderate
 @given(settings_of_tokens(), st.data(), st.integers(0, 99))
 def test_tokens_and_gradients_equal_the_literal_definition(shape, data, seed):
     side = shape[2]
@@ -95,13 +93,11 @@ def random_masks(side, kind, seed):
 kinds = st.sampled_from(["both", "empty", "left", "right", "first column", "last column"])
 
 
-@moderate
 @given(settings_of_tokens(), kinds, st.integers(0, 999))
 def test_masks_of_every_kind_give_the_definitions_tokens(shape, kind, seed):
     assert_agrees(shape, cut_positions(random_masks(shape[2], kind, seed)), seed)
 
 
-@moderate
 @given(settings_of_tokens(), kinds, st.integers(0, 999))
 def test_mirroring_swaps_the_sides_and_mirrors_each(shape, kind, seed):
     feature_size, map_size, image_size, grid = shape
@@ -115,14 +111,14 @@ def test_mirroring_swaps_the_sides_and_mirrors_each(shape, kind, seed):
         assert torch.allclose(found, expected, atol=1e-6, rtol=0)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 40), kinds, st.integers(0, 9999))
 def test_cut_of_a_mirrored_mask_is_mirrored_to_the_bit(side, kind, seed):
     masks = random_masks(side, kind, seed)
     assert torch.equal(cut_positions(masks.flip(2)), side - cut_positions(masks))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 40), kinds, st.integers(0, 9999))
 def test_cut_is_the_rounded_mean_of_the_lung_pixels(side, kind, seed):
     masks = random_masks(side, kind, seed)
@@ -150,7 +146,6 @@ def test_a_column_cut_in_the_middle_belongs_to_both_sides():
     assert (left.item(), right.item(), whole.item()) == pytest.approx((1 / 3, 1 / 3, 1 / 5))
 
 
-@moderate
 @given(st.integers(1, 30), st.integers(1, 60))
 def test_interpolation_matrix_is_torchs_own_interpolation(size, target):
     matrix = interpolation_matrix(size, target)
@@ -161,7 +156,6 @@ def test_interpolation_matrix_is_torchs_own_interpolation(size, target):
     assert torch.allclose(matrix @ line[0, 0], expected, atol=1e-12)
 
 
-@moderate
 @given(st.integers(1, 60), st.integers(1, 9))
 def test_pooling_matrix_is_torchs_own_pooling(size, grid):
     matrix = pooling_matrix(size, grid)
