@@ -37,7 +37,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
     while job.poll() is None and not list(work.glob("no_seg/seed-0/epoch-*")):
         time.sleep(0.1)
     os.kill(job.pid, sent)
-    _, errors = job.communicate(timeout=300)
+    _, errors = job.communicate()
     assert job.returncode == 130
     assert "run the same command again" in errors
     assert "Traceback" not in errors
@@ -56,7 +56,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
 def test_bad_calls_fail_with_one_message(tiny, tmp_path, arguments, expected):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
     job = start(tmp_path, *arguments)
-    _, errors = job.communicate(timeout=300)
+    _, errors = job.communicate()
     assert job.returncode != 0
     assert expected in errors
     assert "Traceback" not in errors
@@ -91,7 +91,7 @@ def own_images(tiny, phantoms, tmp_path):
 def failed(folder, *arguments, before=None):
     """The one message of a command that fails: no traceback, and on the screen nothing else."""
     job = start(folder, *arguments, before=before)
-    output, errors = job.communicate(timeout=300)
+    output, errors = job.communicate()
     assert job.returncode == 1, output + errors
     assert output == ""
     assert "Traceback" not in errors
@@ -121,7 +121,7 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, stage):
     folder, results = own_images
     if stage == "cache":
         done = start(folder, "manifest", "--config", "study.yaml")
-        done.communicate(timeout=300)
+        done.communicate()
         assert done.returncode == 0
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     text = failed(folder, stage, "--config", "study.yaml", before=fill_disk)
