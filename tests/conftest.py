@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,34 @@ def checkout(folder, origin=REPOSITORY):
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where Snakemake keeps the environments of rules: once for all workflows of the session."""
+    folder = tmp_path_factory.mktemp("environments")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNAKEMAKE_CONDA_PREFIX", str(folder))
+        yield folder
+
+
+def snakemake_call(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What ``subprocess`` needs for a workflow whose rules get by with their environments.
+
+    ``tests/conda`` stands in for conda. The environment of the tests is taken off the PATH: a rule
+    that names no environment finds no package.
+    """
+    paths = os.environ["PATH"].split(":")
+    if sys.prefix != sys.base_prefix:
+        paths = [path for path in paths if Path(path) != Path(sys.executable).parent]
+    paths.insert(0, str(REPOSITORY / "tests" / "conda" / "bin"))
+    return {
+        "args": [sys.executable, "-m", "snakemake", "--cores", "2", "--use-conda", *arguments],
+        "cwd": folder,
+        "env": os.environ | {"PATH": ":".join(paths), "TESTS_PYTHON": sys.executable},
+    }
+
+
 def snakemake(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(**snakemake_call(folder, *arguments), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """The workflow killed at random moments, and called twice at once; its results stay the same."""
 
-import os
 import random
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from conftest import TINY, checkout, snakemake
+from conftest import TINY, checkout, snakemake, snakemake_call
 
 # Everything that computes, from nothing to the numbers of the paper.
 CALL = ("paper/generated/tiny/macros.tex", "--configfile", "tiny.yaml")
@@ -31,10 +28,8 @@ def study_folder(folder):
 
 
 def start(folder, *arguments):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with (folder / "snakemake.log").open("a") as log:
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(**snakemake_call(folder, *arguments), stdout=log, stderr=log)
 
 
 def outcome(folder):

@@ -1,5 +1,6 @@
 # Validation of the study and the helpers that rules share; no rules here.
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from snakemake.utils import validate
 
 BASE = Path(workflow.basedir)
 # Rules call `python -m hybridlungvit` from this checkout: conda environments need no install step.
-sys.path.insert(0, str(BASE / "src"))
-os.environ.update(PYTHONPATH=str(BASE / "src"))
+# In the commands themselves, as Snakemake takes PYTHONPATH away from jobs with an environment.
+SOURCE = str(BASE / "src")
+sys.path.insert(0, SOURCE)
+PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
 from hybridlungvit.cli import image_root
 from hybridlungvit.configfile import (
