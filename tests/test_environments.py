@@ -142,8 +142,8 @@ MODULES = {
 STYLED = "import pandas; pandas.DataFrame([[1]]).style.to_latex()"  # loads jinja2 when called
 RULES = {
     "train": f"""
-import hybridlungvit.audit.stage, hybridlungvit.data.cache, hybridlungvit.data.examples
-import hybridlungvit.data.manifest, hybridlungvit.data.phantom, hybridlungvit.data.remote
+import hybridlungvit.audit.stage, hybridlungvit.data.cache, hybridlungvit.data.download
+import hybridlungvit.data.examples, hybridlungvit.data.manifest, hybridlungvit.data.phantom
 import hybridlungvit.evaluation.mask_quality, hybridlungvit.evaluation.predict
 import hybridlungvit.explain.focus, hybridlungvit.explain.gradcam, hybridlungvit.explain.saliency
 import hybridlungvit.training.loop, hybridlungvit.reporting.mask_report, hybridlungvit.cli

@@ -64,7 +64,7 @@ def image_root(study: Study, layout: Layout) -> Path:
         raise StudyError(
             "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
         )
-    from hybridlungvit.data.remote import image_folder
+    from hybridlungvit.data.download import image_folder
 
     return image_folder(study.data, layout)
 
@@ -91,8 +91,8 @@ def phantom(config: Config, workers: Workers = 1) -> None:
 
 @app.command()
 def download(config: Config) -> None:
-    """Fetch the study's public images, without a login; goes on where it was interrupted."""
-    from hybridlungvit.data.remote import REMOTE, download_source
+    """Fetch the study's public images, without a login."""
+    from hybridlungvit.data.download import REMOTE, download_source
 
     study, layout = _open(config)
     if study.data.source not in REMOTE:
