@@ -3,24 +3,33 @@
     python benchmarks/coverage.py [--datasets 1000] [--resamples 1000] [--output FILE]
 
 Binormal scores of known AUC: 600 images of 430 patients, whose images share a random effect. Three
-questions: patients alone (every candidate interval, and the bootstrap of single images that
-ignores patients); training seeds with patients, where each seed has a quality and a noise of its
-own; and paired comparisons of two equally good models.
+questions: patients alone (every candidate interval, of which BCa and the studentized one exist only
+here, and those of single images, which ignore patients); training seeds with patients, where each
+seed has a quality and a noise of its own; and paired comparisons of two equally good models.
 """
 
 import argparse
+import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.special import expit, logit
 from scipy.stats import kstest, norm
 
-from hybridlungvit.evaluation.bootstrap import Method, auc_interval
+from hybridlungvit.evaluation.auc import members
+from hybridlungvit.evaluation.bootstrap import (
+    auc_interval,
+    auc_replicates,
+    draw_patients,
+    patient_strata,
+)
 from hybridlungvit.evaluation.compare import paired_auc_difference
-from hybridlungvit.evaluation.delong import delong_test
+from hybridlungvit.evaluation.delong import delong_interval, delong_test
+from hybridlungvit.evaluation.intervals import Interval, percentile_interval
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.files import write_json
 from hybridlungvit.progress import track
@@ -32,7 +41,8 @@ LEVEL = 0.95
 SEEDS = (2, 3, 5)
 SEED_SD = 0.05  # of the separation, between seeds: at an AUC of 0.95 an SD of 0.0036
 SEED_NOISE = 0.1  # share of the variance that is new with each seed
-Data = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
+Array = NDArray[np.float64]
+Data = tuple[NDArray[np.int64], Array, NDArray[np.int64]]
 
 
 def simulate(rng: np.random.Generator, auc: float, seeds: int = 0, models: int = 1) -> Data:
@@ -61,19 +71,124 @@ def covers(interval: Any, truth: float) -> int:
 
 def patients_alone(auc: float, datasets: int, resamples: int) -> dict[str, dict[str, float]]:
     """Misses and mean width of every candidate interval for one model."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    entries: dict[str, list[tuple[int, float]]] = {}
     for index in track(range(datasets), datasets, f"patients, AUC {auc:g}"):
-        labels, scores, patients = simulate(np.random.default_rng([1, index]), auc)
-        runs = {name: (patients, name) for name in get_args(Method)}
-        runs["percentile, images"] = (None, "percentile")
-        runs["delong, images"] = (None, "delong")
-        for name, (clusters, method) in runs.items():
-            found_here = auc_interval(
-                labels, scores, clusters, resamples, LEVEL, index, method=method
-            )
-            entry = (covers(found_here, auc), found_here.high - found_here.low)
-            found.setdefault(name, []).append(entry)
-    return {name: summary(entries) for name, entries in found.items()}
+        data = simulate(np.random.default_rng([1, index]), auc)
+        for name, interval in candidates(*data, resamples, index).items():
+            entry = (covers(interval, auc), interval.high - interval.low)
+            entries.setdefault(name, []).append(entry)
+    return {name: summary(entry) for name, entry in entries.items()}
+
+
+def candidates(
+    labels: NDArray[np.int64], scores: Array, patients: NDArray, resamples: int, seed: int
+) -> dict[str, Interval]:
+    """Every interval of the AUC of ``scores`` (N,) that was weighed, by name."""
+    member = members(patients, len(labels))
+    strata = patient_strata(labels, member)
+    (auc,), replicates = auc_replicates(labels, scores[None], patients, resamples, seed)
+    _, by_image = auc_replicates(labels, scores[None], None, resamples, seed)
+    won, counts = won_pairs(labels, scores, member)
+    left_out = without_each_patient(won, counts)
+    drawn = np.concatenate(list(draw_patients(strata, len(labels), resamples, seed)))
+    variance = resampled_variance(won, counts, np.ones((1, len(strata))))[0]
+    variances = resampled_variance(won, counts, drawn)
+    half_a_pair = 0.5 / counts.sum(axis=1).prod()
+    return {
+        "logit": auc_interval(labels, scores, patients, resamples, LEVEL, seed),
+        "percentile": percentile_interval(auc, replicates, LEVEL),
+        "bca": bca_interval(auc, replicates, left_out, strata, LEVEL),
+        "studentized": studentized_interval(
+            auc, variance, replicates[:, 0], variances, half_a_pair, LEVEL
+        )
+        or delong_interval(labels, scores, patients, LEVEL),
+        "delong": delong_interval(labels, scores, patients, LEVEL),
+        "percentile, images": percentile_interval(auc, by_image, LEVEL),
+        "delong, images": delong_interval(labels, scores, None, LEVEL),
+    }
+
+
+def won_pairs(
+    labels: NDArray[np.int64], scores: Array, member: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Pairs that each patient's positives win of each patient's negatives, ties half: (P, P).
+
+    Also the numbers of positives and of negatives of each patient: (2, P).
+    """
+    own = np.eye(member.max() + 1)[member].T  # (P, N)
+    high, low = own * (labels == 1), own * (labels == 0)
+    wins = (scores[:, None] > scores) + (scores[:, None] == scores) / 2
+    return high @ wins @ low.T, np.stack([high.sum(axis=1), low.sum(axis=1)])
+
+
+def without_each_patient(won: Array, counts: Array) -> Array:
+    """AUC of the sample without patient i, for each i: (P,)."""
+    left = won.sum() - won.sum(axis=0) - won.sum(axis=1) + won.diagonal()
+    return left / (counts.sum(axis=1, keepdims=True) - counts).prod(axis=0)
+
+
+def resampled_variance(won: Array, counts: Array, drawn: NDArray) -> Array:
+    """Obuchowski's variance (1997) of the AUC of each resample ``drawn`` (R, P): (R,)."""
+    m, n = (drawn @ count for count in counts)  # (R,)
+    auc = np.einsum("rp,pq,rq->r", drawn, won, drawn, optimize=True) / (m * n)
+    above = (drawn @ won.T) / (m * n)[:, None] - (auc / m)[:, None] * counts[0]  # (R, P)
+    below = (drawn @ won) / (m * n)[:, None] - (auc / n)[:, None] * counts[1]
+    p, q = (drawn @ (count > 0) for count in counts)
+    patients = drawn.sum(axis=1)
+    return (
+        p / (p - 1) * (drawn * above**2).sum(axis=1)
+        + q / (q - 1) * (drawn * below**2).sum(axis=1)
+        + 2 * patients / (patients - 1) * (drawn * above * below).sum(axis=1)
+    )
+
+
+def bca_interval(
+    estimate: float, replicates: Array, left_out: Array, strata: NDArray, level: float
+) -> Interval:
+    """Bias-corrected and accelerated percentiles (Efron 1987).
+
+    ``left_out`` (P,) are the estimates without each patient and ``strata`` (P,) the groups within
+    which patients were drawn; the acceleration is that of several samples. Ties of replicate and
+    estimate count half.
+    """
+    below = (replicates < estimate).mean() + (replicates == estimate).mean() / 2
+    cubes = squares = 0.0
+    for stratum in np.unique(strata):
+        values = left_out[strata == stratum]
+        influence = (len(values) - 1) * (values.mean() - values)
+        cubes += float((influence**3).sum() / len(values) ** 3)
+        squares += float((influence**2).sum() / len(values) ** 2)
+    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
+    bias = norm.ppf(below)
+    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - acceleration * z)))
+    return Interval(float(estimate), float(low), float(high))
+
+
+def studentized_interval(
+    estimate: float, variance: float, replicates: Array, variances: Array, limit: float,
+    level: float,
+) -> Interval | None:  # fmt: skip
+    """The bootstrap-t interval on the logit scale (Efron & Tibshirani 1993, § 12.5).
+
+    ``variance`` and ``variances`` (R,) are those of the estimate and of each replicate, on the
+    scale of the AUC. A replicate at the edge, without a variance, counts as infinitely far out;
+    None where there are so many of them that a limit is infinite.
+    """
+    kept = np.clip(replicates, limit, 1 - limit)
+    shift = logit(kept) - logit(estimate)
+    with np.errstate(divide="ignore"):
+        t = shift * kept * (1 - kept) / np.sqrt(variances)
+    t[(variances <= 0) | (kept != replicates)] = math.inf
+    t = np.where(np.isinf(t), np.copysign(math.inf, shift), t)
+    tail = (1 - level) / 2
+    method = "inverted_cdf"  # no interpolation between a number and infinity
+    lower, upper = np.quantile(t, [tail, 1 - tail], method=method)
+    if not np.isfinite([lower, upper]).all():
+        return None
+    error = math.sqrt(variance) / (estimate * (1 - estimate))
+    low, high = expit([logit(estimate) - upper * error, logit(estimate) - lower * error])
+    return Interval(float(estimate), float(low), float(high))
 
 
 def summary(entries: list[tuple[int, float]]) -> dict[str, float]:

@@ -6,7 +6,6 @@ import math
 import shutil
 import subprocess
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from hybridlungvit.evaluation.bootstrap import Method, auc_interval, draw_patients, patient_strata
-from hybridlungvit.evaluation.delong import delong_interval, delong_test, members
+from hybridlungvit.evaluation.auc import members
+from hybridlungvit.evaluation.bootstrap import auc_interval, draw_patients, patient_strata
+from hybridlungvit.evaluation.delong import auc_variance, delong_interval, delong_test
 from hybridlungvit.evaluation.intervals import (
     SCALES,
-    bca_interval,
     normal_interval,
     separated_interval,
     wilson_interval,
 )
-from hybridlungvit.evaluation.pairs import count_pairs
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 
 
@@ -39,7 +37,8 @@ def benchmark(name):
 
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
-METHODS = Method.__args__
+METHODS = [lambda *data: auc_interval(*data, 1000), delong_interval]
+methods = pytest.mark.parametrize("method", METHODS, ids=["bootstrap", "DeLong"])
 
 
 @st.composite
@@ -87,9 +86,7 @@ def test_the_clustered_variance_is_obuchowskis(data):
     labels, a, b, patients = data
     aucs, expected = literal_obuchowski(labels, (a, b), patients)
     for scores, auc, variance in zip((a, b), aucs, np.diag(expected), strict=True):
-        pairs = count_pairs(labels, scores, members(patients, len(labels)))
-        found = pairs.variance()
-        assert (found[0][0], found[1][0]) == pytest.approx((auc, variance), abs=1e-12)
+        assert auc_variance(labels, scores, patients) == pytest.approx((auc, variance), abs=1e-12)
     found = delong_test(labels, a, b, patients)
     gap = expected[0, 0] + expected[1, 1] - 2 * expected[0, 1]
     assert found.estimate == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
@@ -97,28 +94,27 @@ def test_the_clustered_variance_is_obuchowskis(data):
 
 
 @given(clustered_scores(), st.integers(0, 99))
-def test_the_variance_of_a_resample_is_that_of_its_images_with_new_patients(data, seed):
+def test_the_benchmarks_variance_of_a_resample_is_that_of_its_images_with_new_patients(data, seed):
     """A patient drawn twice is two patients: the weighted form against repeated rows."""
     labels, scores, _, patients = data
     member = members(patients, len(labels))
     (drawn,) = draw_patients(patient_strata(labels, member), len(labels), 1, seed)
     rows, names = [], []
-    for patient, times in enumerate(drawn[0].astype(int)):
+    for patient, times in enumerate(drawn[0]):
         for copy in range(times):
             images = np.flatnonzero(member == patient)
             rows += images.tolist()
             names += [f"{patient}-{copy}"] * len(images)
-    found = [float(x[0]) for x in count_pairs(labels, scores, member).variance(drawn)]
-    repeated = count_pairs(labels[rows], scores[rows], members(np.array(names), len(rows)))
-    expected = [float(x[0]) for x in repeated.variance()]
-    assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    found = coverage.resampled_variance(*coverage.won_pairs(labels, scores, member), drawn)
+    _, expected = auc_variance(labels[rows], scores[rows], np.array(names))
+    assert found[0] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @given(clustered_scores())
-def test_leaving_a_patient_out_is_literal(data):
+def test_the_benchmark_leaves_every_patient_out(data):
     labels, scores, _, patients = data
     member = members(patients, len(labels))
-    found = count_pairs(labels, scores, member).without_each_patient(member.max() + 1)
+    found = coverage.without_each_patient(*coverage.won_pairs(labels, scores, member))
     for patient, value in enumerate(found):
         rest = member != patient
         assert value == pytest.approx(roc_auc_score(labels[rest], scores[rest]), abs=1e-12)
@@ -162,9 +158,9 @@ def test_delong_agrees_with_r_proc(tmp_path):
     assert len(lines) == len(sets)
     for part, (auc, variance, other, p_value) in zip(sets, lines, strict=True):
         labels, a, b = (part[name].to_numpy() for name in ("y", "a", "b"))
-        pairs = count_pairs(labels, a, np.arange(len(labels)))
-        assert pairs.auc == pytest.approx(auc, abs=1e-12)
-        assert pairs.variance()[1][0] == pytest.approx(variance, rel=1e-10)
+        own_auc, own_variance = auc_variance(labels, a)
+        assert own_auc == pytest.approx(auc, abs=1e-12)
+        assert own_variance == pytest.approx(variance, rel=1e-10)
         found = delong_test(labels, a, b)
         assert found.estimate == pytest.approx(auc - other, abs=1e-12)
         assert found.p_value == pytest.approx(p_value, rel=1e-8)
@@ -188,7 +184,7 @@ def test_bca_is_scipys_for_one_sample():
     result = stats.bootstrap((values,), np.mean, n_resamples=3000, method="BCa", rng=0)
     replicates = result.bootstrap_distribution
     left_out = (values.sum() - values) / 24
-    found = bca_interval(values.mean(), replicates, left_out, np.zeros(25), 0.95)
+    found = coverage.bca_interval(values.mean(), replicates, left_out, np.zeros(25), 0.95)
     expected = result.confidence_interval
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=2e-3)
 
@@ -220,21 +216,21 @@ def separated(images=600, patients=430):
     return labels, scores + 100 * labels, clusters
 
 
-@pytest.mark.parametrize("method", METHODS)
+@methods
 @pytest.mark.parametrize("sign", [1, -1])
 def test_separated_classes_get_an_honest_interval(method, sign):
     labels, scores, clusters = separated()
-    found = auc_interval(labels, sign * scores, clusters, 300, method=method)
+    found = method(labels, sign * scores, clusters)
     inner, outer = (found.low, found.high) if sign == 1 else (1 - found.high, 1 - found.low)
     assert found.estimate == outer == ((sign == 1 and 1.0) or 0.0) or outer == 1
     assert 0.97 < inner < 0.995
 
 
-@pytest.mark.parametrize("method", METHODS)
+@methods
 def test_one_wrong_image_from_separation_is_sane(method):
     labels, scores, clusters = separated()
     scores[np.flatnonzero(labels == 0)[0]] = np.median(scores[labels == 1])
-    found = auc_interval(labels, scores, clusters, 1000, method=method)
+    found = method(labels, scores, clusters)
     assert np.isfinite([found.low, found.high]).all()
     assert 0.95 < found.low < found.estimate < 1
     assert found.estimate < found.high <= 1
@@ -274,7 +270,7 @@ def test_an_unpaired_comparison_would_be_far_too_wide():
     labels, common, patients = coverage.simulate(np.random.default_rng(1), 0.9)
     a, b = common + 0.2 * np.random.default_rng(2).normal(size=(2, len(common)))
     paired = delong_test(labels, a, b, patients).error
-    alone = [count_pairs(labels, row, members(patients, 600)).variance()[1][0] for row in (a, b)]
+    alone = [auc_variance(labels, row, patients)[1] for row in (a, b)]
     assert paired < 0.6 * math.sqrt(sum(alone))
 
 
@@ -294,17 +290,17 @@ def test_the_bootstrap_is_exact_and_small():
     assert record["megabytes"] < 500
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@methods
 def test_scores_that_all_tie_have_an_auc_of_a_half(method):
     labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
-    found = auc_interval(labels, np.full(6, 0.3), patients, 200, method=method)
+    found = method(labels, np.full(6, 0.3), patients)
     assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@methods
 def test_one_patient_of_each_class_leaves_everything_open(method):
     labels, scores = np.array([0, 1, 1]), np.array([0.5, 0.1, 0.9])
-    found = auc_interval(labels, scores, np.array([0, 1, 1]), 200, method=method)
+    found = method(labels, scores, np.array([0, 1, 1]))
     assert found.estimate == 0.5
     assert (found.low, found.high) == (0, 1)
 

@@ -1,7 +1,6 @@
 """Bootstrap intervals, paired comparisons and metrics against literal versions and scikit-learn."""
 
 import hashlib
-import itertools
 import json
 import math
 
@@ -18,7 +17,8 @@ from statsmodels.stats.multitest import multipletests
 
 from hybridlungvit.configfile import study_from
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import auc_interval, patient_weights, weighted_auc
+from hybridlungvit.evaluation.auc import weighted_auc
+from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
 from hybridlungvit.evaluation.compare import (
     Comparison,
     holm,
@@ -35,7 +35,6 @@ from hybridlungvit.evaluation.metrics import (
     call_metrics,
     ranking_metrics,
 )
-from hybridlungvit.evaluation.pairs import count_pairs
 from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions
 from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.evaluation.scores import scores_on
@@ -47,40 +46,13 @@ from hybridlungvit.paths import Layout
 
 
 @st.composite
-def weighted_scores(draw):
-    """Labels of both classes, scores with many ties, and integer weights on both classes."""
-    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 3))
-    labels, scores, weights = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
-    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
-    return labels, scores / 6, weights[None].astype(float)
-
-
-@given(weighted_scores())
-def test_weighted_auc_is_scikit_learns(data):
-    labels, scores, weights = data
-    expected = sk.roc_auc_score(labels, scores, sample_weight=weights[0])
-    assert weighted_auc(labels, scores, weights)[0] == pytest.approx(expected, abs=1e-12)
-
-
-@given(weighted_scores())
-def test_weighted_auc_counts_pairs_and_ties_half(data):
-    labels, scores, weights = data
-    won = total = 0
-    for i, j in itertools.product(np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)):
-        pair = weights[0, i] * weights[0, j]
-        won += pair * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
-        total += pair
-    assert weighted_auc(labels, scores, weights)[0] == pytest.approx(won / total, abs=1e-12)
-
-
-@st.composite
 def weighted_patients(draw):
     """Labels, tied scores and patients, and integer weights of patients with both classes."""
     row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 9))
     labels, scores, patients = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
     member = np.unique(patients, return_inverse=True)[1]
     size = int(member.max()) + 1
-    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)), float)
+    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
     weights = drawn[member]
     assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
     return labels, scores / 6, member, drawn[None], weights
@@ -112,17 +84,6 @@ def test_metrics_are_scikit_learns(data, threshold):
     found = ranking_metrics(sample, scores)(drawn) | call_metrics(sample, called)(drawn)
     for name, value in expected.items():
         assert found[name].tolist() == pytest.approx([value], abs=1e-12, nan_ok=True), name
-
-
-@given(weighted_patients())
-def test_the_table_of_pairs_gives_the_same_auc_to_the_last_digits(data):
-    labels, scores, member, drawn, weights = data
-    pairs = count_pairs(labels, scores, member)
-    expected = sk.roc_auc_score(labels, scores, sample_weight=weights)
-    assert pairs.resampled(drawn)[0] == pytest.approx(expected, abs=1e-12)
-    assert pairs.resampled(drawn)[0] == pytest.approx(
-        weighted_auc(labels, scores, weights[None])[0], abs=1e-12
-    )
 
 
 def test_predictive_values_shift_with_prevalence_as_bayes_says():
@@ -211,13 +172,11 @@ def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
             (members,) = np.nonzero(clusters == patient)
             images += list(members) * int(counts[members[0]])
         replicates.append(sk.roc_auc_score(labels[images], scores[images]))
-    interval = auc_interval(labels, scores, clusters, 300, 0.9, seed=5, method="percentile")
-    low, high = np.percentile(replicates, [5, 95])
-    assert interval.low == pytest.approx(low, abs=1e-12)
-    assert interval.high == pytest.approx(high, abs=1e-12)
+    _, found = auc_replicates(labels, scores[None], clusters, 300, 5)
+    assert found[:, 0] == pytest.approx(replicates, abs=1e-12)
     auc = sk.roc_auc_score(labels, scores)
-    assert interval.estimate == pytest.approx(auc, abs=1e-12)
     headline = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
+    assert headline.estimate == pytest.approx(auc, abs=1e-12)
     error = np.std(replicates, ddof=1) / (auc * (1 - auc))
     odds = math.log(auc / (1 - auc))
     for bound, sign in ((headline.low, -1), (headline.high, 1)):
@@ -305,7 +264,7 @@ def seed_scores(spread, seeds=4):
 
 
 def aucs_of(labels, scores, clusters, resamples=2000):
-    """Estimates (K,) and replicates (R, K) of the AUC, computed without the table of pairs."""
+    """Estimates (K,) and replicates (R, K) of the AUC, image by image."""
     weights = all_weights(labels, clusters, resamples)
     estimates = np.array([sk.roc_auc_score(labels, row) for row in scores])
     return estimates, np.stack([weighted_auc(labels, row, weights) for row in scores], axis=1)
@@ -922,13 +881,3 @@ def test_seeds_and_variants_scored_on_other_images_are_refused(study, scored):
     rename_first_test_image(study, "seg_0.1", 0, scored)
     with pytest.raises(StudyError, match=r"seg_0.1: scored on other images than no_seg"):
         compare_variants(study, scored)
-
-
-def test_sorted_scores_instead_of_a_table_change_no_number(study, scored, monkeypatch):
-    def records():
-        found = [evaluate_variant(study, "no_seg", scored), compare_variants(study, scored)]
-        return [json.dumps(record) for record in found]
-
-    before = records()
-    monkeypatch.setattr("hybridlungvit.evaluation.pairs.MOST_PAIRS", 0)
-    assert records() == before

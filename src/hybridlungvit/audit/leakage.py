@@ -20,9 +20,9 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.compare import paired_auc_difference
-from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 
 PIXELS = 16  # side of the reduced image

@@ -10,7 +10,7 @@ from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.files import file_sha256, write_record

@@ -16,12 +16,8 @@ from hybridlungvit.evaluation.annotated import (
     measure_mirror,
     read_image,
 )
-from hybridlungvit.evaluation.bootstrap import (
-    Array,
-    Interval,
-    patient_weights,
-    percentile_interval,
-)
+from hybridlungvit.evaluation.bootstrap import patient_weights
+from hybridlungvit.evaluation.intervals import Array, Interval, percentile_interval
 
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
 TIMED_SIDE = 224  # px

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.intervals import wilson_interval
 from hybridlungvit.evaluation.metrics import Metrics, ranking_metrics, ratio
-from hybridlungvit.evaluation.pairs import Array
 from hybridlungvit.evaluation.records import (
     Edge,
     Record,

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr
 
 from hybridlungvit.config import Statistics
+from hybridlungvit.evaluation.auc import Array, check_scores, members
 from hybridlungvit.evaluation.bootstrap import auc_replicates
-from hybridlungvit.evaluation.delong import delong_test, members
-from hybridlungvit.evaluation.pairs import Array, check_scores
+from hybridlungvit.evaluation.delong import delong_test
 from hybridlungvit.evaluation.seeds import Split, split_variance
 
 
@@ -32,8 +32,7 @@ def paired_split(
         labels, _ = check_scores(labels, row)
     count = pairs.shape[1]
     rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
-    tables, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
-    values = np.array([table.auc for table in tables])
+    values, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
     estimates = values[:count] - values[count:]
     split = split_variance(estimates, drawn[:, :count] - drawn[:, count:])
     return float(np.mean(estimates)), split
@@ -86,6 +85,8 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: ND
     ``p_exact`` is the exact binomial form of McNemar's test (1947), for which images are
     independent; ``p_clustered`` is that of Durkalski et al. (2003), for which patients are.
     """
+    from scipy.stats import binomtest  # takes long to import
+
     member = members(clusters, len(right_a))
     gained = (right_a & ~right_b).astype(float)
     lost = (right_b & ~right_a).astype(float)
@@ -93,7 +94,7 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: ND
     exact = binomtest(b, b + c).pvalue if b + c else 1.0
     shares = np.bincount(member, gained - lost) / np.bincount(member)  # (patients,)
     spread = float((shares**2).sum())
-    clustered = 2 * norm.sf(abs(shares.sum()) / np.sqrt(spread)) if spread else 1.0
+    clustered = 2 * ndtr(-abs(shares.sum()) / np.sqrt(spread)) if spread else 1.0
     return McNemar(b, c, float(exact), float(clustered))
 
 

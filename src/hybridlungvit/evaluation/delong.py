@@ -1,21 +1,67 @@
-"""DeLong's variance of an AUC and of a difference of two, with patients as clusters."""
+"""DeLong's variance of an AUC and of a difference of two, with patients as clusters.
+
+All of it is counted in integers and divided once, so that equal models differ by exactly nothing.
+"""
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
+from hybridlungvit.evaluation.auc import Array, check_scores, doubled_placements, members
 from hybridlungvit.evaluation.intervals import Interval, normal_interval, separated_interval
-from hybridlungvit.evaluation.pairs import Array, Pairs, check_scores, count_pairs, covariance
 
 
-def members(clusters: NDArray | None, images: int) -> NDArray[np.int64]:
-    """The index of each image's patient, (N,); without ``clusters`` every image has its own."""
-    if clusters is None:
-        return np.arange(images)
-    return np.unique(np.asarray(clusters), return_inverse=True)[1]
+def _deviations(labels: NDArray[np.int64], scores: Array) -> tuple[Fraction, NDArray[np.int64]]:
+    """AUC, and how far each image's placement value lies from it, times 2 m n: (N,).
+
+    m and n are the numbers of positives and negatives.
+    """
+    twice = doubled_placements(labels, scores)
+    m, n = int(labels.sum()), int((1 - labels).sum())
+    won = int(twice[labels == 1].sum())
+    return Fraction(won, 2 * m * n), twice * np.where(labels == 1, m, n) - won
+
+
+def _variance(
+    labels: NDArray[np.int64], deviations: NDArray[np.int64], member: NDArray[np.int64]
+) -> float:
+    """Variance of the AUC, or difference of AUCs, with these ``deviations`` (N,).
+
+    Obuchowski (1997): within patients positives, negatives and both covary. With one image per
+    patient this is DeLong's. NaN with a single patient of a class.
+    """
+    m, n, patients = int(labels.sum()), int((1 - labels).sum()), int(member.max()) + 1
+    sums, groups = [], []
+    for label in (1, 0):
+        chosen, total = labels == label, np.zeros(patients, np.int64)
+        np.add.at(total, member[chosen], deviations[chosen])
+        sums.append(total.astype(object))  # their squares may exceed 64 bits
+        groups.append(len(np.unique(member[chosen])))
+    if min(groups) == 1:
+        return math.nan
+    (above, below), (p, q) = sums, groups
+    variance = (
+        Fraction(p * (above @ above), (p - 1) * m**2)
+        + Fraction(q * (below @ below), (q - 1) * n**2)
+        + Fraction(2 * patients * (above @ below), (patients - 1) * m * n)
+    )
+    return float(variance / (2 * m * n) ** 2)
+
+
+def auc_variance(
+    labels: NDArray[np.int64], scores: Array, clusters: NDArray | None = None
+) -> tuple[float, float]:
+    """AUC of ``scores`` (N,) and its variance (DeLong 1988; clusters (N,): Obuchowski 1997).
+
+    The variance is NaN with a single patient of a class. Raises ``StudyError`` for unusable input.
+    """
+    labels, scores = check_scores(labels, scores)
+    auc, deviations = _deviations(labels, scores)
+    return float(auc), _variance(labels, deviations, members(clusters, len(labels)))
 
 
 def delong_interval(
@@ -27,24 +73,24 @@ def delong_interval(
     exactly 1 or 0 has no such variance and gets ``separated_interval``. Raises ``StudyError`` for
     unusable input.
     """
-    labels, scores = check_scores(labels, scores)
-    pairs = count_pairs(labels, scores, members(clusters, len(labels)))
-    (auc,), (variance,) = pairs.variance()
-    found = normal_interval(float(auc), math.sqrt(variance), norm.ppf((1 + level) / 2))
-    return found or separated(pairs, level)
+    auc, variance = auc_variance(labels, scores, clusters)
+    found = normal_interval(auc, math.sqrt(variance), ndtri((1 + level) / 2))
+    return found or separated(auc, labels, clusters, level)
 
 
-def separated(pairs: Pairs, level: float) -> Interval:
+def separated(
+    auc: float, labels: NDArray[np.int64], clusters: NDArray | None, level: float
+) -> Interval:
     """The interval where no resample differs from the sample.
 
-    At the edge, on the numbers of patients behind the table. Inside, scores that tie tell nothing
+    At the edge, on the numbers of patients behind the AUC. Inside, scores that tie tell nothing
     in any sample, and one patient of a class tells nothing of others.
     """
-    auc = pairs.auc
+    member = members(clusters, len(labels))
+    patients = [len(np.unique(member[labels == label])) for label in (1, 0)]
     if not 0 < auc < 1:
-        return separated_interval(auc, len(pairs.positives), len(pairs.negatives), level)
-    alone = min(len(pairs.positives), len(pairs.negatives)) == 1
-    return Interval(auc, 0.0, 1.0) if alone else Interval(auc, auc, auc)
+        return separated_interval(auc, *patients, level)
+    return Interval(auc, 0.0, 1.0) if min(patients) == 1 else Interval(auc, auc, auc)
 
 
 @dataclass(frozen=True)
@@ -60,17 +106,13 @@ def delong_test(
     labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None = None
 ) -> DeLongTest:
     """Paired comparison of two AUCs on the same images (DeLong 1988; clusters: Obuchowski 1997)."""
-    placements, pairs = [], None
-    for scores in (scores_a, scores_b):
-        labels, scores = check_scores(labels, scores)
-        member = members(clusters, len(labels))
-        pairs = count_pairs(labels, scores, member)
-        once = np.ones((1, member.max() + 1))
-        placements.append(pairs.placements(once))
-    (auc_a, *a), (auc_b, *b) = placements
-    difference = float(auc_a[0] - auc_b[0])
-    gap = (a[0] - b[0], a[1] - b[1])  # the variance of a difference is that of its placements
-    error = math.sqrt(max(0.0, covariance(pairs, once, gap, gap)[0]))
-    if error == 0:
-        return DeLongTest(difference, 0.0, 1.0 if difference == 0 else 0.0)
-    return DeLongTest(difference, error, float(2 * norm.sf(abs(difference) / error)))
+    labels, scores_a = check_scores(labels, scores_a)
+    labels, scores_b = check_scores(labels, scores_b)
+    (auc_a, a), (auc_b, b) = (_deviations(labels, scores) for scores in (scores_a, scores_b))
+    difference = float(auc_a - auc_b)
+    # The variance of a difference is that of its placement values.
+    variance = _variance(labels, a - b, members(clusters, len(labels)))
+    if not variance > 0:  # NaN: one patient of a class, who tells nothing of others
+        return DeLongTest(difference, 0.0, 0.0 if variance == 0 and difference else 1.0)
+    error = math.sqrt(variance)
+    return DeLongTest(difference, error, float(2 * ndtr(-abs(difference) / error)))

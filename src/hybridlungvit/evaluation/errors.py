@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array
 
 
 def _between(by_seed: NDArray[np.bool_]) -> list[int] | None:

@@ -13,6 +13,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation.auc import check_scores
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.evaluation.calibration import calibration_records
 from hybridlungvit.evaluation.delong import delong_interval
@@ -25,7 +26,6 @@ from hybridlungvit.evaluation.metrics import (
     confusion,
     ranking_metrics,
 )
-from hybridlungvit.evaluation.pairs import check_scores
 from hybridlungvit.evaluation.records import (
     Edge,
     Record,

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import norm
+from scipy.special import expit, logit, ndtri
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-12  # a standard error below this comes from the order of sums
@@ -25,29 +23,6 @@ def percentile_interval(estimate: float, replicates: Array, level: float) -> Int
     """The central ``level`` of the replicates (Efron & Tibshirani 1993, ch. 13)."""
     tail = (1 - level) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
-    return Interval(float(estimate), float(low), float(high))
-
-
-def bca_interval(
-    estimate: float, replicates: Array, left_out: Array, strata: NDArray, level: float
-) -> Interval:
-    """Bias-corrected and accelerated percentiles (Efron 1987).
-
-    ``left_out`` (patients,) are the estimates without each patient and ``strata`` (patients,) the
-    groups within which patients were drawn; the acceleration is that of several samples. Ties of
-    replicate and estimate count half.
-    """
-    below = (replicates < estimate).mean() + (replicates == estimate).mean() / 2
-    cubes = squares = 0.0
-    for stratum in np.unique(strata):
-        values = left_out[strata == stratum]
-        influence = (len(values) - 1) * (values.mean() - values)
-        cubes += float((influence**3).sum() / len(values) ** 3)
-        squares += float((influence**2).sum() / len(values) ** 2)
-    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
-    bias = norm.ppf(below)
-    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - acceleration * z)))
     return Interval(float(estimate), float(low), float(high))
 
 
@@ -77,39 +52,15 @@ def normal_interval(
     return Interval(float(estimate), float(low), float(high))
 
 
-def studentized_interval(
-    estimate: float, variance: float, replicates: Array, variances: Array, limit: float,
-    level: float,
-) -> Interval | None:  # fmt: skip
-    """The bootstrap-t interval on the logit scale (Efron & Tibshirani 1993, § 12.5).
-
-    ``variance`` and ``variances`` (R,) are those of the estimate and of each replicate, on the
-    scale of the AUC. A replicate at the edge, without a variance, counts as infinitely far out;
-    None where there are so many of them that a limit is infinite.
-    """
-    kept = np.clip(replicates, limit, 1 - limit)
-    shift = logit(kept) - logit(estimate)
-    with np.errstate(divide="ignore"):
-        t = shift * kept * (1 - kept) / np.sqrt(variances)
-    t[(variances <= 0) | (kept != replicates)] = math.inf
-    t = np.where(np.isinf(t), np.copysign(math.inf, shift), t)
-    tail = (1 - level) / 2
-    method = "inverted_cdf"  # no interpolation between a number and infinity
-    lower, upper = np.quantile(t, [tail, 1 - tail], method=method)
-    if not np.isfinite([lower, upper]).all():
-        return None
-    error = math.sqrt(variance) / (estimate * (1 - estimate))
-    low, high = expit([logit(estimate) - upper * error, logit(estimate) - lower * error])
-    return Interval(float(estimate), float(low), float(high))
-
-
 def separated_interval(estimate: float, positives: int, negatives: int, level: float) -> Interval:
     """Interval for an AUC of exactly 1 or 0, where no resample ever differs.
 
     Newcombe's score-like interval (2006, part 2, method 5), with patients for images: all AUCs
     whose modelled standard error, with exponential scores, does not rule out the estimate.
     """
-    z = norm.ppf((1 + level) / 2)
+    from scipy.optimize import brentq  # takes long to import and is rarely needed
+
+    z = ndtri((1 + level) / 2)
     mean = (positives + negatives) / 2
 
     def excess(auc: float) -> float:
@@ -122,7 +73,7 @@ def separated_interval(estimate: float, positives: int, negatives: int, level: f
 
 def wilson_interval(successes: float, trials: float, level: float) -> Interval:
     """Wilson's score interval of a proportion (1927); ``trials`` > 0 count as independent."""
-    z, share = norm.ppf((1 + level) / 2), successes / trials
+    z, share = ndtri((1 + level) / 2), successes / trials
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = (
         z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.pairs import Array, count_pairs
+from hybridlungvit.evaluation.auc import Array, auc_function
+from hybridlungvit.evaluation.bootstrap import Counts
 from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.temperature import clipped
 
@@ -18,7 +19,7 @@ CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "
 METRICS = RANKING + CALLS
 SCALE = {"log_loss": "positive", "mcc": "signed", "slope": "any", "intercept": "any"}
 """Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
-Metrics = Callable[[Array], dict[str, Array]]
+Metrics = Callable[[Counts], dict[str, Array]]
 
 
 def ratio(above: Array, below: Array) -> Array:
@@ -29,16 +30,16 @@ def ratio(above: Array, below: Array) -> Array:
 
 def ranking_metrics(sample: Sample, scores: Array) -> Metrics:
     """Metrics of the probabilities ``scores`` (N,) themselves."""
-    pairs = count_pairs(sample.labels, scores, sample.member)
+    auc = auc_function(sample.labels, scores, sample.member)
     kept = clipped(scores)
     squares = sample.sums((scores - sample.labels) ** 2)
     losses = -sample.sums(np.where(sample.labels == 1, np.log(kept), np.log1p(-kept)))
-    images = sample.sums(np.ones(len(scores)))
+    images = sample.counts(np.ones(len(scores), bool))
 
-    def metrics(drawn: Array) -> dict[str, Array]:
+    def metrics(drawn: Counts) -> dict[str, Array]:
         total = drawn @ images
         return {
-            "auc": pairs.resampled(drawn),
+            "auc": auc(drawn),
             "average_precision": average_precision(sample.labels, scores, drawn[:, sample.member]),
             "brier": ratio(drawn @ squares, total),
             "log_loss": ratio(drawn @ losses, total),
@@ -47,7 +48,7 @@ def ranking_metrics(sample: Sample, scores: Array) -> Metrics:
     return metrics
 
 
-def average_precision(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
+def average_precision(labels: NDArray[np.int64], scores: Array, weights: Counts) -> Array:
     """Mean precision over the positives, by rank, for each row of ``weights`` (R, N): (R,).
 
     The step sum without interpolation; tied scores are called together.
@@ -57,23 +58,21 @@ def average_precision(labels: NDArray[np.int64], scores: Array, weights: Array) 
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # first of each tie group
     hits = np.add.reduceat(weights * labels[order], starts, axis=1)  # (R, groups)
     called = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
-    precision = np.divide(
-        np.cumsum(hits, axis=1), called, out=np.zeros_like(called), where=called > 0
-    )
+    precision = np.cumsum(hits, axis=1) / np.maximum(called, 1)
     return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
 
 
-def confusion(sample: Sample, called: NDArray[np.bool_]) -> Array:
+def confusion(sample: Sample, called: NDArray[np.bool_]) -> NDArray[np.int64]:
     """True and false negatives and positives (tn, fp, fn, tp) of each patient: (P, 4)."""
     cells = [(sample.labels == truth) & (called == call) for truth in (0, 1) for call in (0, 1)]
-    return np.stack([sample.sums(cell.astype(float)) for cell in cells], axis=1)
+    return np.stack([sample.counts(cell) for cell in cells], axis=1)
 
 
 def call_metrics(sample: Sample, called: NDArray[np.bool_]) -> Metrics:
-    """Metrics of the calls ``called`` (N,)."""
+    """Metrics of the calls ``called`` (N,), from whole numbers of images."""
     cells = confusion(sample, called)
 
-    def metrics(drawn: Array) -> dict[str, Array]:
+    def metrics(drawn: Counts) -> dict[str, Array]:
         tn, fp, fn, tp = (drawn @ cells).T
         sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
         margins = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))

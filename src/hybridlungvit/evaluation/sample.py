@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.bootstrap import draw_patients, patient_strata
-from hybridlungvit.evaluation.delong import members
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array, members
+from hybridlungvit.evaluation.bootstrap import Counts, draw_patients, patient_strata
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,21 @@ class Sample:
         return cls(labels, member, patient_strata(labels, member))
 
     @property
-    def once(self) -> Array:
+    def once(self) -> Counts:
         """The draw that takes every patient once: (1, P)."""
-        return np.ones((1, len(self.strata)))
+        return np.ones((1, len(self.strata)), np.int32)
 
-    def draws(self, resamples: int, seed: int) -> Iterator[Array]:
+    def draws(self, resamples: int, seed: int) -> Iterator[Counts]:
         """Chunks (R, P) of how often each patient is drawn; the same for every caller."""
         return draw_patients(self.strata, len(self.labels), resamples, seed)
 
     def sums(self, values: Array) -> Array:
         """Sum of ``values`` (N,) over each patient's images: (P,)."""
         return np.bincount(self.member, values, len(self.strata))
+
+    def counts(self, images: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many of these images, (N,), each patient has: (P,)."""
+        return np.bincount(self.member[images], minlength=len(self.strata))
 
     def patients_with(self, images: NDArray[np.bool_]) -> int:
         """How many patients have at least one of these images, (N,)."""

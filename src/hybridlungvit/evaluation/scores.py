@@ -5,7 +5,7 @@ import pandas as pd
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hybridlungvit.paths import Layout

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtr, stdtrit
 
+from hybridlungvit.evaluation.auc import Array, check_scores
 from hybridlungvit.evaluation.bootstrap import auc_replicates, patient_weights
 from hybridlungvit.evaluation.delong import separated
 from hybridlungvit.evaluation.intervals import Interval, normal_interval
-from hybridlungvit.evaluation.pairs import Array, check_scores
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Split:
 
     def quantile(self, level: float) -> float:
         """Student's quantile for an interval of this level."""
-        return float(student.ppf((1 + level) / 2, self.freedom))
+        return float(stdtrit(self.freedom, (1 + level) / 2))
 
     def p_value(self, difference: float, resamples: int) -> float:
         """Two-sided, of a difference from zero; no smaller than the resamples can resolve."""
         least = 2 / (resamples + 1)
         if self.error == 0:
             return 1.0 if difference == 0 else least
-        return max(least, float(2 * student.sf(abs(difference) / self.error, self.freedom)))
+        return max(least, float(2 * stdtr(self.freedom, -abs(difference) / self.error)))
 
 
 def split_variance(estimates: Array, replicates: Array) -> Split:
@@ -93,13 +93,13 @@ def auc_over_seeds(
     """
     for row in scores:
         labels, _ = check_scores(labels, row)
-    tables, replicates = auc_replicates(labels, scores, clusters, resamples, seed)
-    estimates = np.array([pairs.auc for pairs in tables])
+    estimates, replicates = auc_replicates(labels, scores, clusters, resamples, seed)
     split = split_variance(estimates, replicates)
     alone = Split(split.patients, 0.0, math.inf)
     mean = float(estimates.mean())
     found = [
-        normal_interval(mean, part.error, part.quantile(level)) or separated(tables[0], level)
+        normal_interval(mean, part.error, part.quantile(level))
+        or separated(float(estimates[0]), labels, clusters, level)
         for part in (split, alone)
     ]
     return OverSeeds(*found, split)
@@ -115,7 +115,7 @@ def crossed_curves(
     once. The seeds' deviations are those of the sample, so that no interaction is counted twice,
     and stretched by sqrt(K / (K - 1)) for the variance that drawing K of K lacks.
     """
-    count, once = len(scores), np.ones((1, len(labels)))
+    count, once = len(scores), np.ones((1, len(labels)), np.int32)
     own = np.concatenate([curves(row, once) for row in scores])  # (K, G)
     means = np.concatenate(
         [

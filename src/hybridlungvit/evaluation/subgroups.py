@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.bootstrap import Array
+from hybridlungvit.evaluation.auc import Array, auc_function
+from hybridlungvit.evaluation.bootstrap import Counts
 from hybridlungvit.evaluation.calibration import mass_bins
-from hybridlungvit.evaluation.metrics import call_metrics
-from hybridlungvit.evaluation.pairs import count_pairs
+from hybridlungvit.evaluation.metrics import Metrics, call_metrics
 from hybridlungvit.evaluation.records import (
     auc_edge,
     headline_record,
@@ -114,18 +114,12 @@ def subgroup_records(
     return found
 
 
-def _metrics(sample: Sample, scores: Array, threshold: float):
+def _metrics(sample: Sample, scores: Array, threshold: float) -> Metrics:
     calls = call_metrics(sample, scores >= threshold)
-    both = len(np.unique(sample.labels)) == 2
-    pairs = count_pairs(sample.labels, scores, sample.member) if both else None
+    auc = auc_function(sample.labels, scores, sample.member)
 
-    def metrics(drawn: Array) -> dict[str, Array]:
+    def metrics(drawn: Counts) -> dict[str, Array]:
         values = calls(drawn)
-        none = np.full(len(drawn), np.nan)
-        return {
-            "auc": none if pairs is None else pairs.resampled(drawn),
-            "sensitivity": values["sensitivity"],
-            "specificity": values["specificity"],
-        }
+        return {"auc": auc(drawn)} | {name: values[name] for name in ("sensitivity", "specificity")}
 
     return metrics

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.pairs import Array, check_scores
+from hybridlungvit.evaluation.auc import Array, check_scores
 
 
 def rates(labels: NDArray[np.int64], scores: Array) -> tuple[Array, Array, Array]:

@@ -9,7 +9,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.bootstrap import Array, patient_weights, percentile_interval
+from hybridlungvit.evaluation.bootstrap import Array, patient_weights
+from hybridlungvit.evaluation.intervals import percentile_interval
 
 SIGMA, RADIUS = 1.5, 5  # the Gaussian window of Wang et al. 2004, 11 × 11 pixels
 C1, C2 = 0.01**2, 0.03**2  # their constants for values in [0, 1]

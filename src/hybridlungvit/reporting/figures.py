@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.audit_report import audit_figure, audit_records

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.pairs import Array
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.paths import Layout

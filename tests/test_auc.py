@@ -1,0 +1,163 @@
+"""The AUC in integers against scikit-learn, every pair counted, exact fractions, and its memory."""
+
+import itertools
+import math
+import tracemalloc
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+import hybridlungvit.evaluation
+from hybridlungvit.evaluation import bootstrap, seeds
+from hybridlungvit.evaluation.auc import (
+    auc_function,
+    doubled_placements,
+    members,
+    weighted_auc,
+)
+from hybridlungvit.evaluation.bootstrap import (
+    auc_interval,
+    auc_replicates,
+    draw_patients,
+    patient_weights,
+)
+
+moderate = settings(deadline=None, max_examples=100)
+
+
+@st.composite
+def weighted_images(draw):
+    """Labels of both classes, scores with many ties, patients, and the times each is drawn."""
+    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 9))
+    labels, scores, patients = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    member = members(patients, len(labels))
+    size = int(member.max()) + 1
+    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
+    assume(0 < (drawn[member] * labels).sum() < drawn[member].sum())
+    return labels, scores / 7, member, drawn
+
+
+def literal_auc(labels, scores, weights):
+    """Every pair of a positive and a negative, one by one, as an exact fraction."""
+    won = pairs = Fraction(0)
+    for i, j in itertools.product(np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)):
+        pair = int(weights[i]) * int(weights[j])
+        won += pair * Fraction(2 * int(scores[i] > scores[j]) + int(scores[i] == scores[j]), 2)
+        pairs += pair
+    return won / pairs
+
+
+@given(weighted_images())
+def test_the_auc_is_the_exact_share_of_won_pairs_rounded_once(data):
+    labels, scores, member, drawn = data
+    exact = float(literal_auc(labels, scores, drawn[member]))
+    assert auc_function(labels, scores, member)(drawn[None]).tolist() == [exact]
+    assert weighted_auc(labels, scores, drawn[member][None]).tolist() == [exact]
+
+
+@given(weighted_images())
+def test_the_auc_is_scikit_learns(data):
+    labels, scores, member, drawn = data
+    expected = roc_auc_score(labels, scores, sample_weight=drawn[member])
+    found = auc_function(labels, scores, member)(np.stack([drawn, 2 * drawn]))
+    assert found == pytest.approx([expected, expected], abs=1e-12)
+
+
+@given(weighted_images(), st.randoms(use_true_random=False))
+def test_the_order_of_images_and_the_scale_of_scores_change_no_bit(data, random):
+    labels, scores, member, drawn = data
+    order = random.sample(range(len(labels)), len(labels))
+    expected = auc_function(labels, scores, member)(drawn[None])
+    turned = auc_function(labels[order], np.exp(5 * scores[order]), member[order])
+    assert (turned(drawn[None]) == expected).all()
+    swapped = auc_function(1 - labels, -scores, member)(drawn[None])
+    assert (swapped == expected).all()
+
+
+def test_models_without_ties_of_every_quality_are_counted_pair_by_pair():
+    """From a perfect model, all of whose positives win alike, to one that knows nothing."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(60) % 3 == 0).astype(np.int64)
+    weights = rng.integers(0, 4, (5, 60), dtype=np.int32)
+    for strength in (0, 1, 3, 100, -100):
+        scores = strength * labels + rng.normal(size=60)
+        expected = [float(literal_auc(labels, scores, row)) for row in weights]
+        assert weighted_auc(labels, scores, weights).tolist() == expected
+
+
+def test_one_class_alone_has_no_auc():
+    labels, scores = np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])
+    weights = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]])
+    assert np.isnan(weighted_auc(labels, scores, weights)).tolist() == [True, True, False, True]
+    for label in (0, 1):
+        assert np.isnan(weighted_auc(np.full(3, label), scores, weights)).all()
+
+
+def test_sums_beyond_32_bits_stay_exact():
+    """Drawn so often that the pairs, and the images of a class, pass 2^32."""
+    labels, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.1, 0.2, 0.3])
+    weights = np.array([[2_000_000_000, 3, 2_000_000_000, 1]], np.int32)
+    expected = [float(literal_auc(labels, scores, weights[0]))]
+    assert weighted_auc(labels, scores, weights).tolist() == expected
+
+
+def test_weights_that_are_no_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match="must be integers; they are float64"):
+        weighted_auc(np.array([0, 1]), np.array([0.1, 0.2]), np.array([[0.5, 1.0]]))
+
+
+@given(weighted_images())
+def test_placements_are_twice_the_pairs_each_image_wins(data):
+    labels, scores, _, _ = data
+    found = doubled_placements(labels, scores)
+    assert found.dtype.kind == "i"
+    for i, label in enumerate(labels):
+        others = scores[labels != label]
+        wins = scores[i] > others if label else scores[i] < others
+        assert found[i] == 2 * wins.sum() + (scores[i] == others).sum()
+
+
+def test_replicates_are_those_of_repeated_images():
+    rng = np.random.default_rng(1)
+    patients = rng.integers(0, 30, 80)
+    labels = (patients + rng.integers(0, 2, 80) * (patients % 5 == 0)) % 2  # some have both classes
+    rows = (labels + rng.normal(size=(2, 80))).round(1)
+    estimates, replicates = auc_replicates(labels, rows, patients, 40, 3)
+    assert estimates == pytest.approx([roc_auc_score(labels, row) for row in rows], abs=1e-12)
+    (weights,) = patient_weights(labels, patients, 40, 3)
+    for times, found in zip(weights, replicates, strict=True):
+        images = np.repeat(np.arange(80), times)
+        expected = [roc_auc_score(labels[images], row[images]) for row in rows]
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_large_test_set_is_drawn_in_small_parts():
+    chunks = list(draw_patients(np.ones(60_000, np.int64), 100_000, 120, 0))
+    assert [len(chunk) for chunk in chunks] == [50, 50, 20]
+    assert all((chunk.sum(axis=1) == 60_000).all() for chunk in chunks)
+
+
+def test_the_interval_of_forty_thousand_images_stays_small():
+    """A table of their pairs would take 2 GB."""
+    rng = np.random.default_rng(0)
+    patients = np.arange(40_000) * 2 // 3
+    labels = (patients % 4 > 0).astype(np.int64)
+    scores = labels + rng.normal(size=40_000)
+    tracemalloc.start()
+    interval = auc_interval(labels, scores, patients, 150)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert interval.low < roc_auc_score(labels, scores) < interval.high
+    assert peak < 8 * 8 * bootstrap.CELLS  # eight arrays of a chunk
+
+
+def test_the_package_names_its_two_intervals_and_nothing_else():
+    assert hybridlungvit.evaluation.auc_interval is bootstrap.auc_interval
+    assert hybridlungvit.evaluation.auc_over_seeds is seeds.auc_over_seeds
+    with pytest.raises(AttributeError, match="no attribute 'auc_intervall'"):
+        hybridlungvit.evaluation.auc_intervall  # noqa: B018
+    assert math.isclose(hybridlungvit.evaluation.auc_interval([0, 1], [0.1, 0.1]).estimate, 0.5)
