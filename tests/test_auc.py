@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -25,8 +25,6 @@ from hybridlungvit.evaluation.bootstrap import (
     draw_patients,
     patient_weights,
 )
-
-moderate = settings(deadline=None, max_examples=100)
 
 
 @st.composite

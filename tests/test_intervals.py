@@ -5,6 +5,7 @@ import itertools
 import math
 import shutil
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,14 @@ from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.evaluation.auc import members
 from hybridlungvit.evaluation.bootstrap import auc_interval, draw_patients, patient_strata
-from hybridlungvit.evaluation.delong import auc_variance, delong_interval, delong_test
+from hybridlungvit.evaluation.delong import DeLongTest, auc_variance, delong_interval, delong_test
 from hybridlungvit.evaluation.intervals import (
     SCALES,
     normal_interval,
     separated_interval,
     wilson_interval,
 )
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import Split, auc_over_seeds
 
 
 def benchmark(name):
@@ -91,6 +92,9 @@ def test_the_clustered_variance_is_obuchowskis(data):
     gap = expected[0, 0] + expected[1, 1] - 2 * expected[0, 1]
     assert found.estimate == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
     assert found.error**2 == pytest.approx(max(gap, 0), abs=1e-10)
+    if found.error:
+        p_value = 2 * stats.norm.sf(abs(found.estimate) / found.error)
+        assert found.p_value == pytest.approx(p_value, rel=1e-12)
 
 
 @given(clustered_scores(), st.integers(0, 99))
@@ -118,6 +122,47 @@ def test_the_benchmark_leaves_every_patient_out(data):
     for patient, value in enumerate(found):
         rest = member != patient
         assert value == pytest.approx(roc_auc_score(labels[rest], scores[rest]), abs=1e-12)
+
+
+@given(clustered_scores())
+def test_the_variance_is_exact_and_rounded_once(data):
+    """Obuchowski's equations in fractions; one rounding, whatever machine adds up."""
+    labels, scores, _, patients = data
+    high, low = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    psi = {
+        (i, j): Fraction(int(scores[i] > scores[j]) + int(scores[i] >= scores[j]), 2)
+        for i, j in itertools.product(high, low)
+    }
+    m, n = len(high), len(low)
+    auc = sum(psi.values()) / (m * n)
+    above, below, names = {}, {}, set(patients.tolist())
+    for i in high:
+        value = sum(psi[i, j] for j in low) / n - auc
+        above[patients[i]] = above.get(patients[i], 0) + value / m
+    for j in low:
+        value = sum(psi[i, j] for i in high) / m - auc
+        below[patients[j]] = below.get(patients[j], 0) + value / n
+    p, q, every = Fraction(len(above)), Fraction(len(below)), Fraction(len(names))
+    variance = (
+        p / (p - 1) * sum(value**2 for value in above.values())
+        + q / (q - 1) * sum(value**2 for value in below.values())
+        + 2 * every / (every - 1) * sum(above[c] * below[c] for c in above.keys() & below.keys())
+    )
+    assert auc_variance(labels, scores, patients) == (float(auc), float(variance))
+
+
+def test_delong_of_a_single_patient_of_a_class_knows_nothing():
+    labels, patients = np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])
+    better, worse = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.3, 0.1, 0.2, 0.4])
+    assert math.isnan(auc_variance(labels, worse, patients)[1])
+    assert delong_test(labels, better, worse, patients).p_value == 1
+    assert delong_test(labels, better, worse).p_value < 1
+
+
+def test_delong_of_a_certain_difference_leaves_no_doubt():
+    labels = np.array([0, 0, 1, 1])
+    assert delong_test(labels, labels, 1 - labels) == DeLongTest(1.0, 0.0, 0.0)
+    assert delong_test(labels, labels, labels) == DeLongTest(0.0, 0.0, 1.0)
 
 
 PROC = """
@@ -167,6 +212,17 @@ def test_delong_agrees_with_r_proc(tmp_path):
 
 
 # Forms
+
+
+@given(st.floats(0.5, 0.999), st.floats(0, 20), st.one_of(st.floats(1, 1e6), st.just(math.inf)))
+def test_quantiles_and_tails_are_those_of_scipys_distributions(level, ratio, freedom):
+    split = Split(0.75, 0.25, freedom)  # a standard error of 1
+    expected = stats.t.ppf((1 + level) / 2, freedom)
+    assert split.quantile(level) == pytest.approx(expected, rel=1e-12)
+    expected = max(2 / 1001, 2 * stats.t.sf(ratio, freedom))
+    assert split.p_value(ratio, 1000) == pytest.approx(expected, rel=1e-12)
+    found = normal_interval(0.0, 1.0, split.quantile(level), "any")
+    assert (found.low, found.high) == (-split.quantile(level), split.quantile(level))
 
 
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
@@ -281,12 +337,13 @@ def test_delong_interval_is_symmetric_on_the_logit_scale():
     assert high - mid == pytest.approx(mid - low)
 
 
-# Cost
+# Speed
 
 
-def test_the_bootstrap_is_exact_and_small():
-    record = speed.measure(resamples=2000, looped=40, repeats=1)
+def test_the_bootstrap_is_fast_and_exact():
+    record = speed.measure(resamples=2000, looped=40, repeats=3)
     assert record["difference"] < 1e-12
+    assert record["ratio"] > 100
     assert record["megabytes"] < 500
 
 
