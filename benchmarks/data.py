@@ -35,9 +35,9 @@ from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.data.manifest import COLUMNS, read_manifest
 from hybridlungvit.data.masks import lung_mask
 from hybridlungvit.data.parallel import each_in_processes
-from hybridlungvit.data.phantom import write_dataset
 from hybridlungvit.files import write_json, write_text
 from hybridlungvit.paths import Layout
+from hybridlungvit.phantom import write_dataset
 
 BATCH = 16
 

@@ -31,11 +31,11 @@ from hybridlungvit.config import Data, Study
 from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import COLUMNS, build_manifest
-from hybridlungvit.data.phantom import render
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predictions import COLUMNS as SCORED
 from hybridlungvit.files import file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
+from hybridlungvit.phantom import render
 
 TEMPLATES = 200
 MEDIAN_WIDTH, SIDE = 160, 128

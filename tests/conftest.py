@@ -18,9 +18,9 @@ from hybridlungvit.config import Study
 from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
-from hybridlungvit.data.phantom import write_dataset
 from hybridlungvit.evaluation.mask_quality import write_quality
 from hybridlungvit.paths import Layout
+from hybridlungvit.phantom import write_dataset
 
 # The cache forks its workers, and a fork of OpenCV's thread pool never wakes up.
 cv2.setNumThreads(1)

@@ -19,10 +19,10 @@ from PIL import Image, ImageOps
 from hybridlungvit.data.cache import build_cache, prepare_image
 from hybridlungvit.data.decode import decode_grey, inspect_image, read_grey, read_header
 from hybridlungvit.data.manifest import build_manifest, read_manifest
-from hybridlungvit.data.phantom import render
 from hybridlungvit.data.sources import find_images
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
+from hybridlungvit.phantom import render
 
 GREY = render(1, 1, "normal", contrast=1.0, median_width=160).image
 ROWS, COLS = GREY.shape

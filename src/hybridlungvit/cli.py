@@ -83,7 +83,7 @@ def schema(
 @app.command()
 def phantom(config: Config, workers: Workers = 1) -> None:
     """Generate the synthetic chest X-rays of a phantom study."""
-    from hybridlungvit.data.phantom import write_dataset
+    from hybridlungvit.phantom import write_dataset
 
     study, layout = _open(config)
     write_dataset(layout.phantom, **study.data.phantom.model_dump(), workers=workers)
