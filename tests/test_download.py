@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, checkout, snakemake
 
 from hybridlungvit.cli import image_root
 from hybridlungvit.configfile import load_study, study_from
@@ -200,6 +200,19 @@ def test_a_mendeley_study_is_recorded(server, tiny, phantoms, tmp_path, monkeypa
     assert root.stat().st_mtime_ns > before
     table = build_manifest(root, study.data, layout.manifest, 1)
     assert unit_of(table) == "patient"
+
+
+@pytest.mark.slow
+def test_the_download_rule_gets_by_with_its_environment(server, tiny, phantoms, tmp_path):
+    server.content = kermany_zip(phantoms)
+    digest = hashlib.sha256(server.content).hexdigest()
+    tiny["data"] = {"source": "mendeley", "url": server.url, "checksum": digest}
+    folder = checkout(tmp_path)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
+    record = Layout("tiny").download
+    done = snakemake(folder, str(record), "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_json(folder / record)["images"] == {"train": 60, "val": 0, "test": 30}
 
 
 def test_pneumoniamnist_keeps_its_split_without_patients(server, tiny, tmp_path, monkeypatch):

@@ -1,25 +1,19 @@
-"""The lists of packages agree: pyproject, pinned requirements and conda environments."""
+"""The lists of packages agree, and rules are run with no more than their environment's."""
 
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import hypothesis
 import pytest
 import yaml
-from conftest import REPOSITORY, checkout
+from conda_stand_in import CONDA_NAMES
+from conftest import REPOSITORY, checkout, snakemake
 from packaging.requirements import Requirement
 from rattler import MatchSpec, Version, VersionSpec
 
-# The same software under conda-forge's names.
-CONDA_NAMES = {
-    "torch": "pytorch",
-    "opencv-python-headless": "opencv",
-    "matplotlib": "matplotlib-base",
-}
 ENVIRONMENTS = ("train", "analysis", "tex")
 
 
@@ -95,79 +89,89 @@ def test_channels_leave_the_defaults_out(name):
         assert channels[-1] == "nodefaults"
 
 
-STAND_IN = """#!/bin/sh
-# No conda: answers what planning asks of it, and refuses everything else.
-echo "$*" >> "$ASKED"
-case "$*" in
-"info --json") echo '{"conda_prefix": "/nowhere", "platform": "linux-64"}' ;;
-"--version") echo "conda 25.1.0" ;;
-"config --get channel_priority --json") echo '{"get": {"channel_priority": "strict"}}' ;;
-*) exit 1 ;;
-esac
-"""
+# What the workflows of the tests run in: see snakemake_call
 
 
-def test_planning_with_conda_asks_for_nothing_but_facts(tmp_path):
-    """With a stand-in for conda: says that plans are made, not that environments can be."""
-    program = tmp_path / "programs" / "conda"
-    program.parent.mkdir()
-    program.write_text(STAND_IN)
-    program.chmod(0o755)
-    (tmp_path / "work").mkdir()
-    paths = [str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
-    environment = os.environ | {"PATH": ":".join(paths), "ASKED": str(tmp_path / "asked")}
-    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "8", "--use-conda"]
-    folder = checkout(tmp_path / "work")
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def created(environments, tmp_path_factory):
+    """By name, the environment that Snakemake had created for the rules."""
+    folder = checkout(tmp_path_factory.mktemp("created"))
+    done = snakemake(folder, "--conda-create-envs-only", "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {file.read_text(): file.with_suffix("") for file in environments.glob("*.yaml")}
+    folder = REPOSITORY / "workflow" / "envs"
+    return {name: files[(folder / f"{name}.yaml").read_text()] for name in ENVIRONMENTS}
+
+
+def python(prefix, code, *arguments):
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    call = [prefix / "bin" / "python", "-c", code, *arguments]
+    return subprocess.run(call, env=variables, capture_output=True, text=True)
+
+
+FIND = "import importlib.util, sys\nprint(*filter(importlib.util.find_spec, sys.argv[1:]))"
+MODELS = {"torch", "torchvision", "timm", "cv2", "pytorch_grad_cam", "nvidia"}
+TABLES = {"numpy", "scipy", "sklearn", "pandas", "matplotlib", "seaborn", "jinja2", "PIL"}
+WORDS = {"pydantic", "yaml", "typer", "rich"}
+NOWHERE = {"snakemake", "pytest", "hypothesis", "hybridlungvit"}
+
+
+@pytest.mark.parametrize(
+    ("name", "present", "absent"),
+    [
+        ("train", MODELS - {"nvidia"} | {"pooch"} | TABLES | WORDS, NOWHERE),
+        ("analysis", TABLES | WORDS, MODELS | NOWHERE),
+        ("tex", WORDS, MODELS | TABLES | NOWHERE),
+    ],
+)
+def test_an_environment_has_what_its_file_names_and_no_more(created, name, present, absent):
+    done = python(created[name], FIND, *present, *absent)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^train +30$", done.stdout, re.MULTILINE)
-    assert set((tmp_path / "asked").read_text().splitlines()) == {
-        "info --json", "--version", "config --get channel_priority --json",
-    }  # fmt: skip
-
-
-BLOCKER = """
-import importlib.abc, sys
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
-{code}
-"""
-MODULES = {
-    "pytorch": "torch", "grad-cam": "pytorch_grad_cam", "opencv": "cv2", "pillow": "PIL",
-    "scikit-learn": "sklearn", "pyyaml": "yaml", "matplotlib-base": "matplotlib",
-}  # fmt: skip
-STYLED = "import pandas; pandas.DataFrame([[1]]).style.to_latex()"  # loads jinja2 when called
-RULES = {
-    "train": f"""
-import hybridlungvit.audit.stage, hybridlungvit.data.cache, hybridlungvit.data.download
-import hybridlungvit.data.examples, hybridlungvit.data.manifest, hybridlungvit.data.phantom
-import hybridlungvit.evaluation.mask_quality, hybridlungvit.evaluation.predict
-import hybridlungvit.explain.focus, hybridlungvit.explain.gradcam, hybridlungvit.explain.saliency
-import hybridlungvit.training.loop, hybridlungvit.reporting.mask_report, hybridlungvit.cli
-{STYLED}
-""",
-    "analysis": f"""
-import hybridlungvit.audit.results, hybridlungvit.evaluation.comparisons
-import hybridlungvit.evaluation.evaluate, hybridlungvit.reporting.audit_report
-import hybridlungvit.reporting.figures, hybridlungvit.reporting.macros
-import hybridlungvit.reporting.tables, hybridlungvit.cli
-{STYLED}
-""",
-    "tex": "import hybridlungvit.reporting.pdf, hybridlungvit.cli",
-}
+    assert set(done.stdout.split()) == present
+    for module in sorted(absent):
+        done = python(created[name], f"import {module}")
+        assert f"ModuleNotFoundError: No module named '{module}'" in done.stderr
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_rules_import_no_more_than_their_environment_has(name):
-    absent = conda("environment.yml").keys() - conda(f"workflow/envs/{name}.yaml").keys()
-    absent = {MODULES.get(package, package) for package in absent}
-    assert "snakemake" in absent
-    code = BLOCKER.format(absent=absent, code=RULES[name])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_an_environment_has_what_its_packages_need(created, name):
+    call = [sys.executable, "-m", "pip", "--python", created[name] / "bin" / "python", "check"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_rule_fails_in_an_environment_without_what_it_needs(tmp_path):
+    folder = checkout(tmp_path)
+    rules = folder / "workflow" / "rules" / "data.smk"
+    before, rule, after = rules.read_text().partition("rule phantom:")
+    rules.write_text(before + rule + after.replace("train.yaml", "analysis.yaml", 1))
+    done = snakemake(folder, "results/tiny/phantom", "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    assert "No module named 'cv2'" in (folder / "results/tiny/logs/phantom.log").read_text()
+
+
+ADDED = """
+rule added_{number}:
+    output: "added_{number}"
+    {environment}
+    shell: "python -c 'import {module}' && touch {{output}}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment")
+def test_a_new_rule_finds_the_packages_of_its_environment_alone(tmp_path):
+    folder = checkout(tmp_path)
+    added = {("analysis", "pandas"): True, ("analysis", "timm"): False, (None, "timm"): False}
+    with (folder / "Snakefile").open("a") as stream:
+        for number, (name, module) in enumerate(added):
+            environment = f'conda: "workflow/envs/{name}.yaml"' if name else ""
+            stream.write(ADDED.format(number=number, environment=environment, module=module))
+    files = [f"added_{number}" for number in range(len(added))]
+    done = snakemake(folder, *files, "--keep-going", "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    assert [(folder / file).exists() for file in files] == list(added.values())
 
 
 def test_no_property_test_fails_because_the_machine_is_slow():
