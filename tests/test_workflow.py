@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import timm
 import yaml
-from conftest import TINY, checkout, snakemake
+from conftest import TINY, checkout, snakemake, snakemake_call
 from safetensors.torch import save_file
 
 from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
@@ -236,12 +236,13 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
     shutil.copytree(finished / "paper", folder / "paper", dirs_exist_ok=True)
     assert "train" in planned(folder)
     adopt = [sys.executable, "-m", "hybridlungvit", "adopt", "--config", "tiny.yaml"]
-    done = subprocess.run(adopt, cwd=folder, capture_output=True, text=True)
+    call = snakemake_call(folder) | {"args": [*adopt, "--", "--use-conda"]}
+    done = subprocess.run(**call, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert planned(folder) == set()
     path = folder / "results" / "tiny" / "runs" / "no_seg" / "seed-0" / "run.json"
     path.write_text(path.read_text().replace('"code_sha256": "', '"code_sha256": "0'))
-    done = subprocess.run(adopt, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(**call, capture_output=True, text=True)
     assert done.returncode == 1
     assert "run.json: altered" in done.stderr
 
