@@ -231,6 +231,15 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_an_empty_folder_and_one_that_lost_its_table_are_filled(tmp_path: Path) -> None:
+    few = {**DATASET, "train_images": 2, "test_images": 1, "workers": 1}
+    write_dataset(tmp_path, **few)
+    before = files(tmp_path)
+    (tmp_path / "lungs.csv").unlink()
+    write_dataset(tmp_path, **few)
+    assert files(tmp_path) == before
+
+
 def test_unknown_subtype() -> None:
     with pytest.raises(ValueError, match="fungus"):
         render(1, 1, "fungus", contrast=0.5, median_width=96)

@@ -23,6 +23,7 @@ from hybridlungvit.files import write_text
 Subtype = Literal["normal", "bacteria", "virus"]
 Layer = NDArray[np.float32]
 
+LAYOUT = {"train", "test", "lungs", "lungs.csv"}
 JPEG_QUALITY = 90
 IMAGES_PER_PATIENT = (0.72, 0.18, 0.07, 0.03)  # of one to four images
 
@@ -288,7 +289,8 @@ def write_dataset(
     Raises:
         StudyError: `root` holds anything but phantoms.
     """
-    if root.exists() and not (root / "lungs.csv").is_file():
+    # Snakemake makes the folder of an output, and removes the table before another run.
+    if root.exists() and not {path.name for path in root.iterdir()} <= LAYOUT:
         raise StudyError(f"{root}: exists, and is no folder of phantoms. Move it away.")
     images = {"train": train_images, "test": test_images}
     orders = plan_images(images, pneumonia_fraction, np.random.default_rng(seed))
