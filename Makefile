@@ -1,7 +1,8 @@
 # make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
 # make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
 # make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
-# make test    every test
+# make test    every test, in as many processes as CORES
+# make quick   the tests that take a moment: no workflow, no TeX, no training of minutes
 # make test-slurm  the workflow on a Slurm of one node; as root. CONFIG=config/demo.yaml: the demo
 # make check   formatters and linters
 # make bench   the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
@@ -18,7 +19,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
 
-.PHONY: demo paper arxiv test test-slurm study report check bench setup system clean
+.PHONY: demo paper arxiv test quick test-slurm study report check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -32,7 +33,10 @@ arxiv: paper
 	hybridlungvit arxiv
 
 test: setup
-	python -m pytest
+	python -m pytest -n $(CORES) --dist loadfile
+
+quick: setup
+	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 # A CONFIG that was given, not the default above: the tests bring a tiny study of their own.
 test-slurm: export SLURM_STUDY = $(if $(filter-out file,$(origin CONFIG)),$(CONFIG))

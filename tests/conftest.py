@@ -13,6 +13,7 @@ import cv2
 import hypothesis
 import pytest
 import yaml
+from filelock import FileLock
 
 from hybridlungvit.config import Study
 from hybridlungvit.configfile import study_from
@@ -173,8 +174,23 @@ def snakemake(folder, *arguments):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which the tiny study ran to its checked PDF; tests must not alter it."""
-    folder = checkout(tmp_path_factory.mktemp("first"))
-    done = snakemake(folder, "--configfile", "tiny.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
+    """A checkout in which the tiny study ran to its checked PDF; tests must not alter it.
+
+    Made once for all processes of pytest-xdist, which share the folder above their own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, log = base / "finished", base / "finished.log"
+    with FileLock(base / "finished.lock"):
+        if not log.exists():
+            folder.mkdir()
+            done = snakemake(checkout(folder), "--configfile", "tiny.yaml")
+            log.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}")
+    assert log.read_text().startswith("0\n"), log.read_text()
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first, so that processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

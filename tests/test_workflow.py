@@ -33,9 +33,11 @@ def planned(folder):
     }
 
 
-def append(path, text):
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(text)
+@pytest.fixture(scope="module")
+def edited(finished, tmp_path_factory):
+    """A copy of the finished checkout, for tests that edit it and put everything back."""
+    folder = tmp_path_factory.mktemp("edited") / "study"
+    return shutil.copytree(finished, folder, symlinks=True)
 
 
 def test_the_default_study_plans_without_data_or_gpu(tmp_path):
@@ -199,13 +201,13 @@ FROZEN = "epoch < self.freeze_epochs"
         ("src/{}/device.py", "wanted and", "not wanted and", {"train", "score"}, {"cache"}),
     ],
 )
-def test_an_edit_reruns_its_stage_and_what_follows(finished, file, old, new, runs, rests):
-    path = finished / file.format("hybridlungvit")
+def test_an_edit_reruns_its_stage_and_what_follows(edited, file, old, new, runs, rests):
+    path = edited / file.format("hybridlungvit")
     before, times = path.read_text(), path.stat()
     assert old in before
     path.write_text(before.replace(old, new, 1) if old else before + new)
     try:
-        rules = planned(finished)
+        rules = planned(edited)
     finally:
         path.write_text(before)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -215,15 +217,15 @@ def test_an_edit_reruns_its_stage_and_what_follows(finished, file, old, new, run
 
 
 @pytest.mark.slow
-def test_shuffled_file_times_plan_nothing(finished):
-    paths = [p for p in finished.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
+def test_shuffled_file_times_plan_nothing(edited):
+    paths = [p for p in edited.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
     times = {path: path.stat() for path in paths}
     try:
         for place, path in enumerate(random.Random(0).sample(paths, len(paths))):
             os.utime(path, (1e9 + place, 1e9 + place))
-        assert planned(finished) == set()
-        os.utime(finished / "results" / "tiny" / "manifest.csv", (0, 0))
-        assert planned(finished) == set()
+        assert planned(edited) == set()
+        os.utime(edited / "results" / "tiny" / "manifest.csv", (0, 0))
+        assert planned(edited) == set()
     finally:
         for path, status in times.items():
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -262,12 +264,12 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
         ({"training": {**TINY["training"], "learning_rate": 2e-3}}, None),
     ],
 )
-def test_a_changed_value_reruns_the_stages_it_matters_to(finished, change, runs):
-    path = finished / "tiny.yaml"
+def test_a_changed_value_reruns_the_stages_it_matters_to(edited, change, runs):
+    path = edited / "tiny.yaml"
     before = path.read_text()
     path.write_text(yaml.safe_dump(yaml.safe_load(before) | change, sort_keys=False))
     try:
-        rules = planned(finished)
+        rules = planned(edited)
     finally:
         path.write_text(before)
     if runs is None:
