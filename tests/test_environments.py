@@ -146,7 +146,7 @@ def test_a_rule_fails_in_an_environment_without_what_it_needs(tmp_path):
     rules = folder / "workflow" / "rules" / "data.smk"
     before, rule, after = rules.read_text().partition("rule phantom:")
     rules.write_text(before + rule + after.replace("train.yaml", "analysis.yaml", 1))
-    done = snakemake(folder, "results/tiny/phantom", "--configfile", "tiny.yaml")
+    done = snakemake(folder, "phantom", "--configfile", "tiny.yaml")
     assert done.returncode != 0
     assert "No module named 'cv2'" in (folder / "results/tiny/logs/phantom.log").read_text()
 
