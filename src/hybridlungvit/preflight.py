@@ -8,7 +8,6 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import read_json
 from hybridlungvit.paths import Layout
-from hybridlungvit.seal import check_seal
 
 READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark", "examples"}
 
@@ -22,8 +21,7 @@ def check_start(
 
     Raises
     ------
-    StudyError : images or weights are missing, or what is stored belongs to another config or is
-        not what the study ended with.
+    StudyError : images or weights are missing, or stored predictions belong to another config.
     """
     root = study.data_root
     if root is not None and READ_IMAGES & set(planned) and not Path(root).is_dir():
@@ -34,8 +32,6 @@ def check_start(
     known = study.data.annotations
     if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
         raise StudyError(f"data.annotations: no file {known}. Give one, or leave the key out.")
-    if from_predictions:
-        check_seal(study, layout)
     if "pdf" not in planned:
         return
     if "train" not in planned and not from_predictions:

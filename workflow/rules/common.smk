@@ -31,7 +31,7 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256
 from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
-from hybridlungvit.seal import sealed_files
+from hybridlungvit.seal import check_seal, sealed_files
 
 
 def load_config():
@@ -48,7 +48,10 @@ def check_before_start():
     try:
         planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
         # Some rules only: the profile `paper`, for which nothing with images or weights may run.
-        check_start(study, layout, planned, bool(workflow.dag_settings.allowed_rules))
+        from_predictions = bool(workflow.dag_settings.allowed_rules)
+        if from_predictions:
+            check_seal(study, layout)
+        check_start(study, layout, planned, from_predictions)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
