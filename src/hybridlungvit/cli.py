@@ -70,14 +70,9 @@ def image_root(study: Study, layout: Layout) -> Path:
 
 
 @app.command()
-def schema(
-    output: Annotated[Path, typer.Option(help="JSON file to write.")],
-    of: Annotated[Literal["study", "metrics"], typer.Option(help="Whose schema.")] = "study",
-) -> None:
-    """Write the JSON schema of study files, or of the file with all metrics of a study."""
-    from hybridlungvit.reporting.all_metrics import metrics_schema_text
-
-    write_text(output, schema_text() if of == "study" else metrics_schema_text())
+def schema(output: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
+    """Write the JSON schema of study files."""
+    write_text(output, schema_text())
 
 
 @app.command()

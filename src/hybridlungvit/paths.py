@@ -68,7 +68,7 @@ class Layout:
 
     @property
     def companions(self) -> Path:
-        """Checklists, model card, datasheet and all metrics, made from the same records."""
+        """Checklists, model card and datasheet, made from the same records."""
         return self.generated / "companions"
 
     @property

@@ -1,4 +1,4 @@
-"""What goes with the paper: checklists, model card, datasheet, and all metrics as JSON."""
+"""What goes with the paper: checklists, model card and datasheet."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 
 from hybridlungvit import __version__
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.metrics import METRICS
-from hybridlungvit.files import write_text
+from hybridlungvit.files import file_sha256, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.all_metrics import AllMetrics, all_metrics, metrics_text
 from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
 from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
 from hybridlungvit.reporting.contents import CHECKLISTS
@@ -51,19 +51,17 @@ def write_companions(study: Study, layout: Layout) -> None:
     number typed into a template, and for records that do not belong together.
     """
     facts = gather(study, layout)
-    metrics = all_metrics(facts, layout)
     synthetic = study.data.source == "phantom"
-    shared = {"study": study, "metrics": metrics, "synthetic": synthetic}
+    shared = {"study": study, "synthetic": synthetic}
     texts = {}
     for name in CHECKLISTS:
         checklist = read_checklist(name, layout)
         rows = checklist_rows(checklist, layout, synthetic)
         context = shared | {"name": name, "checklist": checklist, "rows": rows}
         texts[f"{name}.md"] = render(layout, "checklist", context)
-    context = shared | card_context(facts, metrics, layout)
+    context = shared | card_context(facts, layout)
     for name in ("model_card", "datasheet"):
         texts[f"{name}.md"] = render(layout, name, context)
-    texts["all_metrics.json"] = metrics_text(metrics)
     # All or none: a broken template leaves the earlier companions as they were.
     for name, text in texts.items():
         write_text(layout.companions / name, text)
@@ -89,11 +87,11 @@ def render(layout: Layout, name: str, context: Context) -> str:
         raise StudyError(f"{path}: {error.message}.") from error
 
 
-def card_context(facts: Facts, metrics: AllMetrics, layout: Layout) -> Context:
+def card_context(facts: Facts, layout: Layout) -> Context:
     """What the model card and the datasheet may say, from the records alone."""
     study = facts.study
     audit, results = audit_records(study, layout)
-    record = facts.metrics[study.reference]
+    record, unit = facts.metrics[study.reference], unit_of(facts.manifest)
     groups = {(g["split"], g["class"]): g for g in facts.mask_quality["groups"]}
     trained = [facts.runs[v, seed] for v in study.trained_variants() for seed in study.seeds]
     names = NAMES | {"f1": "F1"}
@@ -104,7 +102,9 @@ def card_context(facts: Facts, metrics: AllMetrics, layout: Layout) -> Context:
         "run": facts.runs[study.reference, study.seeds[0]],
         "record": record,
         "source": SOURCES[study.data.source],
-        "covers": next(v.covers for v in metrics.values if v.layer == "mean of seeds"),
+        "unit": unit,
+        "covers": f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s",
+        "manifest_sha256": file_sha256(layout.manifest),
         "headline": [
             {"name": names[m], "mean": record["headline"][m], "ensemble": record["ensemble"][m]}
             for m in METRICS

@@ -13,6 +13,4 @@ FIGURES = (
 GALLERIES = ("gradcam", "masks", "mask_steps")
 """Figures that show images, which are not among the files that a study publishes."""
 CHECKLISTS = ("claim2024", "tripod_ai")
-COMPANIONS = (
-    *(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md", "all_metrics.json",
-)  # fmt: skip
+COMPANIONS = (*(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md")
