@@ -29,7 +29,7 @@ from hybridlungvit.evaluation.annotated import (
 )
 from hybridlungvit.files import write_text
 from hybridlungvit.reporting.booktabs import tabular
-from hybridlungvit.reporting.facts import with_interval
+from hybridlungvit.reporting.facts import format_interval
 from hybridlungvit.reporting.mask_report import print_summary, title_of
 
 SIDE = 224  # px: the baselines work on squares of this side
@@ -92,7 +92,7 @@ def table_of(cases: list[Case], methods: dict[str, Segment], level: float) -> st
         row = {"Method": name}
         for title, statistic in columns.items():
             interval = asdict(patient_interval(images, statistic, level=level))
-            row[title] = with_interval(interval, 3 if "Dice" in title else 1)
+            row[title] = format_interval(interval, 3 if "Dice" in title else 1)
         rows.append(row)
     return tabular(pd.DataFrame(rows), "lcccc")
 

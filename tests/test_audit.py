@@ -616,18 +616,6 @@ def test_records_of_other_settings_are_refused(scored, study, name, change, expe
         audit_report.write_audit_macros(study, scored)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [
-        (0.01, 0.02, "higher than"),
-        (-0.02, -0.01, "lower than"),
-        (-0.1, 0.1, "not distinguishable from"),
-    ],
-)
-def test_words_follow_the_interval(low, high, words):
-    assert audit_report.verdict({"low": low, "high": high}) == words
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_images_of_one_size_are_at_chance_though_folds_differ(study, seed):
     """Rounding leaves each fold's model an intercept of its own, which tells the fold's shares."""

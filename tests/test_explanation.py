@@ -41,7 +41,6 @@ from hybridlungvit.explain.similarity import (
     mean_intervals,
     rank_correlation,
     ssim,
-    verdict,
 )
 from hybridlungvit.model import build_model
 from hybridlungvit.model.tokens import LungTokens, cut_positions
@@ -194,19 +193,6 @@ def test_intervals_resample_whole_patients(study):
     assert (interval["low"], interval["estimate"], interval["high"]) == (0, 0.5, 1)
     (narrow,) = mean_intervals(values, table.assign(patient=list("abcdef")), given)
     assert 0 < narrow["low"] < 0.5 < narrow["high"] < 1
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (1.1, 1.3, "above"),
-        (0.2, 0.9, "below"),
-        (0.9, 1.1, "not distinguishable from"),
-        (None, None, "not distinguishable from"),
-    ],
-)
-def test_the_verdict_follows_the_interval(low, high, word):
-    assert verdict({"estimate": 1.0, "low": low, "high": high}, 1) == word
 
 
 # Similarity

@@ -17,7 +17,15 @@ from hybridlungvit.files import replacing, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting import error_tables, statistics_tables, tables
 from hybridlungvit.reporting.contents import FIGURES, GALLERIES, TABLES
-from hybridlungvit.reporting.facts import crowded, number, signed, spoken, tex, with_interval
+from hybridlungvit.reporting.facts import (
+    crowded,
+    format_interval,
+    number,
+    signed,
+    tex,
+    tex_interval,
+    tex_signed,
+)
 from hybridlungvit.reporting.figures import roc_curves
 from hybridlungvit.reporting.macros import scientific
 from hybridlungvit.reporting.pdf import build_pdf
@@ -56,8 +64,12 @@ def test_numbers_in_print():
     assert signed(0.0123) == "+0.012"
     assert signed(-0.5, 2) == "-0.50"
     interval = {"estimate": 0.9123, "low": 0.85, "high": 0.99999}
-    assert with_interval(interval) == "0.912 (0.850 to 1.000)"
-    assert with_interval(interval, 1) == "0.9 (0.8 to 1.0)"
+    assert format_interval(interval) == "0.912 (0.850 to 1.000)"
+    assert format_interval(interval, 1) == "0.9 (0.8 to 1.0)"
+    assert format_interval(interval, 1, signed) == "+0.9 (+0.8 to +1.0)"
+    level = r"95\,\%~CI"
+    signs = rf"\ensuremath{{+0.9}} ({level} \ensuremath{{+0.8}} to~\ensuremath{{+1.0}})"
+    assert tex_interval(interval, 0.95, 1, tex_signed) == signs
 
 
 @pytest.mark.parametrize(
@@ -299,8 +311,10 @@ def interval(estimate, low, high, **more):
 
 
 def test_an_undefined_metric_is_a_dash_and_never_nan():
-    assert with_interval(interval(None, None, None)) == "--"
-    assert with_interval(interval(1.0, None, None)) == "1.000 (--)"
+    assert format_interval(interval(None, None, None)) == "--"
+    assert format_interval(interval(1.0, None, None)) == "1.000 (--)"
+    assert tex_interval(interval(None, None, None), 0.95) == "undefined"
+    assert tex_interval(interval(-1.0, None, None), 0.95) == r"\ensuremath{-1.000} (no interval)"
 
 
 def test_the_share_of_seeds_is_that_of_the_variance():
@@ -372,7 +386,7 @@ def test_the_roc_is_enlarged_where_most_curves_crowd(aucs, expected):
      (0.1, r"0.100 (95\,\%~CI \ensuremath{-0.600} to~0.200)")],
 )  # fmt: skip
 def test_negative_numbers_of_the_text_have_a_true_minus(value, text):
-    assert spoken({"estimate": value, "low": -0.6, "high": 0.2}, 0.95) == text
+    assert tex_interval({"estimate": value, "low": -0.6, "high": 0.2}, 0.95) == text
 
 
 def test_bounds_of_quarters_have_three_digits():

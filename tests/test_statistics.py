@@ -20,6 +20,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
 from hybridlungvit.evaluation.compare import (
+    DIFFERENCE,
     Comparison,
     holm,
     mcnemar,
@@ -454,19 +455,32 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("interval", "p", "expected"),
+    ("low", "high", "p", "expected"),
     [
-        ((0.01, 0.03), 0.01, "higher than"),
-        ((-0.03, -0.01), 0.01, "lower than"),
-        ((-0.01, 0.03), 0.01, "not distinguishable from"),
-        ((0.01, 0.03), 0.06, "not distinguishable from"),
-        ((-0.03, -0.01), 0.06, "not distinguishable from"),
-        ((0.0, 0.03), 0.01, "not distinguishable from"),
+        (0.01, 0.03, 0.01, "higher than"),
+        (-0.03, -0.01, 0.01, "lower than"),
+        (-0.01, 0.03, 0.01, "not distinguishable from"),
+        (0.01, 0.03, 0.06, "not distinguishable from"),
+        (-0.03, -0.01, 0.06, "not distinguishable from"),
+        (0.0, 0.03, 0.01, "not distinguishable from"),
+        (-0.03, 0.0, 0.01, "not distinguishable from"),
     ],
 )
-def test_verdict_needs_interval_and_adjusted_p(interval, p, expected):
-    low, high = interval
-    assert verdict(low, high, p, 0.95) == expected
+def test_verdict_needs_interval_and_adjusted_p(low, high, p, expected):
+    assert verdict({"low": low, "high": high}, 0, DIFFERENCE, p, 0.95) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.1, 1.3, "above"),
+        (0.2, 0.9, "below"),
+        (0.9, 1.1, "not distinguishable from"),
+        (None, None, "not distinguishable from"),
+    ],
+)
+def test_a_verdict_without_p_follows_the_interval(low, high, expected):
+    assert verdict({"low": low, "high": high}, 1) == expected
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

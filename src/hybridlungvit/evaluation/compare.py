@@ -13,6 +13,10 @@ from hybridlungvit.evaluation.bootstrap import auc_replicates
 from hybridlungvit.evaluation.delong import delong_test
 from hybridlungvit.evaluation.seeds import Split, split_variance
 
+NEITHER = "not distinguishable from"
+PLACE = ("above", "below")
+DIFFERENCE = ("higher than", "lower than")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -107,11 +111,23 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def verdict(low: float, high: float, adjusted_p: float, level: float) -> str:
-    """The words a difference supports: both its interval and the adjusted p-value must agree."""
-    if low <= 0 <= high or adjusted_p > 1 - level:
-        return "not distinguishable from"
-    return "higher than" if low > 0 else "lower than"
+def verdict(
+    interval: dict[str, Any],
+    value: float = 0.0,
+    words: tuple[str, str] = PLACE,
+    p_value: float = 0.0,
+    level: float = 0.95,
+) -> str:
+    """The words an interval supports: wholly above ``value``, wholly below it, or ``NEITHER``.
+
+    An interval without bounds supports neither. Where there is an adjusted ``p_value``, it must
+    agree with the interval of this ``level``.
+    """
+    if interval["low"] is None or p_value > 1 - level:
+        return NEITHER
+    if interval["low"] > value:
+        return words[0]
+    return words[1] if interval["high"] < value else NEITHER
 
 
 def compare_pair(

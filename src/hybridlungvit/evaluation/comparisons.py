@@ -5,7 +5,7 @@ from typing import Any
 from hybridlungvit.config import Study
 from hybridlungvit.configfile import load_other
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.compare import compare_pair, holm, verdict
+from hybridlungvit.evaluation.compare import DIFFERENCE, compare_pair, holm, verdict
 from hybridlungvit.evaluation.errors import count_errors
 from hybridlungvit.evaluation.other_study import compare_with_other
 from hybridlungvit.evaluation.scores import Thresholds, scores_on
@@ -43,7 +43,7 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
         used = adjusted.get(variant, record["p_value"])
         record |= {
             "p_adjusted": adjusted.get(variant),
-            "verdict": verdict(record["low"], record["high"], used, statistics.level),
+            "verdict": verdict(record, 0, DIFFERENCE, used, statistics.level),
         }
     errors = count_errors(
         reference.label.to_numpy(),

@@ -10,7 +10,7 @@ import numpy as np
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.compare import holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.compare import DIFFERENCE, holm, paired_auc_difference, verdict
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.paths import Layout
@@ -61,7 +61,7 @@ def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, 
     adjusted = holm({variant: one["p_value"] for variant, one in found.items()})
     for variant, one in found.items():
         one["p_adjusted"] = adjusted[variant]
-        one["verdict"] = verdict(one["low"], one["high"], adjusted[variant], statistics.level)
+        one["verdict"] = verdict(one, 0, DIFFERENCE, adjusted[variant], statistics.level)
     return {"study": other.study, "changes": changes, "differences": found}
 
 

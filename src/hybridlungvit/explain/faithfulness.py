@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.bootstrap import Array
+from hybridlungvit.evaluation.compare import verdict
 from hybridlungvit.explain.gradcam import TestImages
-from hybridlungvit.explain.similarity import mean_intervals, verdict
+from hybridlungvit.explain.similarity import mean_intervals
 from hybridlungvit.progress import track
 
 
@@ -100,5 +101,5 @@ def check_faithfulness(
         "random": intervals[count : 2 * count],
         "difference": intervals[2 * count : 3 * count],
         "overall": intervals[-1],
-        "verdict": verdict(intervals[-1], 0),
+        "verdict": verdict(intervals[-1]),
     }

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hybridlungvit.config import Recipe, Study
+from hybridlungvit.evaluation.compare import verdict
 from hybridlungvit.explain.gradcam import TestImages, heat_of
-from hybridlungvit.explain.similarity import derangement, mean_intervals, similarities, verdict
+from hybridlungvit.explain.similarity import derangement, mean_intervals, similarities
 from hybridlungvit.model import HybridLungViT, build_model
 from hybridlungvit.progress import track
 
@@ -84,7 +85,7 @@ def check_sanity(
         "others": pairs[0],
         "stages": [{"name": n} | pair for n, pair in zip(names, pairs[1:-1], strict=True)],
         "residue": pairs[-1],
-        "verdict": verdict(pairs[-1]["rank"], 0),
+        "verdict": verdict(pairs[-1]["rank"]),
     }
 
 
@@ -111,5 +112,5 @@ def check_agreement(heats: NDArray, tests: TestImages, study: Study) -> dict[str
         "seeds": seeds,
         "others": others,
         "gain": gain,
-        "verdict": verdict(gain["rank"], 0),
+        "verdict": verdict(gain["rank"]),
     }

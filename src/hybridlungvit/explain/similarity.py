@@ -83,12 +83,3 @@ def mean_intervals(
     replicates = np.concatenate([w @ values / w.sum(axis=1, keepdims=True) for w in chunks])
     columns = zip(means, replicates.T, strict=True)
     return [asdict(percentile_interval(mean, column, statistics.level)) for mean, column in columns]
-
-
-def verdict(interval: dict[str, float | None], value: float) -> str:
-    """Where an interval lies: "above" or "below" ``value``, or "not distinguishable from" it."""
-    if interval["low"] is None:
-        return "not distinguishable from"
-    if interval["low"] > value:
-        return "above"
-    return "below" if interval["high"] < value else "not distinguishable from"

@@ -12,16 +12,17 @@ from matplotlib.lines import Line2D
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.compare import DIFFERENCE, verdict
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.files import file_sha256, read_json, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import (
     SPLIT_NAMES,
     Facts,
+    format_interval,
     number,
-    signed,
-    spoken,
-    with_interval,
+    tex_interval,
+    tex_signed,
 )
 from hybridlungvit.reporting.macros import study_lines
 from hybridlungvit.reporting.manuscript import asked
@@ -89,7 +90,7 @@ def _given(study: Study, audit: Record, results: Record) -> Iterator[tuple[str, 
     yield "left_images", f"{results['without_shared_numbers']['images']:,}"
     for name in ("validation", "test", "without_shared_numbers"):
         if results[name]["auc"] is not None:
-            yield f"{name}_auc", spoken(results[name]["auc"], level)
+            yield f"{name}_auc", tex_interval(results[name]["auc"], level)
     places = {place["place"]: place for place in copies["places"]}
     trained = ("train", "val", "train-val")
     yield "duplicate_groups", f"{sum(places[p]['identical'] for p in trained):,}"
@@ -103,39 +104,20 @@ def _given(study: Study, audit: Record, results: Record) -> Iterator[tuple[str, 
     for group in ("shortcuts", "shift"):
         for name, value in audit[group].items():
             if value is not None:
-                yield f"{group}_{name.lower()}", spoken(value, level)
-                above = value["low"] > 0.5
-                yield (
-                    f"{group}_{name.lower()}_verdict",
-                    "above" if above else "not distinguishable from",
-                )
+                yield f"{group}_{name.lower()}", tex_interval(value, level)
+                yield f"{group}_{name.lower()}_verdict", verdict(value, 0.5)
     for key in ("pixels", "folds", "repeats", "nearest"):
         yield key, str(leakage[key])
     for model in MODEL_NAMES:
         for way in WAYS:
-            yield f"{model}_{way}", spoken(leakage[model][way], level)
-        yield f"{model}_price", spoken_difference(leakage[model]["price"], level)
-        yield f"{model}_verdict", verdict(leakage[model]["price"])
+            yield f"{model}_{way}", tex_interval(leakage[model][way], level)
+        yield f"{model}_price", tex_interval(leakage[model]["price"], level, 4, tex_signed)
+        yield f"{model}_verdict", verdict(leakage[model]["price"], words=DIFFERENCE)
 
 
 def percent(share: float) -> str:
     """A share in per cent for a sentence."""
     return rf"{100 * share:.1f}\,\%"
-
-
-def spoken_difference(price: dict[str, float], level: float) -> str:
-    """A difference with its interval for a sentence, signs as in mathematics."""
-    value, low, high = (
-        rf"\ensuremath{{{signed(price[key], 4)}}}" for key in ("estimate", "low", "high")
-    )
-    return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"
-
-
-def verdict(price: dict[str, float]) -> str:
-    """The words an interval of a difference supports."""
-    if price["low"] > 0:
-        return "higher than"
-    return "lower than" if price["high"] < 0 else "not distinguishable from"
 
 
 def audit_copies(facts: Facts) -> tuple[pd.DataFrame, str]:
@@ -166,7 +148,7 @@ def audit_balance(facts: Facts) -> tuple[pd.DataFrame, str]:
                 "Pneumonia": f"{split['pneumonia']:,}",
                 "Bacteria": f"{split['bacteria']:,}",
                 "Virus": f"{split['virus']:,}",
-                rf"Pneumonia (\%, {level}\,\% CI)": with_interval(share, 1),
+                rf"Pneumonia (\%, {level}\,\% CI)": format_interval(share, 1),
             }
         )
     return pd.DataFrame(rows), "lrrrrc"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from hybridlungvit.evaluation.compare import NEITHER
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.manuscript import (
     OF_DIFFERENCE,
@@ -29,7 +30,6 @@ COMPARED = re.compile(r"\\(?:difference|verdict|ifverdict)\b|\\given\{[\w.]*(?:v
 NEGATED = re.compile(r"\b(?:no|not|nor|neither|cannot|whether)\b", re.IGNORECASE)
 OWN = re.compile(r"\\(?:result|referenceresult|variantname)\b|HybridLungViT|\b(?:we|our)\b", re.I)
 SENTENCE_END = re.compile(r"(?<!vs)(?<!cf)(?<!i\.e)(?<!e\.g)(?<!Fig)(?<!al)[.!?][)}]*\s")
-NEITHER = "not distinguishable from"
 
 
 def check_claims(layout: Layout, sources: list[Source]) -> Iterator[Problem]:

@@ -20,10 +20,10 @@ from hybridlungvit.reporting.error_tables import BYS
 from hybridlungvit.reporting.facts import (
     SPLIT_NAMES,
     Facts,
+    format_interval,
     gather,
     number,
     signed,
-    with_interval,
 )
 from hybridlungvit.reporting.macros import SOURCES
 from hybridlungvit.reporting.statistics_tables import NAMES
@@ -35,10 +35,8 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "number": number,
     "tenth": lambda value: number(value, 1),
     "percent": lambda share: f"{100 * share:.3g} %",
-    "interval": lambda found: "--" if found is None else with_interval(found),
-    "difference": lambda found: (
-        f"{signed(found['estimate'])} ({signed(found['low'])} to {signed(found['high'])})"
-    ),
+    "interval": lambda found: "--" if found is None else format_interval(found),
+    "difference": lambda found: format_interval(found, show=signed),
     "p": lambda value: "exploratory" if value is None else _p_value(value),
     "short": lambda digest: digest[:12],
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from hybridlungvit.reporting.facts import Facts, label_of, tex, with_interval
+from hybridlungvit.reporting.facts import Facts, format_interval, label_of, tex
 from hybridlungvit.reporting.statistics_tables import Table, spaced
 
 BYS = {
@@ -27,7 +27,7 @@ def subgroups(facts: Facts) -> Table:
                 "Group": tex(_three_digits(found["group"])),
                 "Images (pn.)": f"{found['images']:,} ({found['pneumonia']:,})",
                 "Patients": f"{found['patients']:,}",
-                "AUC": with_interval(found["auc"]),
+                "AUC": format_interval(found["auc"]),
                 "Sensitivity": _unless(found["by"] == "series", found["sensitivity"]),
                 "Specificity": _unless(found["by"] == "subtype", found["specificity"]),
             }
@@ -56,7 +56,7 @@ def errors(facts: Facts) -> Table:
 
 def _unless(everyone: bool, interval: dict[str, Any]) -> str:
     """Nothing where a subgroup holds the whole class, whose value stands in another table."""
-    return "" if everyone else with_interval(interval)
+    return "" if everyone else format_interval(interval)
 
 
 def _three_digits(group: str) -> str:

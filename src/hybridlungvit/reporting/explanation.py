@@ -11,9 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation.compare import verdict
 from hybridlungvit.explain.cases import RULES, TARGET
-from hybridlungvit.explain.similarity import verdict
-from hybridlungvit.reporting.facts import Facts, label_of, number, signed, tex
+from hybridlungvit.reporting.facts import (
+    Facts,
+    format_interval,
+    label_of,
+    number,
+    signed,
+    tex,
+    tex_interval,
+)
 from hybridlungvit.reporting.style import FULL_WIDTH, PALETTE, SMALL
 
 Interval = dict[str, float | None]
@@ -34,28 +42,23 @@ def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
                 {
                     "Test images": r"\enspace " + group["class"].capitalize() + called,
                     "Images": f"{group['images']:,}",
-                    rf"Own lungs ({level}\,\% CI)": _cell(group["focus"]),
-                    "Another patient's lungs": _cell(group["focus_shuffled"]),
-                    "Central square": _cell(group["focus_box"]),
-                    "Own minus another's": _cell(group["over_shuffled"], sign=True),
+                    rf"Own lungs ({level}\,\% CI)": format_interval(group["focus"], 2, _number),
+                    "Another patient's lungs": format_interval(group["focus_shuffled"], 2, _number),
+                    "Central square": format_interval(group["focus_box"], 2, _number),
+                    "Own minus another's": format_interval(group["over_shuffled"], 2, _signed),
                 }
             )
     return pd.DataFrame(rows).fillna(""), "lrcccc"
 
 
-def _cell(interval: Interval, sign: bool = False) -> str:
-    """Estimate (low to high); a lone estimate where a single patient gives no interval."""
-    value, low, high = (_number(interval[key], sign) for key in ("estimate", "low", "high"))
-    return value if interval["low"] is None else f"{value} ({low} to {high})"
+def _number(value: float, digits: int) -> str:
+    """A number whose minus is in math mode, a true one; no minus before a zero."""
+    text = number(round(value, digits) + 0.0, digits)
+    return f"${text}$" if text.startswith("-") else text
 
 
-def _number(value: float | None, sign: bool = False) -> str:
-    """Two digits, with a sign in math mode for a true minus; a dash where there is no value."""
-    if value is None:
-        return number(None)
-    rounded = round(value, 2) + 0.0  # no minus before a zero
-    text = signed(rounded, 2) if sign else number(rounded, 2)
-    return f"${text}$" if text[0] in "+-" else text
+def _signed(value: float, digits: int) -> str:
+    return f"${signed(round(value, digits) + 0.0, digits)}$"
 
 
 def saliency_figure(facts: Facts) -> Figure:
@@ -123,7 +126,8 @@ def focus_macros(facts: Facts) -> Iterator[tuple[str, str]]:
             ("focus", 1), ("focus_shuffled", 1), ("focus_box", 1), ("over_shuffled", 0),
             ("over_box", 0),
         ):  # fmt: skip
-            yield f"focus.{key}.{measure}", _spoken(group[measure], level, sign=chance == 0)
+            show = _number if chance else _signed
+            yield f"focus.{key}.{measure}", tex_interval(group[measure], level, 2, show)
             yield f"focus.{key}.{measure}.verdict", verdict(group[measure], chance)
 
 
@@ -134,24 +138,19 @@ def saliency_macros(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "saliency.patients", f"{record['patients']:,}"
     sanity, faithful, agreement = (record[k] for k in ("sanity", "faithfulness", "agreement"))
     for key in SIMILARITIES:
-        yield f"sanity.first.{key}", _spoken(sanity["stages"][0][key], level)
-        yield f"sanity.last.{key}", _spoken(sanity["stages"][-1][key], level)
-        yield f"sanity.others.{key}", _spoken(sanity["others"][key], level)
+        yield f"sanity.first.{key}", tex_interval(sanity["stages"][0][key], level, 2, _number)
+        yield f"sanity.last.{key}", tex_interval(sanity["stages"][-1][key], level, 2, _number)
+        yield f"sanity.others.{key}", tex_interval(sanity["others"][key], level, 2, _number)
     yield "sanity.verdict", sanity["verdict"]
-    yield "faithfulness.overall", _spoken(faithful["overall"], level, sign=True)
+    yield "faithfulness.overall", tex_interval(faithful["overall"], level, 2, _signed)
     yield "faithfulness.verdict", faithful["verdict"]
     shares = [f"{100 * share:g}" for share in faithful["removed"]]
     yield "faithfulness.removed", ", ".join(shares[:-1]) + " and " * (len(shares) > 1) + shares[-1]
     if agreement is not None:
         for key in SIMILARITIES:
-            yield f"agreement.seeds.{key}", _spoken(agreement["seeds"][key], level)
-            yield f"agreement.others.{key}", _spoken(agreement["others"][key], level)
+            yield f"agreement.seeds.{key}", tex_interval(agreement["seeds"][key], level, 2, _number)
+            yield (
+                f"agreement.others.{key}",
+                tex_interval(agreement["others"][key], level, 2, _number),
+            )
         yield "agreement.verdict", agreement["verdict"]
-
-
-def _spoken(interval: Interval, level: float, sign: bool = False) -> str:
-    """An estimate with its interval for a sentence."""
-    value, low, high = (_number(interval[key], sign) for key in ("estimate", "low", "high"))
-    if interval["low"] is None:
-        return value
-    return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"

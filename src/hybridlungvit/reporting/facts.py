@@ -1,5 +1,6 @@
 """What the paper may say: the study's files gathered into one object, and numbers as text."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -15,6 +16,8 @@ from hybridlungvit.explain.cases import read_focus, read_saliency
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 
+Show = Callable[[float, int], str]
+"""Prints a number with so many digits."""
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
@@ -148,15 +151,17 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}"
 
 
-def with_interval(interval: dict[str, Any], digits: int = 3) -> str:
-    """Estimate (low to high), all with the same digits; dashes for what is undefined."""
-    if interval["low"] is None:
-        bounds = "--"
-    else:
-        bounds = f"{number(interval['low'], digits)} to {number(interval['high'], digits)}"
+def format_interval(interval: dict[str, Any], digits: int = 3, show: Show = number) -> str:
+    """Estimate (low to high) in plain text or a table; dashes for what is undefined.
+
+    ``show`` prints each of the three numbers, such as ``signed`` those of a difference.
+    """
     if interval["estimate"] is None:
         return "--"
-    return f"{number(interval['estimate'], digits)} ({bounds})"
+    bounds = "--"
+    if interval["low"] is not None:
+        bounds = f"{show(interval['low'], digits)} to {show(interval['high'], digits)}"
+    return f"{show(interval['estimate'], digits)} ({bounds})"
 
 
 def p_value(value: float) -> str:
@@ -164,17 +169,36 @@ def p_value(value: float) -> str:
     return "$<0.001$" if value < 0.001 else f"{value:.3f}"
 
 
-def spoken(interval: dict[str, float], level: float, digits: int = 3) -> str:
-    """An estimate with its interval for a sentence, as ``\\result`` prints those of variants."""
-    value, low, high = (
-        with_minus(number(interval[key], digits)) for key in ("estimate", "low", "high")
-    )
+def tex_number(value: float, digits: int = 3) -> str:
+    """A number for a sentence, with a true minus instead of a hyphen."""
+    text = number(value, digits)
+    return rf"\ensuremath{{{text}}}" if text.startswith("-") else text
+
+
+def tex_signed(value: float, digits: int = 3) -> str:
+    """A difference for a sentence, always with its sign."""
+    return rf"\ensuremath{{{signed(value, digits)}}}"
+
+
+def tex_interval(
+    interval: dict[str, Any], level: float, digits: int = 3, show: Show = tex_number
+) -> str:
+    """An estimate with its interval for a sentence, as ``\\result`` prints those of variants.
+
+    It says so where there is none. ``show`` prints each number, as in ``format_interval``.
+    """
+    if interval["estimate"] is None:
+        return "undefined"
+    value = show(interval["estimate"], digits)
+    if interval["low"] is None:
+        return f"{value} (no interval)"
+    low, high = show(interval["low"], digits), show(interval["high"], digits)
     return rf"{value} ({100 * level:g}\,\%~CI {low} to~{high})"
 
 
-def with_minus(text: str) -> str:
-    """A number with a true minus instead of a hyphen."""
-    return rf"\ensuremath{{{text}}}" if text.startswith("-") and text != "--" else text
+def ended(verdict: str) -> str:
+    """A verdict with nothing to follow: "higher" for "higher than"."""
+    return verdict.removesuffix(" than").removesuffix(" from")
 
 
 def tex(text: object) -> str:

@@ -10,7 +10,7 @@ from hybridlungvit.configtypes import Fraction, Positive, Section
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import Facts, number, tex, with_interval
+from hybridlungvit.reporting.facts import Facts, format_interval, number, tex
 from hybridlungvit.reporting.manuscript import bibliography_keys
 from hybridlungvit.yamlfile import read_model
 
@@ -125,7 +125,7 @@ def _own_row(facts: Facts, notes: list[str]) -> dict[str, str]:
         f"{DATA[study.data.source]}, {size} px",
         _test_set(record["images"], "generated" if phantom else OFFICIAL),
         "patients" if by_patient else "images",
-        with_interval(auc),
+        format_interval(auc),
         number(accuracy["estimate"]),
     )
 

@@ -7,11 +7,12 @@ import numpy as np
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import SPLITS, unit_of
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation.compare import verdict
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.explanation import focus_macros, saliency_macros
-from hybridlungvit.reporting.facts import Facts, gather, number, signed, spoken, tex
+from hybridlungvit.reporting.facts import Facts, gather, number, signed, tex, tex_interval
 from hybridlungvit.reporting.manuscript import Asked, asked
 from hybridlungvit.reporting.statistics_macros import other_given, statistics_given
 from hybridlungvit.reporting.trail import run_anchor
@@ -86,12 +87,11 @@ def _cuts(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _masks(facts: Facts) -> Iterator[tuple[str, str]]:
-    quality = facts.mask_quality
+    quality, level = facts.mask_quality, facts.study.statistics.level
     group = {(g["split"], g["class"]): g for g in quality["groups"]}["all", "all"]
     yield "mask.fallback", rf"{100 * group['low_confidence']:.1f}\,\%"
-    yield "mask.shortcut_auc", _spoken(facts, quality["shortcut"]["auc"], 3)
-    above = quality["shortcut"]["auc"]["low"] > 0.5
-    yield "mask.shortcut_verdict", "above" if above else "not distinguishable from"
+    yield "mask.shortcut_auc", tex_interval(quality["shortcut"]["auc"], level)
+    yield "mask.shortcut_verdict", verdict(quality["shortcut"]["auc"], 0.5)
     yield "mask.shortcut_folds", str(quality["shortcut"]["folds"])
     for key, value in quality["method"].items():
         yield f"mask.{key}", f"{value:g}"
@@ -99,15 +99,11 @@ def _masks(facts: Facts) -> Iterator[tuple[str, str]]:
     if known is not None:
         yield "mask.annotated", f"{known['images']:,}"
         yield "mask.annotated_patients", f"{known['patients']:,}"
-        yield "mask.dice", _spoken(facts, known["dice"]["all"], 3)
-        yield "mask.cut_error", _spoken(facts, known["cut_error"]["all"], 1)
+        yield "mask.dice", tex_interval(known["dice"]["all"], level)
+        yield "mask.cut_error", tex_interval(known["cut_error"]["all"], level, 1)
     if known is not None and known["shortcut"] is not None:
         for key, auc in known["shortcut"].items():
-            yield f"mask.shortcut_{key}", _spoken(facts, auc, 3)
-
-
-def _spoken(facts: Facts, interval: dict[str, float], digits: int) -> str:
-    return spoken(interval, facts.study.statistics.level, digits)
+            yield f"mask.shortcut_{key}", tex_interval(auc, level)
 
 
 def _method(facts: Facts) -> Iterator[tuple[str, str]]:

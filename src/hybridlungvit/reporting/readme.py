@@ -11,7 +11,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json, replacing, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.facts import number, p_value, signed, with_interval
+from hybridlungvit.reporting.facts import ended, format_interval, number, p_value, signed
 from hybridlungvit.reporting.problems import Problem
 
 README = Path("README.md")
@@ -87,7 +87,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, variant in study.variants.items():
-        auc = with_interval(read_json(layout.metrics(name))["headline"]["auc"])
+        auc = format_interval(read_json(layout.metrics(name))["headline"]["auc"])
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
         if name in differences:
             adjusted = differences[name]["p_adjusted"]
@@ -116,9 +116,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
 
 def _difference(found: dict[str, Any]) -> str:
     """A difference with its interval, and the words it supports."""
-    value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
-    words = found["verdict"].removesuffix(" than").removesuffix(" from")
-    return f"{value} ({low} to {high}), {words}"
+    return f"{format_interval(found, show=signed)}, {ended(found['verdict'])}"
 
 
 def _numbers(layout: Layout) -> str:

@@ -10,20 +10,19 @@ from hybridlungvit.reporting.facts import (
     number,
     p_value,
     settings,
-    signed,
     tex,
-    with_minus,
+    tex_interval,
+    tex_signed,
 )
-from hybridlungvit.reporting.facts import spoken as facts_spoken
 from hybridlungvit.reporting.statistics_tables import seed_share
 
 
 def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
     """Keys for ``\\given``, on the reference unless they say otherwise."""
     study = facts.study
-    record = facts.metrics[study.reference]
+    record, level = facts.metrics[study.reference], study.statistics.level
     auc = record["headline"]["auc"]
-    yield "ensemble.auc", spoken(facts, record["ensemble"]["auc"])
+    yield "ensemble.auc", tex_interval(record["ensemble"]["auc"], level)
     if crowded(facts):
         yield "roc.corner", "shown"
     yield "seeds.share", number(seed_share(auc), 0)
@@ -36,16 +35,16 @@ def statistics_given(facts: Facts) -> Iterator[tuple[str, str]]:
         low, high = number(min(chosen)), number(max(chosen))
         yield f"{point}.threshold", low if low == high else f"{low} to~{high}"
         for name in ("sensitivity", "specificity"):
-            yield f"{point}.{name}", spoken(facts, found[name])
-    yield from _calibration(facts, record["calibration"])
+            yield f"{point}.{name}", tex_interval(found[name], level)
+    yield from _calibration(record["calibration"], level)
     for group in record["subgroups"]:
         if group["by"] == "series":
             key = "second" if group["group"].startswith(SECOND_SERIES) else "first"
-            yield f"series.{key}", spoken(facts, group["specificity"])
+            yield f"series.{key}", tex_interval(group["specificity"], level)
         if group["by"] == "subtype":
             key = group["group"].lower()
-            yield f"{key}.sensitivity", spoken(facts, group["sensitivity"])
-            yield f"{key}.auc", spoken(facts, group["auc"])
+            yield f"{key}.sensitivity", tex_interval(group["sensitivity"], level)
+            yield f"{key}.auc", tex_interval(group["auc"], level)
     for variant, found in facts.differences.items():
         yield f"delong.p.{variant}", p_value(found["delong"]["p_value"])
     yield from _errors(facts)
@@ -55,14 +54,12 @@ def other_given(facts: Facts) -> Iterator[tuple[str, str]]:
     """The reference in the other study, where there is one."""
     if facts.other is None:
         return
-    found = facts.other["differences"][facts.study.reference]
+    found, level = facts.other["differences"][facts.study.reference], facts.study.statistics.level
     yield "other.study", tex(facts.other["study"])
     yield "other.settings", settings(facts)
     yield "other.count", str(len(facts.other["differences"]))
-    yield "other.auc", spoken(facts, found["there"])
-    value, low, high = (rf"\ensuremath{{{signed(found[k])}}}" for k in ("estimate", "low", "high"))
-    level = f"{100 * facts.study.statistics.level:g}"
-    yield "other.difference", rf"{value} ({level}\,\%~CI {low} to~{high})"
+    yield "other.auc", tex_interval(found["there"], level)
+    yield "other.difference", tex_interval(found, level, show=tex_signed)
     yield "other.verdict", found["verdict"]
 
 
@@ -80,20 +77,11 @@ def _errors(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "errors.shared", "some"
 
 
-def _calibration(facts: Facts, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _calibration(record: dict[str, Any], level: float) -> Iterator[tuple[str, str]]:
     values = list(record["temperatures"].values())
     low, high = number(min(values), 2), number(max(values), 2)
     yield "temperature", low if low == high else f"{low} to~{high}"
     yield "calibration.resamples", f"{record['resamples']:,}"
     for state in ("before", "after"):
         for name in ("ece", "slope"):
-            yield f"{name}.{state}", spoken(facts, record[state]["headline"][name])
-
-
-def spoken(facts: Facts, interval: dict[str, Any]) -> str:
-    """An estimate with its interval for a sentence; an undefined one is said to be so."""
-    if interval["estimate"] is None:
-        return "undefined"
-    if interval["low"] is None:
-        return f"{with_minus(number(interval['estimate']))} (no interval)"
-    return facts_spoken(interval, facts.study.statistics.level)
+            yield f"{name}.{state}", tex_interval(record[state]["headline"][name], level)

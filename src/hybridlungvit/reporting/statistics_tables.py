@@ -6,12 +6,13 @@ import pandas as pd
 
 from hybridlungvit.reporting.facts import (
     Facts,
+    ended,
+    format_interval,
     label_of,
     number,
     omitted_rows,
     p_value,
     signed,
-    with_interval,
 )
 
 POINTS = {"fixed": "Fixed", "youden": "Youden", "sensitive": "Sensitive"}
@@ -33,7 +34,7 @@ def main(facts: Facts) -> Table:
     for variant, record in facts.metrics.items():
         row = {
             "Variant": label_of(facts, variant),
-            auc: with_interval(record["headline"]["auc"]),
+            auc: format_interval(record["headline"]["auc"]),
             "Seed SD": number(record["headline"]["auc"]["sd"]),
             delta: "reference",
             "$p$ (Holm)": "",
@@ -44,12 +45,12 @@ def main(facts: Facts) -> Table:
             row |= {
                 delta: difference_text(difference),
                 "$p$ (Holm)": _adjusted(difference),
-                "AUC is": _ended(difference["verdict"]),
+                "AUC is": ended(difference["verdict"]),
             }
         rows.append(row)
         if variant == facts.study.reference and len(facts.study.seeds) > 1:
             ensemble = {"Variant": r"\quad ensemble of its seeds"}
-            ensemble[auc] = with_interval(record["ensemble"]["auc"])
+            ensemble[auc] = format_interval(record["ensemble"]["auc"])
             rows.append(dict.fromkeys(row, "") | ensemble)
     return pd.DataFrame(rows), "lccccl", (*omitted_rows(facts, 6), *_outside(facts, 6))
 
@@ -82,13 +83,13 @@ def other_study(facts: Facts) -> Table:
     rows = [
         {
             "Variant": label_of(facts, variant),
-            f"AUC here ({_level(facts)} CI)": with_interval(
+            f"AUC here ({_level(facts)} CI)": format_interval(
                 facts.metrics[variant]["headline"]["auc"]
             ),
-            f"AUC there ({_level(facts)} CI)": with_interval(found["there"]),
+            f"AUC there ({_level(facts)} CI)": format_interval(found["there"]),
             rf"$\Delta$AUC ({_level(facts)} CI)": difference_text(found),
             "$p$ (Holm)": _adjusted(found),
-            "AUC here is": _ended(found["verdict"]),
+            "AUC here is": ended(found["verdict"]),
         }
         for variant, found in facts.other["differences"].items()
     ]
@@ -105,11 +106,11 @@ def metrics(facts: Facts) -> Table:
         rows.append(
             {
                 "Metric": NAMES[name],
-                "Mean over seeds": with_interval(value),
+                "Mean over seeds": format_interval(value),
                 "Seed SD": number(value["sd"]),
                 "Range": _range(value),
-                "Ensemble": with_interval(ensemble[name]),
-                "Closed form": "" if closed is None else with_interval(closed),
+                "Ensemble": format_interval(ensemble[name]),
+                "Closed form": "" if closed is None else format_interval(closed),
             }
         )
     return pd.DataFrame(rows), "lccccc"
@@ -120,7 +121,7 @@ def operating(facts: Facts) -> Table:
     names = ("accuracy", "sensitivity", "specificity", "f1")
     rows = [
         {"Variant": label_of(facts, variant)}
-        | {NAMES[name]: with_interval(record["headline"][name]) for name in names}
+        | {NAMES[name]: format_interval(record["headline"][name]) for name in names}
         for variant, record in facts.metrics.items()
     ]
     return pd.DataFrame(rows), "lcccc"
@@ -139,7 +140,7 @@ def points(facts: Facts) -> Table:
                 "Thresholds": low if low == high else f"{low} to {high}",
             }
             | {
-                NAMES[name]: with_interval(found[name])
+                NAMES[name]: format_interval(found[name])
                 for name in ("sensitivity", "specificity", "ppv", "npv")
             }
         )
@@ -156,7 +157,9 @@ def prevalence(facts: Facts) -> Table:
                 "Point": spaced(rows) + POINTS[point] if first else "",
                 "Prevalence": rf"{100 * value['prevalence']:g}\,\%",
             }
-            rows.append(row | {NAMES[name]: with_interval(value[name]) for name in ("ppv", "npv")})
+            rows.append(
+                row | {NAMES[name]: format_interval(value[name]) for name in ("ppv", "npv")}
+            )
     return pd.DataFrame(rows), "lrcc"
 
 
@@ -168,7 +171,7 @@ def calibration(facts: Facts) -> Table:
         row = {"Measure": NAMES[name]}
         for layer, title in (("headline", "Mean over seeds"), ("ensemble", "Ensemble")):
             for state in ("before", "after"):
-                row[f"{title}, {state}"] = with_interval(record[state][layer][name])
+                row[f"{title}, {state}"] = format_interval(record[state][layer][name])
         rows.append(row)
     return pd.DataFrame(rows), "lcccc"
 
@@ -177,7 +180,10 @@ def seeds(facts: Facts) -> Table:
     """AUC of each single model, patients resampled."""
     rows = [
         {"Variant": label_of(facts, variant)}
-        | {f"Seed {seed}": with_interval(values["auc"]) for seed, values in record["seeds"].items()}
+        | {
+            f"Seed {seed}": format_interval(values["auc"])
+            for seed, values in record["seeds"].items()
+        }
         for variant, record in facts.metrics.items()
     ]
     return pd.DataFrame(rows), "l" + "c" * len(facts.study.seeds)
@@ -197,7 +203,7 @@ def split(facts: Facts) -> Table:
                 "SE, patients": number(auc["se_patients"], 4),
                 "SE, seeds": number(auc["se_seeds"], 4),
                 r"Seeds' share (\%)": number(seed_share(auc), 0),
-                f"Ensemble ({_level(facts)} CI)": with_interval(record["ensemble"]["auc"]),
+                f"Ensemble ({_level(facts)} CI)": format_interval(record["ensemble"]["auc"]),
             }
         )
     return pd.DataFrame(rows), "lccccccc"
@@ -213,13 +219,7 @@ def seed_share(record: dict[str, Any]) -> float | None:
 
 def difference_text(found: dict[str, Any]) -> str:
     """A signed difference with its interval."""
-    value, low, high = (signed(found[key]) for key in ("estimate", "low", "high"))
-    return f"${value}$ (${low}$ to ${high}$)"
-
-
-def _ended(verdict: str) -> str:
-    """A verdict with nothing to follow."""
-    return verdict.removesuffix(" than").removesuffix(" from")
+    return format_interval(found, show=lambda value, digits: f"${signed(value, digits)}$")
 
 
 def spaced(rows: list[dict[str, str]]) -> str:

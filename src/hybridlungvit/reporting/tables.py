@@ -15,12 +15,12 @@ from hybridlungvit.reporting.explanation import focus_table
 from hybridlungvit.reporting.facts import (
     SPLIT_NAMES,
     Facts,
+    format_interval,
     gather,
     label_of,
     number,
     omitted_rows,
     tex,
-    with_interval,
 )
 from hybridlungvit.reporting.literature import Published, literature_table, read_literature
 from hybridlungvit.reporting.macros import scientific
@@ -75,7 +75,7 @@ def masks(facts: Facts) -> tuple[pd.DataFrame, str]:
         }
         if known is not None:
             level = f"{100 * facts.study.statistics.level:g}"
-            row[rf"Dice ({level}\,\% CI)"] = with_interval(known["dice"][name])
+            row[rf"Dice ({level}\,\% CI)"] = format_interval(known["dice"][name])
         rows.append(row)
     return pd.DataFrame(rows), "lrrrr" + "c" * (known is not None)
 

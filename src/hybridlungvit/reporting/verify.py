@@ -13,7 +13,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import Record, read_json, rounded
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
-from hybridlungvit.reporting.facts import number, signed
+from hybridlungvit.reporting.facts import format_interval, number, signed
 
 EXACT, WITHIN, DIFFERENT = "reproduced exactly", "within its interval", "different"
 
@@ -100,10 +100,8 @@ def _table(rows: list[Verdict], counts: str) -> Table:
         table.add_column(column)
     for row in rows:
         shown = signed if row.name == "AUC difference" else number
-        low, high = (shown(row.published[k]) if row.published[k] is not None else "--"
-                     for k in ("low", "high"))  # fmt: skip
         table.add_row(
-            row.variant, row.name, f"{shown(row.published['estimate'])} ({low} to {high})",
+            row.variant, row.name, format_interval(row.published, show=shown),
             shown(row.own["estimate"]), row.words,
         )  # fmt: skip
     return table
