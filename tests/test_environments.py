@@ -36,10 +36,7 @@ def conda(path):
 def declared():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return [
-        Requirement(text)
-        for text in (*project["dependencies"], *extras["slurm"], *extras["kubernetes"])
-    ]
+    return [Requirement(text) for text in (*project["dependencies"], *extras["slurm"])]
 
 
 def test_pinned_versions_satisfy_pyproject():
