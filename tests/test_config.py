@@ -3,7 +3,6 @@
 import copy
 import json
 
-import jsonschema
 import pytest
 import timm
 import yaml
@@ -16,9 +15,7 @@ from hybridlungvit.configfile import (
     load_study,
     read_yaml,
     save_resolved,
-    schema_text,
     study_from,
-    study_schema,
 )
 from hybridlungvit.configtypes import known_stem
 from hybridlungvit.errors import StudyError
@@ -28,26 +25,8 @@ CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-cpu-224")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_committed_configs_pass_models_and_schema(name):
-    path = REPOSITORY / "config" / f"{name}.yaml"
-    assert load_study(path).study == name
-    jsonschema.validate(yaml.safe_load(path.read_text()), study_schema())
-
-
-def test_committed_schema_is_the_generated_one():
-    assert (REPOSITORY / "config" / "schema.json").read_text() == schema_text()
-
-
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [("training", "lambda_sgg", 1), ("model", "stemm", "x"), ("data", "image_sise", 64)],
-)
-def test_schema_and_models_refuse_the_same_unknown_keys(tiny, section, key, value):
-    tiny[section][key] = value
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(tiny, study_schema())
-    with pytest.raises(StudyError, match="unknown key"):
-        study_from(tiny, "file.yaml")
+def test_committed_configs_are_valid(name):
+    assert load_study(REPOSITORY / "config" / f"{name}.yaml").study == name
 
 
 def message(values):
@@ -201,8 +180,7 @@ def test_any_value_is_accepted_or_explained(data):
     values = copy.deepcopy(TINY)
     section = data.draw(st.sampled_from(list(values)))
     if isinstance(values[section], dict) and data.draw(st.booleans()):
-        schema = Study.model_json_schema()["$defs"].get(section.capitalize(), {"properties": "a"})
-        keys = list(schema["properties"])
+        keys = ["a", *getattr(Study.model_fields[section].annotation, "model_fields", ())]
         values[section][data.draw(st.sampled_from(keys) | st.text())] = data.draw(anything)
     else:
         values[section] = data.draw(anything)

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from hybridlungvit.config import Study
-from hybridlungvit.configfile import load_study, require_folder, schema_text
+from hybridlungvit.configfile import load_study, require_folder
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.progress import start_logging
 
@@ -67,12 +66,6 @@ def image_root(study: Study, layout: Layout) -> Path:
     from hybridlungvit.data.download import image_folder
 
     return image_folder(study.data, layout)
-
-
-@app.command()
-def schema(output: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
-    """Write the JSON schema of study files."""
-    write_text(output, schema_text())
 
 
 @app.command()

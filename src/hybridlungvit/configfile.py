@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from hybridlungvit.config import TUNABLE, Recipe, Study
+from hybridlungvit.config import Recipe, Study
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import value_sha256, write_json
 from hybridlungvit.paths import Layout
@@ -166,19 +166,3 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         candidates = [annotation, *get_args(annotation)]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
-
-
-def study_schema() -> dict[str, Any]:
-    """The JSON schema of a study file; a variant overrides any of the sections' keys."""
-    schema = Study.model_json_schema()
-    sections = schema["$defs"]
-    for key in TUNABLE:
-        section = sections[key.capitalize()]
-        optional = {k: v for k, v in section.items() if k not in ("required", "description")}
-        sections["Variant"]["properties"][key] = optional | {"default": {}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
-
-
-def schema_text() -> str:
-    """The schema as committed in ``config/schema.json``."""
-    return json.dumps(study_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
 BASE = Path(workflow.basedir)
 # Rules call `python -m hybridlungvit` from this checkout: conda environments need no install step.
@@ -57,7 +56,6 @@ def check_before_start():
 
 
 study, other, resolved = load_config()
-validate(config, str(BASE / "config" / "schema.json"), set_default=False)
 layout = Layout(study.study)
 # Jobs read the study from here. It is no input of theirs: each rule names the values it depends on
 # as params, so that a changed value reruns just the stages it matters to.
