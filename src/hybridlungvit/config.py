@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from hybridlungvit.configsections import (
     Augmentation,
@@ -14,14 +14,7 @@ from hybridlungvit.configsections import (
     Statistics,
     Training,
 )
-from hybridlungvit.configtypes import (
-    Count,
-    Name,
-    Section,
-    UserPath,
-    from_command_line,
-    require_fit,
-)
+from hybridlungvit.configtypes import Count, Name, Section, UserPath, require_fit
 from hybridlungvit.files import value_sha256
 
 TUNABLE = ("model", "training", "augmentation", "evaluation")
@@ -85,7 +78,7 @@ class Study(Section):
     title: str
     data_root: UserPath | None = None
     """Folder with train/ and test/ (source: folder)."""
-    weights: Annotated[bool | UserPath | None, BeforeValidator(from_command_line)] = None
+    weights: Annotated[bool | UserPath | None, Field(union_mode="left_to_right")] = None
     """Replaces model.pretrained of the base model; for the command line."""
     seeds: Annotated[list[Count], Field(min_length=1)]
     reference: Name

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-import math
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +37,15 @@ def load_other(study: Study) -> Study | None:
         raise StudyError(f"other_study: {error}") from error
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key given twice, of which YAML would silently take the last."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML takes the last, and 010 and 1:30, its 8 and 90."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind in ("int", "float") and re.search(r"^[-+]?0[\d_]+$|:", node.value):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{node.value} in line {line} is octal or to base 60, no decimal")
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
@@ -54,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         # JSON is not quite YAML 1.1, which takes 5e-05 for text.
-        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _UniqueKeys)
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
     except OSError as error:
         raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -126,35 +133,8 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
         else:
             message = item["msg"].removeprefix("Value error, ")
             given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
-            given += _hint(item["type"], item["input"])
             lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
-    if source.split(":")[0] == WORKFLOW and any("without quotes" in line for line in lines):
-        lines.append(
-            "Inside the brackets of `--config KEY=[...]` everything is text: write such values "
-            "into a file and lay it over the study, `--configfile STUDY.yaml FILE.yaml`."
-        )
     return "\n".join(lines)
-
-
-def _hint(kind: str, given: Any) -> str:
-    """How to write what was probably meant."""
-    if not isinstance(given, str) or kind not in ("float_type", "int_type", "bool_type"):
-        return "; write true or false" if kind == "bool_type" else ""
-    if kind == "bool_type":
-        return "; write true or false, without quotes"
-    try:
-        number = float(given)
-    except ValueError:
-        return ""
-    if not math.isfinite(number):
-        return ""
-    if kind == "int_type":
-        return f"; write {number:.0f}, without quotes" if number.is_integer() else ""
-    mantissa, _, exponent = f"{number:e}".partition("e")
-    plain = f"{float(mantissa)}e{int(exponent)}" if "e" in given.lower() else f"{number}"
-    return (
-        f"; write {plain}, without quotes (YAML takes a number like 5e-5, without point, for text)"
-    )
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -49,7 +49,7 @@ class Model(Section):
     """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
     stem: KnownStem = "deit_base_patch16_224"
     """Any timm vision transformer by name."""
-    pretrained: bool | UserPath = True
+    pretrained: Annotated[bool | UserPath, Field(union_mode="left_to_right")] = True
     """true: timm's published weights; false: random; or a safetensors or .pth file."""
     stem_options: dict[str, bool | int | float | str] = {}
     """Further arguments of the timm constructor, such as depth or patch_size."""
@@ -104,9 +104,9 @@ class Training(Section):
 
 
 class Augmentation(Section):
-    crop_scale: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.8, 1.0)
+    crop_scale: tuple[Fraction, Fraction] = (0.8, 1.0)
     """Range of the cropped share of the area (RandomResizedCrop)."""
-    crop_ratio: Annotated[tuple[float, float], Field(strict=False)] = (0.9, 1.1)
+    crop_ratio: tuple[float, float] = (0.9, 1.1)
     flip: Fraction = 0.5
     rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
     """Largest angle, in degrees."""

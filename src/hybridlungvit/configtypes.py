@@ -2,11 +2,12 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -50,22 +51,28 @@ def known_stem(name: str) -> str:
 KnownStem = Annotated[str, AfterValidator(known_stem)]
 
 
-def from_command_line(value: Any) -> Any:
-    """The command line knows text only: ``weights=true`` means the truth value, not a file."""
-    words = {"true": True, "false": False}
-    return words.get(value.lower(), value) if isinstance(value, str) else value
-
-
 class Section(BaseModel):
-    """Frozen, and strict about unknown keys and types: '0' is no number, 'yes' no truth value."""
+    """Frozen, and strict about unknown keys.
+
+    Numbers and truth values may come as text: YAML 1.1 reads 5e-5 so, and the command line all.
+    """
 
     model_config = ConfigDict(
         frozen=True,
-        strict=True,
         extra="forbid",
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        """Refuse a truth value for a number, which pydantic would take for 0 or 1."""
+        result = read(value)
+        pairs = zip(value, result, strict=True) if isinstance(value, list) else [(value, result)]
+        if any(isinstance(a, bool) and not isinstance(b, bool) for a, b in pairs):
+            raise ValueError(f"Input should be a number, not true or false (found {value})")
+        return result
 
 
 class StemChoice(Protocol):

@@ -36,7 +36,7 @@ from hybridlungvit.seal import check_seal, sealed_files
 def load_config():
     try:
         for file in workflow.configfiles:
-            read_yaml(Path(file))  # for keys given twice, which Snakemake does not see
+            read_yaml(Path(file))  # for keys given twice or octal numbers, which Snakemake accepts
         study = study_from(config, WORKFLOW)
         return study, load_other(study), str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
