@@ -114,7 +114,7 @@ clustered = st.lists(st.tuples(centres, flipped), max_size=25).map(
 
 
 @given(clustered, st.integers(0, 11))
-def test_multi_index_search_finds_what_comparing_all_pairs_finds(hashes, radius):
+def test_search_finds_what_a_loop_over_all_pairs_finds(hashes, radius):
     assert copies.near_pairs(hashes, radius).tolist() == literal_pairs(hashes, radius)
 
 
@@ -131,7 +131,7 @@ def test_search_in_small_portions_finds_the_same(monkeypatch):
     hashes = rng.integers(0, 2**64, 300, dtype=np.uint64) & np.uint64(0x0F0F00FF0000000F)
     whole = copies.near_pairs(hashes)
     assert 100 < len(whole) < 300 * 299 / 2
-    monkeypatch.setattr(copies, "CANDIDATES", 50)
+    monkeypatch.setattr(copies, "COMPARED", 50)
     assert np.array_equal(copies.near_pairs(hashes), whole)
 
 

@@ -190,8 +190,8 @@ FROZEN = "epoch < self.freeze_epochs"
         ("src/{}/evaluation/metrics.py", "(tp + fn)", "(fn + tp)", {"metrics", "pdf"}, {"train"}),
         (
             "src/{}/audit/copies.py",
-            "max(row + 1",
-            "max(row + 2",
+            "min(most, len(image))",
+            "min(len(image), most)",
             {"audit", "pdf"},
             {"leaks", "train"},
         ),

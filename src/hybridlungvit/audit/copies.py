@@ -5,8 +5,6 @@ Chest radiographs look alike, so a perceptual hash alone raises many false alarm
 candidates; the correlation of the cached images decides.
 """
 
-from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import cv2
@@ -23,9 +21,8 @@ COMPARE_SIDE = 64  # px; coarse enough that compression does not lower the corre
 # The mirror image of another film stays below 0.90.
 NEAR = 0.98
 COPY = 0.99
-BANDS, BAND_BITS = 4, 16
 CHUNK = 1000  # images, or pairs, at a time
-CANDIDATES = 4_000_000  # pairs looked at together: bounds the memory, whatever the images
+COMPARED = 4_000_000  # hashes compared at a time: bounds the memory, whatever the images
 PLACES = ("train", "val", "test", "train-val", "development-test")
 
 Pairs = NDArray[np.int64]
@@ -50,28 +47,14 @@ def perceptual_hashes(images: NDArray[np.uint8], mirrored: bool = False) -> NDAr
 
 
 def near_pairs(hashes: NDArray[np.uint64], radius: int = RADIUS) -> Pairs:
-    """All pairs i < j whose hashes differ in at most ``radius`` bits, (P, 2), in order.
-
-    Multi-index hashing (Norouzi et al. 2012): two such hashes agree up to ``radius // BANDS`` bits
-    in one band at least, and a sorted band finds its neighbours without comparing all pairs.
-    """
-    count = len(hashes)
-    found = [np.empty(0, np.int64)]
-    for band in range(BANDS):
-        values = (hashes >> np.uint64(BAND_BITS * band)) & np.uint64(2**BAND_BITS - 1)
-        order = np.argsort(values, kind="stable")
-        ranked = values[order]
-        for flipped in _flips(radius // BANDS):
-            wanted = values ^ flipped
-            starts = np.searchsorted(ranked, wanted, "left")
-            stops = np.searchsorted(ranked, wanted, "right")
-            for first, place in _expand(starts, stops):
-                second = order[place]
-                near = np.bitwise_count(hashes[first] ^ hashes[second]) <= radius
-                keep = near & (first < second)
-                found.append(first[keep] * count + second[keep])
-    keys = np.unique(np.concatenate(found))
-    return np.column_stack(divmod(keys, max(count, 1)))
+    """All pairs i < j whose hashes differ in at most ``radius`` bits, (P, 2), in order."""
+    rows = max(1, COMPARED // max(len(hashes), 1))
+    parts = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(hashes), rows):
+        block = hashes[start : start + rows, None] ^ hashes[start:]
+        pairs = np.argwhere(np.bitwise_count(block) <= radius) + start
+        parts.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.concatenate(parts)
 
 
 def mirror_pairs(hashes: NDArray[np.uint64], mirrored: NDArray[np.uint64]) -> Pairs:
@@ -81,27 +64,6 @@ def mirror_pairs(hashes: NDArray[np.uint64], mirrored: NDArray[np.uint64]) -> Pa
     pairs = pairs[(pairs[:, 0] < count) & (pairs[:, 1] >= count)] - [0, count]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]  # of an image that is its own mirror image
     return np.unique(np.sort(pairs, axis=1), axis=0)
-
-
-def _flips(most: int) -> list[np.uint64]:
-    """Every band with at most ``most`` bits set."""
-    chosen = [c for k in range(most + 1) for c in combinations(range(BAND_BITS), k)]
-    return [np.uint64(sum(1 << bit for bit in bits)) for bits in chosen]
-
-
-def _expand(starts: Pairs, stops: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
-    """Each row with each place of its range ``starts[row]:stops[row]``, some rows at a time."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    row = 0
-    while row < len(lengths):
-        before = ends[row] - lengths[row]
-        upto = max(row + 1, int(np.searchsorted(ends, before + CANDIDATES, "right")))
-        part = lengths[row:upto]
-        rows = np.repeat(np.arange(row, upto), part)
-        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(part) - part, part)
-        yield rows, starts[rows] + offsets
-        row = upto
 
 
 def correlations(
