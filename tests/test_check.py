@@ -18,9 +18,13 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.arxiv import pack_sources
-from hybridlungvit.reporting.check import check_intervals, check_paper, differences
-from hybridlungvit.reporting.check_origins import check_origins
-from hybridlungvit.reporting.check_text import check_text
+from hybridlungvit.reporting.check import (
+    check_intervals,
+    check_origins,
+    check_paper,
+    check_text,
+    differences,
+)
 from hybridlungvit.reporting.pdf import build_pdf
 from hybridlungvit.reporting.readme import check_readme, render_block, write_readme
 from hybridlungvit.reporting.verify import DIFFERENT, EXACT, WITHIN, verify

@@ -7,10 +7,9 @@ from conftest import REPOSITORY
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.checklists import ITEMS, checklist_rows, read_checklist
+from hybridlungvit.reporting.checklists import ITEMS, checklist_rows, read_checklist, typed_numbers
 from hybridlungvit.reporting.companions import render
 from hybridlungvit.reporting.contents import CHECKLISTS, COMPANIONS
-from hybridlungvit.reporting.typed_numbers import typed_numbers
 
 # Checklists
 

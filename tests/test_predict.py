@@ -19,7 +19,6 @@ from hybridlungvit.configfile import study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
-from hybridlungvit.description import KEY
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predict import score
@@ -34,6 +33,7 @@ from hybridlungvit.predict import (
 from hybridlungvit.reporting.cite import citation
 from hybridlungvit.temperature import fit_temperature, scaled
 from hybridlungvit.training.loop import train
+from hybridlungvit.training.record import KEY
 
 
 @pytest.fixture

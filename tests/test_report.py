@@ -3,8 +3,8 @@
 import pytest
 from conftest import REPOSITORY
 
+from hybridlungvit.reporting.checklists import typed_numbers
 from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
-from hybridlungvit.reporting.typed_numbers import typed_numbers
 
 CAPTIONS = REPOSITORY / "workflow" / "report"
 EXPECTED = {

@@ -421,7 +421,7 @@ def test_tensorboard_gets_the_history_once_though_an_epoch_is_repeated(
 
 
 def test_training_needs_no_tensorboard(study, layout, monkeypatch):
-    monkeypatch.setattr("hybridlungvit.training.events.find_spec", lambda _: None)
+    monkeypatch.setattr("hybridlungvit.training.loop.find_spec", lambda _: None)
     train(study, "plain_deit", 0, layout)
     assert not layout.events("plain_deit", 0).exists()
 

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from hybridlungvit.files import value_sha256, write_json
 from hybridlungvit.paths import Layout
 
 FOLDER = {"source": "folder"}
+Model = TypeVar("Model", bound=BaseModel)
 WORKFLOW = "config"
 """What messages call the values that Snakemake put together from files and its command line."""
 
@@ -146,3 +147,19 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         candidates = [annotation, *get_args(annotation)]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
+
+
+def read_model(path: Path, model: type[Model]) -> Model:
+    """The content of a YAML file as ``model``; raises ``StudyError`` naming file, key and value."""
+    values = read_yaml(path)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            known = item["type"] in ("missing", "value_error")
+            shown = "" if known else f" (found {item['input']!r})"
+            lines.append(f"{path}: {key}: {message}{shown}")
+        raise StudyError("\n".join(lines)) from error

@@ -22,7 +22,6 @@ from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.data.masks import LOW_CONFIDENCE
 from hybridlungvit.data.sources import SUFFIXES
 from hybridlungvit.data.statistics import image_statistics, outside
-from hybridlungvit.description import KEY, Description
 from hybridlungvit.device import prepare_device
 from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.gradcam import gradcam_maps
@@ -31,6 +30,7 @@ from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.progress import track
 from hybridlungvit.temperature import scaled
+from hybridlungvit.training.record import KEY, Description
 
 log = logging.getLogger(__name__)
 COLUMNS = ("image", "probability", "calibrated", "call", "mask_confidence", "cut", "warning")

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridlungvit.config import Recipe
 from hybridlungvit.model.fusion import LungFusion
-from hybridlungvit.model.segmentation import SegmentationHead
 from hybridlungvit.model.stem import Projection, Stem
 from hybridlungvit.model.tokens import LungTokens, cut_positions
 
@@ -115,3 +115,28 @@ def build_model(recipe: Recipe, pretrained: bool) -> HybridLungViT | PlainViT:
         cut=model.cut,
         segmentation=recipe.training.lambda_seg > 0,
     )
+
+
+class SegmentationHead(nn.Module):
+    """Feature map (B, D, h, w) → lung logits (B, S, S).
+
+    Works on the map interpolated to ``map_size``. The first, 1×1 convolution commutes with that
+    interpolation and is done before it, on far fewer pixels.
+    """
+
+    def __init__(self, d_model: int, map_size: int, image_size: int, width: int = 32) -> None:
+        super().__init__()
+        self.map_size, self.image_size = map_size, image_size
+        self.reduce = Projection(d_model, width)
+        self.smooth = nn.Conv2d(width, width, 3, padding=1)
+        self.predict = nn.Conv2d(width, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D, h, w) → logits (B, S, S)."""
+        reduced = _resize(self.reduce(features), self.map_size)  # (B, width, m, m)
+        logits = self.predict(F.gelu(self.smooth(F.gelu(reduced))))  # (B, 1, m, m)
+        return _resize(logits, self.image_size).squeeze(1)  # (B, S, S)
+
+
+def _resize(maps: Tensor, side: int) -> Tensor:
+    return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)

@@ -1,21 +1,28 @@
 """The check of a paper: a typed number or a claim without proof stops the build."""
 
 import logging
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hybridlungvit.config import Study
+from hybridlungvit.csvfile import read_table
+from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.errors import StudyError
-from hybridlungvit.files import read_json, rounded, write_json
+from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.files import file_sha256, read_json, rounded, write_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
-from hybridlungvit.reporting.check_origins import check_origins
-from hybridlungvit.reporting.check_text import check_text
-from hybridlungvit.reporting.problems import Problem
+from hybridlungvit.reporting.check_claims import check_claims
+from hybridlungvit.reporting.check_numbers import check_numbers
+from hybridlungvit.reporting.check_references import check_references
+from hybridlungvit.reporting.manuscript import Problem, Source, manuscript_paths, read_source
 from hybridlungvit.reporting.readme import check_readme
 
 log = logging.getLogger(__name__)
+SHARED = ["patient", "split", "label", "subtype"]
 SHOWN = 10
 """Of the numbers that differ from the committed ones, how many are named."""
 
@@ -112,3 +119,60 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
         both = isinstance(before, float) and isinstance(after, float)
         change = f" ({after - before:+.3g})" if both else ""
         yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"
+
+
+def check_text(layout: Layout) -> Iterator[Problem]:
+    """Everything that the TeX files alone can be asked; raises ``StudyError`` if unreadable."""
+    sources = [read_source(path) for path in manuscript_paths(layout.paper)]
+    prose = [_body(source) for source in sources if _is_prose(source.path)]
+    yield from check_numbers(layout.paper, prose)
+    yield from check_claims(layout, prose)
+    yield from check_references(layout, sources, prose)
+
+
+def _is_prose(path: Path) -> bool:
+    return path.parent.name == "sections" or path.name == "main.tex"
+
+
+def _body(source: Source) -> Source:
+    """A main file without its preamble, lines kept; any other file as it is."""
+    preamble, found, body = source.text.partition("\\begin{document}")
+    if not found:
+        return source
+    return replace(source, text=re.sub(r"[^\n]", " ", preamble + found) + body)
+
+
+def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Predictions that manifest and run do not bear out, and seeds that are left out.
+
+    Raises ``StudyError`` when predictions belong to another config or were altered.
+    """
+    manifest = read_manifest(layout.manifest).set_index("path")
+    sha256 = file_sha256(layout.manifest)
+    pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
+    for variant, seed in pairs:
+        path, folder = (
+            layout.predictions(variant, seed),
+            layout.run(study.trained_as(variant), seed),
+        )
+        scored, run = read_json(path.with_suffix(".json")), read_json(folder / "run.json")
+        if scored["manifest_sha256"] != sha256 or run["manifest_sha256"] != sha256:
+            yield Problem(str(path), f"from another manifest than {layout.manifest}. Score again.")
+        if scored["run"] != run or scored["model_sha256"] != run["model_sha256"]:
+            yield Problem(str(path), f"scored by another run than {folder / 'run.json'} tells of.")
+        table = read_predictions(study, variant, seed, layout).set_index("path")
+        own = manifest.reindex(table.index)[SHARED].astype(str)
+        used = set(manifest.index[manifest.split != "train"])
+        if not own.equals(table[SHARED].astype(str)) or set(table.index) != used:
+            yield Problem(
+                str(path), f"its images, labels or patients are not those of {layout.manifest}. "
+                "Score again.",
+            )  # fmt: skip
+        history = read_table(folder / "history.csv", ("epoch", "val_auc"))
+        best = rounded([history.val_auc.max(), run["best_val_auc"]])
+        if len(history) != run["epochs_run"] or best[0] != best[1]:
+            yield Problem(str(folder / "history.csv"), "is not the history run.json tells of.")
+    reported = {layout.predictions(variant, seed) for variant, seed in pairs}
+    for path in sorted({*layout.root.glob("predictions/*/seed-*.csv")} - reported):
+        if path.parent.name not in study.omitted:
+            yield Problem(str(path), "exists, but the config does not report it. Report it.")

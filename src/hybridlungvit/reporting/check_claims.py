@@ -8,6 +8,7 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.manuscript import (
     OF_DIFFERENCE,
     OF_VARIANT,
+    Problem,
     Source,
     bibliography_keys,
     cited_keys,
@@ -16,7 +17,6 @@ from hybridlungvit.reporting.manuscript import (
     paragraph,
     read_source,
 )
-from hybridlungvit.reporting.problems import Problem
 
 CLAIM = re.compile(
     r"\b(?:significan\w*(?!\s+(?:digit|level|figure))|outperform\w*|improvements?\b|improves?\b"

@@ -14,13 +14,13 @@ from hybridlungvit.reporting.manuscript import (
     OF_NAME,
     OF_REFERENCE,
     OF_VARIANT,
+    Problem,
     Source,
     bibliography_keys,
     cited_keys,
     commands,
     paragraph,
 )
-from hybridlungvit.reporting.problems import Problem
 
 # Commands with what their first arguments are: names, places or lengths, not words of the text.
 NAMES = {1: ("label", "ref", "eqref", "pageref", "citep", "citet", "citealt", "citealp",
@@ -89,7 +89,7 @@ def read_allowed(paper: Path) -> list[Allowed]:
         raise StudyError(f"{path}: entry {entry}: {first['msg']}.") from error
 
 
-def typed_numbers(paper: Path, sources: list[Source]) -> Iterator[Problem]:
+def check_numbers(paper: Path, sources: list[Source]) -> Iterator[Problem]:
     """Numbers in the text that no macro prints, and reasons that have lost their number."""
     allowed, keys = read_allowed(paper), bibliography_keys(paper)
     met: set[Allowed] = set()

@@ -8,13 +8,13 @@ from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.contents import FIGURES, GALLERIES, TABLES
 from hybridlungvit.reporting.manuscript import (
     CITED,
+    Problem,
     Source,
     bibliography_keys,
     cited_keys,
     commands,
     manuscript_paths,
 )
-from hybridlungvit.reporting.problems import Problem
 
 FLOAT = re.compile(
     r"\\begin\{(figure|table|wrapfigure|sidewaystable|sidewaysfigure|longtable)\*?\}.*?"

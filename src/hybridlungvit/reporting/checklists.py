@@ -4,16 +4,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from pydantic import Field, model_validator
 
+from hybridlungvit.configfile import read_model
 from hybridlungvit.configtypes import Section
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.manuscript import bibliography_keys
-from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
-from hybridlungvit.yamlfile import read_model
 
 Text = Annotated[str, Field(min_length=1)]
+# A digit that follows a letter belongs to a name, as in F1.
+NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")
 LETTERS = {
     "3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef",
     "20": "abc", "23": "ab", "27": "abc",
@@ -121,3 +123,22 @@ def checklist_rows(checklist: Checklist, layout: Layout, synthetic: bool) -> lis
             }
         )
     return rows
+
+
+def typed_numbers(template: str) -> list[str]:
+    """The numbers in the words of a Jinja template and in the constants of its expressions."""
+    tree = Environment(autoescape=False).parse(template)
+    found = [text.data for text in tree.find_all(nodes.TemplateData)]
+    constants = [constant.value for constant in tree.find_all(nodes.Const)]
+    found += [str(value) for value in constants if not isinstance(value, bool)]
+    return [number for text in found for number in NUMBER.findall(text)]
+
+
+def require_no_typed_numbers(template: str, where: str) -> None:
+    """Raise ``StudyError`` naming ``where`` and the first number typed there."""
+    try:
+        numbers = typed_numbers(template)
+    except TemplateSyntaxError as error:
+        raise StudyError(f"{where}: line {error.lineno}: {error.message}.") from error
+    if numbers:
+        raise StudyError(f"{where}: the number {numbers[0]!r} is typed. Take it from a record.")

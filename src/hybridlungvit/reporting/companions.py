@@ -14,7 +14,11 @@ from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.files import file_sha256, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
-from hybridlungvit.reporting.checklists import checklist_rows, read_checklist
+from hybridlungvit.reporting.checklists import (
+    checklist_rows,
+    read_checklist,
+    require_no_typed_numbers,
+)
 from hybridlungvit.reporting.contents import CHECKLISTS
 from hybridlungvit.reporting.error_tables import BYS
 from hybridlungvit.reporting.facts import (
@@ -27,7 +31,6 @@ from hybridlungvit.reporting.facts import (
 )
 from hybridlungvit.reporting.macros import SOURCES
 from hybridlungvit.reporting.statistics_tables import NAMES
-from hybridlungvit.reporting.typed_numbers import require_no_typed_numbers
 
 Context = dict[str, Any]
 FILTERS: dict[str, Callable[[Any], str]] = {

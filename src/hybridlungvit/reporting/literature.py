@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
+from hybridlungvit.configfile import read_model
 from hybridlungvit.configtypes import Fraction, Positive, Section
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.errors import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import Facts, format_interval, number, tex
 from hybridlungvit.reporting.manuscript import bibliography_keys
-from hybridlungvit.yamlfile import read_model
 
 Text = Annotated[str, Field(min_length=1)]
 DATA = {

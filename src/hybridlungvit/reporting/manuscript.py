@@ -7,6 +7,20 @@ from pathlib import Path
 
 from hybridlungvit.errors import StudyError
 
+
+@dataclass(frozen=True)
+class Problem:
+    """What a check of the paper found."""
+
+    where: str
+    """File, and line or key, to look at."""
+    what: str
+    """What is wrong and how to mend it."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
 # A percent sign starts a comment unless a backslash of its own stands before it.
 COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
 CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")

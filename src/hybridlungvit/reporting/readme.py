@@ -12,7 +12,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.files import file_sha256, read_json, replacing, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import ended, format_interval, number, p_value, signed
-from hybridlungvit.reporting.problems import Problem
+from hybridlungvit.reporting.manuscript import Problem
 
 README = Path("README.md")
 BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ from hybridlungvit.training.checkpoint import (
     save_checkpoint,
     sole_owner,
 )
-from hybridlungvit.training.events import write_events
 from hybridlungvit.training.record import run_key, weights_sha256, write_run
 from hybridlungvit.training.trainer import Trainer
 
@@ -141,3 +141,22 @@ def _interruptible(work: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         log.warning("interrupted; run the same command again to resume from %s", work)
         raise
+
+
+def write_events(
+    folder: Path, history: list[dict[str, float]], timing: list[dict[str, float]]
+) -> None:
+    """Write the last epoch's history and timing as scalars; nothing without tensorboard.
+
+    Events of an epoch that is trained again after an interruption are purged.
+    """
+    if find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter  # slow to load, and only if it is there
+
+    epoch = len(history)
+    with SummaryWriter(str(folder), purge_step=epoch) as writer:
+        for group, row in (("history", history[-1]), ("timing", timing[-1])):
+            for name, value in row.items():
+                if name != "epoch":
+                    writer.add_scalar(f"{group}/{name}", value, epoch)

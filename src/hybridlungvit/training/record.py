@@ -5,21 +5,36 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import timm
 import torch
+from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from hybridlungvit.config import Compute, Recipe, Study
+from hybridlungvit.configtypes import Section
 from hybridlungvit.data.statistics import Ranges
-from hybridlungvit.description import KEY, Description
 from hybridlungvit.device import device_name
 from hybridlungvit.files import file_sha256, replacing, write_record, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, code_sha256, environment_record
+
+KEY = "hybridlungvit"
+"""Where it stands in the metadata of a safetensors file: as one entry, for their order is random
+and checkpoints are compared by their bytes."""
+
+
+class Description(Section):
+    """What travels with the weights of a model, so that predicting needs no other file."""
+
+    recipe: Recipe
+    ranges: dict[str, tuple[float, float]]
+    """Statistics of the training images, from where to where: see ``data/statistics.py``."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Divides the logit of a probability to calibrate it; fitted on the validation images."""
 
 
 def weights_sha256(recipe: Recipe, stem: nn.Module) -> str | None:
