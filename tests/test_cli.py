@@ -154,3 +154,32 @@ def test_a_file_that_ends_too_early_is_no_interruption(tmp_path):
     assert done.returncode == 1
     assert "ends too early" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SLOW = [
+    "sklearn",
+    "scipy.stats",
+    "scipy.optimize",
+    "scipy.interpolate",
+    "matplotlib",
+    "pytorch_grad_cam",
+]
+
+
+@pytest.mark.parametrize(
+    ("modules", "unused"),
+    [
+        ("training.loop", SLOW),
+        ("evaluation.predict", SLOW),
+        ("predict", ["sklearn", "scipy.stats", "matplotlib", "pytorch_grad_cam"]),
+        ("evaluation.evaluate evaluation.comparisons", [*SLOW, "torch", "cv2"]),
+        ("reporting.macros reporting.tables reporting.companions", [*SLOW, "torch", "cv2"]),
+    ],
+)
+def test_a_job_starts_without_packages_it_does_not_use(modules, unused):
+    imports = "".join(f"import hybridlungvit.{name}\n" for name in modules.split())
+    code = (
+        "import sys\n" + imports + "print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *unused], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

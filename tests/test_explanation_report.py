@@ -12,10 +12,10 @@ from hybridlungvit.explain.cases import RULES
 from hybridlungvit.reporting.explanation import (
     focus_macros,
     focus_table,
-    saliency_figure,
     saliency_macros,
 )
 from hybridlungvit.reporting.galleries import gradcam_gallery
+from hybridlungvit.reporting.record_figures import saliency_figure
 from hybridlungvit.reporting.style import save_figure, use_style
 
 

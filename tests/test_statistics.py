@@ -16,6 +16,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from hybridlungvit.configfile import study_from
+from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
@@ -29,7 +30,7 @@ from hybridlungvit.evaluation.compare import (
 )
 from hybridlungvit.evaluation.comparisons import compare_variants
 from hybridlungvit.evaluation.errors import count_errors
-from hybridlungvit.evaluation.evaluate import evaluate_variant
+from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
     at_prevalence,
@@ -57,6 +58,19 @@ def weighted_patients(draw):
     weights = drawn[member]
     assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
     return labels, scores / 6, member, drawn[None], weights
+
+
+@given(*[st.integers(0, 300)] * 4)
+def test_classification_report_is_scikit_learns(tn, fp, fn, tp):
+    assume(tn + fp and fn + tp)
+    labels, called = np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], [tn, fp, fn, tp], axis=1)
+    expected = sk.classification_report(
+        labels, called, target_names=CLASSES, output_dict=True, zero_division=0
+    )
+    found = classification_report(tn, fp, fn, tp)
+    assert list(found) == list(expected)
+    for name, row in expected.items():
+        assert found[name] == pytest.approx(row, abs=1e-12), name
 
 
 @given(weighted_patients(), st.floats(0.05, 0.95))

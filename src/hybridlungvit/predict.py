@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from pydantic import ValidationError
@@ -24,7 +23,6 @@ from hybridlungvit.data.sources import SUFFIXES
 from hybridlungvit.data.statistics import image_statistics, outside
 from hybridlungvit.device import prepare_device
 from hybridlungvit.errors import StudyError
-from hybridlungvit.explain.gradcam import gradcam_maps
 from hybridlungvit.files import replacing, write_text
 from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
@@ -202,9 +200,14 @@ def overlay_names(files: list[Path]) -> list[str]:
 
 
 def _save_overlay(model: nn.Module, image: Tensor, mask: Tensor, output: Path) -> None:
+    # Both take long to import, and few ask for overlays.
+    from matplotlib import colormaps
+
+    from hybridlungvit.explain.gradcam import gradcam_maps
+
     heat = gradcam_maps(model, image, mask, target=1)[0]  # (S, S)
     grey = image[0].cpu().numpy()[..., None] / 255  # (S, S, 1)
-    colour = plt.get_cmap("inferno")(heat)[..., :3]  # (S, S, 3)
+    colour = colormaps["inferno"](heat)[..., :3]  # (S, S, 3)
     weight = 0.7 * heat[..., None]
     blended = (255 * ((1 - weight) * grey + weight * colour)).astype(np.uint8)
     with replacing(output) as temporary:

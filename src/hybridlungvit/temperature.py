@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 Array = NDArray[np.float64]
@@ -29,6 +28,8 @@ def fit_temperature(labels: NDArray[np.int64], probabilities: Array) -> float:
     the root of its slope: to the last digits, of which a search for the lowest loss leaves half to
     rounding.
     """
+    from scipy.optimize import brentq  # takes long to import; who scales needs none of it
+
     margins = (2 * labels - 1) * logits(probabilities)  # (N,), positive where the call is right
 
     def slope(log_temperature: float) -> float:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from hybridlungvit.data.decode import decode_grey, read_bytes
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.data.masks import lung_mask_with_confidence
 from hybridlungvit.data.parallel import each_in_processes
 from hybridlungvit.errors import StudyError
 from hybridlungvit.files import replacing, write_text
@@ -132,6 +131,9 @@ def prepare_image(content: bytes, path: Path, side: int) -> tuple[np.ndarray, np
 
     ``content`` is that of an image file; ``path`` is for messages.
     """
+    # Takes long to import, for its splines; who only opens a cache needs no mask made.
+    from hybridlungvit.data.masks import lung_mask_with_confidence
+
     detail = max(side, MASK_DETAIL)
     grey = decode_grey(content, path, detail)
     if min(grey.shape) > detail:

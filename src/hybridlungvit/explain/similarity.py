@@ -5,8 +5,6 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.stats import rankdata
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.bootstrap import Array, patient_weights
@@ -21,6 +19,8 @@ def ssim(first: NDArray, second: NDArray) -> float:
 
     The mean over all windows that lie wholly inside; 1 for equal maps.
     """
+
+    from scipy.ndimage import gaussian_filter  # takes long to import, as does scipy.stats
 
     def smooth(values: Array) -> Array:
         whole = gaussian_filter(values, SIGMA, radius=RADIUS)
@@ -39,6 +39,8 @@ def rank_correlation(first: NDArray, second: NDArray) -> float:
 
     A map without variation ranks nothing, and so agrees with no other.
     """
+    from scipy.stats import rankdata
+
     a, b = (rankdata(values) for values in (first, second))
     a, b = a - a.mean(), b - b.mean()
     scale = np.sqrt((a @ a) * (b @ b))

@@ -1,14 +1,9 @@
-"""The audit in the paper's appendix: its macros, two tables and a figure."""
+"""The audit in the paper's appendix: its macros and two tables."""
 
 from collections.abc import Iterator
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from hybridlungvit.config import Study
 from hybridlungvit.errors import StudyError
@@ -26,7 +21,6 @@ from hybridlungvit.reporting.facts import (
 )
 from hybridlungvit.reporting.macros import study_lines
 from hybridlungvit.reporting.manuscript import asked
-from hybridlungvit.reporting.style import FULL_WIDTH, PALETTE
 
 Record = dict[str, Any]
 PLACE_NAMES = {
@@ -40,7 +34,7 @@ SHORTCUT_NAMES = {
 }  # fmt: skip
 SHIFT_NAMES = {"all": "All images", "NORMAL": "Normal only", "PNEUMONIA": "Pneumonia only"}
 MODEL_NAMES = {"logistic": "Pixels,\nlogistic", "neighbours": "Pixels,\nneighbours"}
-WAYS = {"image": ("o", PALETTE[1]), "patient": ("D", PALETTE[0]), "test": ("s", PALETTE[6])}
+WAYS = ("image", "patient", "test")
 
 
 def write_audit_macros(study: Study, layout: Layout) -> None:
@@ -152,64 +146,3 @@ def audit_balance(facts: Facts) -> tuple[pd.DataFrame, str]:
             }
         )
     return pd.DataFrame(rows), "lrrrrc"
-
-
-def audit_figure(study: Study, audit: Record, results: Record) -> Figure:
-    """Left: what tells class and test set apart. Right: validation by image, by patient, test."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(FULL_WIDTH, 3.1), gridspec_kw={"width_ratios": [1, 1.05]}
-    )
-    level = f"{100 * study.statistics.level:g}%"
-    _predictability(left, audit)
-    left.set_xlabel(f"AUC without lungs ({level} CI)")
-    _leakage(right, study, audit, results)
-    right.set_xlabel(f"AUC ({level} CI)")
-    sns.despine(figure)
-    return figure
-
-
-def _predictability(axes: Axes, audit: Record) -> None:
-    blocks = (
-        ("Class, from", "shortcuts", SHORTCUT_NAMES, PALETTE[2], "v"),
-        ("Test set, among", "shift", SHIFT_NAMES, PALETTE[3], "^"),
-    )
-    ticks, y = [], 0.0
-    for title, group, names, colour, marker in blocks:
-        ticks.append((y, title, True))
-        for key, name in names.items():
-            y += 1
-            ticks.append((y, name, False))
-            if audit[group][key] is not None:
-                _whisker(axes, audit[group][key], y, marker, colour)
-        y += 1.4
-    axes.axvline(0.5, color="0.7", lw=0.6, zorder=0)
-    axes.set_yticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
-    for label, (_, _, heading) in zip(axes.get_yticklabels(), ticks, strict=True):
-        label.set_fontweight("bold" if heading else "normal")
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-
-
-def _leakage(axes: Axes, study: Study, audit: Record, results: Record) -> None:
-    own = study.data.validation_split
-    rows = [(name, audit["leakage"][model]) for model, name in MODEL_NAMES.items()]
-    reference = {own: results["validation"]["auc"], "test": results["test"]["auc"]}
-    rows.append(("Reference\n(trained)", reference))
-    for i, (_, values) in enumerate(rows):
-        for k, (way, (marker, colour)) in enumerate(WAYS.items()):
-            if values.get(way) is not None:
-                _whisker(axes, values[way], i + (k - 1) * 0.22, marker, colour)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    names = {"image": "Validation by image", "patient": "Validation by patient", "test": "Test"}
-    handles = [
-        Line2D([], [], marker=marker, color=colour, ms=4, lw=1.2, label=names[way])
-        for way, (marker, colour) in WAYS.items()
-    ]
-    axes.figure.legend(handles=handles, loc="outside upper right", ncols=3, frameon=False)
-
-
-def _whisker(axes: Axes, value: dict[str, float], y: float, marker: str, colour: str) -> None:
-    axes.plot([value["low"], value["high"]], [y, y], color=colour, lw=1.2)
-    axes.plot(value["estimate"], y, marker, ms=4, color=colour)

@@ -1,14 +1,8 @@
-"""What the paper says of the heat maps: the focus table, the figure of the checks, and macros."""
+"""What the paper says of the heat maps: the focus table and macros."""
 
 from collections.abc import Iterator
-from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.compare import verdict
@@ -22,11 +16,9 @@ from hybridlungvit.reporting.facts import (
     tex,
     tex_interval,
 )
-from hybridlungvit.reporting.style import FULL_WIDTH, PALETTE, SMALL
 
 Interval = dict[str, float | None]
 SIMILARITIES = {"rank": "Spearman correlation", "ssim": "SSIM"}
-OF_GRADCAM, OF_CHANCE = PALETTE[2], PALETTE[6]
 
 
 def focus_table(facts: Facts) -> tuple[pd.DataFrame, str]:
@@ -59,54 +51,6 @@ def _number(value: float, digits: int) -> str:
 
 def _signed(value: float, digits: int) -> str:
     return f"${signed(round(value, digits) + 0.0, digits)}$"
-
-
-def saliency_figure(facts: Facts) -> Figure:
-    """Left: similarity under cascading randomisation. Right: log-odds as the hottest pixels go."""
-    record = facts.saliency
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1.5, 1], layout="constrained"
-    )
-    _sanity(left, record["sanity"])
-    _faithfulness(right, record["faithfulness"])
-    sns.despine(figure)
-    return figure
-
-
-def _sanity(axes: Axes, sanity: dict[str, Any]) -> None:
-    names = ["trained", *(stage["name"] for stage in sanity["stages"])]
-    places = range(len(names))
-    equal = {"estimate": 1.0, "low": 1.0, "high": 1.0}  # a map and itself
-    for (key, label), colour in zip(SIMILARITIES.items(), PALETTE, strict=False):
-        values = [equal, *(stage[key] for stage in sanity["stages"])]
-        marker = {"rank": "o", "ssim": "s"}[key]
-        _band(axes, places, values, colour, label, marker)
-        others = sanity["others"][key]["estimate"]
-        axes.axhline(others, color=colour, lw=1.4, ls=":")
-    axes.plot([], [], color="0.3", lw=1.4, ls=":", label="Two patients' maps, trained")
-    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL)
-    axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
-    axes.set_ylim(top=1.04)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-
-
-def _faithfulness(axes: Axes, record: dict[str, Any]) -> None:
-    shares = [0.0, *(100 * share for share in record["removed"])]
-    zero = {"estimate": 0.0, "low": 0.0, "high": 0.0}  # nothing removed, nothing changed
-    curves = (("gradcam", "Grad-CAM", OF_GRADCAM, "o"), ("random", "Random map", OF_CHANCE, "s"))
-    for key, label, colour, marker in curves:
-        _band(axes, shares, [zero, *record[key]], colour, label, marker)
-    axes.axhline(0, color="0.7", lw=0.6, zorder=0)
-    axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds\nof pneumonia")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
-
-
-def _band(axes: Axes, x: Any, values: list[Interval], colour: str, label: str, marker: str) -> None:
-    middle, low, high = (
-        np.array([value[key] for value in values], float) for key in ("estimate", "low", "high")
-    )
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-    axes.plot(x, middle, marker=marker, ms=3, lw=1.2, color=colour, label=label)
 
 
 def focus_macros(facts: Facts) -> Iterator[tuple[str, str]]:

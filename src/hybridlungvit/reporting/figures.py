@@ -12,9 +12,9 @@ from hybridlungvit.config import Study
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.scores import scores_on
 from hybridlungvit.paths import Layout
-from hybridlungvit.reporting.audit_report import audit_figure, audit_records
-from hybridlungvit.reporting.explanation import saliency_figure
+from hybridlungvit.reporting.audit_report import audit_records
 from hybridlungvit.reporting.facts import Facts, crowded, gather, heading
+from hybridlungvit.reporting.record_figures import audit_figure, saliency_figure
 from hybridlungvit.reporting.statistics_figures import (
     GRID,
     confusion,

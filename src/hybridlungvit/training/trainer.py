@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -25,6 +24,7 @@ from hybridlungvit.data.batches import CachedBatches, draw_order, load_batches
 from hybridlungvit.data.cache import Cache
 from hybridlungvit.device import autocast
 from hybridlungvit.errors import StudyError
+from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.progress import track
 from hybridlungvit.training.losses import class_weights, loss_parts
@@ -175,4 +175,5 @@ class Trainer:
         probability = self.probabilities("val", tta=False)
         if not np.isfinite(probability).all():
             raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
-        return float(roc_auc_score(self.labels["val"], probability))
+        once = np.ones((1, len(probability)), np.int64)
+        return float(weighted_auc(self.labels["val"], probability, once)[0])
