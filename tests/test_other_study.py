@@ -16,7 +16,7 @@ from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.compare import holm, paired_auc_difference
 from hybridlungvit.evaluation.comparisons import compare_variants
 from hybridlungvit.evaluation.other_study import compare_with_other, other_files
-from hybridlungvit.files import file_sha256, write_json
+from hybridlungvit.files import file_sha256, rounded, write_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.reporting.facts import settings
 from hybridlungvit.reporting.statistics_macros import other_given
@@ -170,7 +170,7 @@ def test_the_stage_reads_the_config_it_is_given(study, there, layouts, tmp_path)
     write_json(config, there.model_dump(mode="json"))
     named = study.model_copy(update={"other_study": str(config)})
     found = compare_variants(named, layouts[0])["other_study"]
-    assert found == compare_with_other(study, there, layouts[0])
+    assert found == rounded(compare_with_other(study, there, layouts[0]))
     assert json.loads(layouts[0].comparisons.read_text())["other_study"] == found
     with pytest.raises(StudyError, match=r"other_study: .*missing\.yaml: cannot be read"):
         load_other(study.model_copy(update={"other_study": "missing.yaml"}))
