@@ -22,7 +22,7 @@ from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.evaluation.auc import auc_function
 from hybridlungvit.evaluation.bootstrap import auc_interval, draw_patients, patient_strata
-from hybridlungvit.files import write_json
+from hybridlungvit.io import write_json
 
 IMAGES, PATIENTS = 624, 428
 

@@ -27,12 +27,12 @@ from hybridlungvit.evaluation.bootstrap import (
     draw_patients,
     patient_strata,
 )
-from hybridlungvit.evaluation.compare import paired_auc_difference
 from hybridlungvit.evaluation.delong import delong_interval, delong_test
 from hybridlungvit.evaluation.intervals import Interval, percentile_interval
+from hybridlungvit.evaluation.paired import paired_auc_difference
 from hybridlungvit.evaluation.seeds import auc_over_seeds
-from hybridlungvit.files import write_json
-from hybridlungvit.progress import track
+from hybridlungvit.io import write_json
+from hybridlungvit.runtime import track
 
 AUCS = (0.80, 0.95, 0.99)
 IMAGES, PATIENTS, PNEUMONIA = 600, 430, 0.62

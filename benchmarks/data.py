@@ -33,11 +33,11 @@ from rich.table import Table
 from hybridlungvit.data.cache import build_cache, open_cache, prepare_image
 from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.data.manifest import COLUMNS, read_manifest
-from hybridlungvit.data.masks import lung_mask
-from hybridlungvit.data.parallel import each_in_processes
-from hybridlungvit.files import write_json, write_text
+from hybridlungvit.io import write_json, write_text
+from hybridlungvit.masks.fit import lung_mask
 from hybridlungvit.paths import Layout
 from hybridlungvit.phantom import write_dataset
+from hybridlungvit.runtime import each_in_processes
 
 BATCH = 16
 

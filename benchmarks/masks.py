@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hybridlungvit.data.masks import LungMask
-from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.agreement import assess, mean_of, patient_interval, quantile_of
-from hybridlungvit.evaluation.annotated import (
+from hybridlungvit.io import StudyError, write_text
+from hybridlungvit.masks.agreement import assess, mean_of, patient_interval, quantile_of
+from hybridlungvit.masks.annotated import (
     Case,
     Segment,
     generator,
@@ -27,10 +26,10 @@ from hybridlungvit.evaluation.annotated import (
     read_cases,
     read_lungs,
 )
-from hybridlungvit.files import write_text
-from hybridlungvit.reporting.booktabs import tabular
-from hybridlungvit.reporting.facts import format_interval
-from hybridlungvit.reporting.mask_report import print_summary, title_of
+from hybridlungvit.masks.fit import LungMask
+from hybridlungvit.masks.report import print_summary, title_of
+from hybridlungvit.paper.booktabs import tabular
+from hybridlungvit.paper.results import format_interval
 
 SIDE = 224  # px: the baselines work on squares of this side
 CLAHE_CLIP, CLAHE_TILES = 2.0, (4, 4)

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hybridlungvit.device import device_name
-from hybridlungvit.files import write_json
+from hybridlungvit.io import write_json
+from hybridlungvit.runtime import device_name
 
 REPEATS = 5
 

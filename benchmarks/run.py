@@ -13,7 +13,7 @@ from pathlib import Path
 
 from report import Measure, arguments, show
 
-from hybridlungvit.files import read_json
+from hybridlungvit.io import read_json
 
 HERE = Path(__file__).parent
 

@@ -27,13 +27,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from hybridlungvit.config import Data, Study
-from hybridlungvit.configfile import study_from
+from hybridlungvit.config import Data, Study, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import COLUMNS, build_manifest
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.predictions import COLUMNS as SCORED
-from hybridlungvit.files import file_sha256, write_json, write_text
+from hybridlungvit.io import file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.phantom import render
 

@@ -24,12 +24,10 @@ from report import REPEATS, Measure, arguments, median_ratio, show, timed_rounds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybridlungvit.config import Recipe
-from hybridlungvit.configfile import load_study
+from hybridlungvit.config import Recipe, load_study
 from hybridlungvit.data.cache import Cache
-from hybridlungvit.device import peak_memory_mb, prepare_device
 from hybridlungvit.model import build_model
-from hybridlungvit.progress import start_logging
+from hybridlungvit.runtime import peak_memory_mb, prepare_device, start_logging
 from hybridlungvit.training.losses import class_weights
 from hybridlungvit.training.trainer import Batch, Trainer
 

@@ -15,11 +15,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from hybridlungvit.config import Study
-from hybridlungvit.configfile import study_from
+from hybridlungvit.config import Study, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
-from hybridlungvit.evaluation.mask_quality import write_quality
+from hybridlungvit.masks.quality import write_quality
 from hybridlungvit.paths import Layout
 from hybridlungvit.phantom import write_dataset
 

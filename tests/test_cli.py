@@ -12,8 +12,8 @@ import time
 import pytest
 import yaml
 
-from hybridlungvit.configfile import study_from
-from hybridlungvit.errors import StudyError
+from hybridlungvit.config import study_from
+from hybridlungvit.io import StudyError
 
 
 def start(folder, *arguments, before=None):
@@ -170,10 +170,10 @@ SLOW = [
     ("modules", "unused"),
     [
         ("training.loop", SLOW),
-        ("evaluation.predict", SLOW),
+        ("evaluation.score", SLOW),
         ("predict", ["sklearn", "scipy.stats", "matplotlib", "pytorch_grad_cam"]),
-        ("evaluation.evaluate evaluation.comparisons", [*SLOW, "torch", "cv2"]),
-        ("reporting.macros reporting.tables reporting.companions", [*SLOW, "torch", "cv2"]),
+        ("evaluation.evaluate evaluation.compare", [*SLOW, "torch", "cv2"]),
+        ("paper.macros paper.tables companions.cards", [*SLOW, "torch", "cv2"]),
     ],
 )
 def test_a_job_starts_without_packages_it_does_not_use(modules, unused):

@@ -11,15 +11,15 @@ from conftest import REPOSITORY, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlungvit.config import Study
-from hybridlungvit.configfile import (
+from hybridlungvit.config import (
+    Study,
+    known_stem,
     load_study,
     read_yaml,
     save_resolved,
     study_from,
 )
-from hybridlungvit.configtypes import known_stem
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
 CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-cpu-224")
@@ -123,7 +123,7 @@ def test_stems_known_to_the_config_are_the_transformers_known_to_timm(monkeypatc
     for name in others:
         with pytest.raises(ValueError, match="timm has no vision transformer"):
             known_stem(name)
-    monkeypatch.setattr("hybridlungvit.configtypes.find_spec", lambda name: None)
+    monkeypatch.setattr("hybridlungvit.config.find_spec", lambda name: None)
     assert known_stem("anything") == "anything"
 
 

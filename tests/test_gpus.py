@@ -12,7 +12,7 @@ from conftest import TINY, checkout, snakemake
 
 from hybridlungvit import gpus
 from hybridlungvit.config import Compute
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 UUIDS = ["GPU-aaaa", "GPU-bbbb"]
 AUTO = Compute(device="auto")

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit import phantom
-from hybridlungvit.data.masks import lung_mask
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
+from hybridlungvit.masks.fit import lung_mask
 from hybridlungvit.phantom import Phantom, render, write_dataset
 
 SMALL = {"median_width": 128}

@@ -15,13 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import ones
 
-from hybridlungvit.configfile import study_from
+from hybridlungvit.companions.cite import citation
+from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.evaluate import evaluate_variant
-from hybridlungvit.evaluation.predict import score
+from hybridlungvit.evaluation.score import score
+from hybridlungvit.evaluation.temperature import fit_temperature, scaled
+from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.predict import (
     COLUMNS,
@@ -30,8 +32,6 @@ from hybridlungvit.predict import (
     overlay_names,
     predict_images,
 )
-from hybridlungvit.reporting.cite import citation
-from hybridlungvit.temperature import fit_temperature, scaled
 from hybridlungvit.training.loop import train
 from hybridlungvit.training.record import KEY
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 from hybridlungvit import provenance
-from hybridlungvit.files import rounded
+from hybridlungvit.io import rounded
 from hybridlungvit.provenance import code_sha256, committed_record
 
 PACKAGE = REPOSITORY / "src" / "hybridlungvit"
@@ -44,7 +44,7 @@ def edited(source, module, old, new):
         ("model/tokens.py", "def ", "# A comment.\n\n\ndef "),
         ("model/tokens.py", '"""', '"""Another first sentence. '),
         (
-            "configsections.py",
+            "config.py",
             "epochs: Positive = 20\n",
             "epochs: Positive = (\n        20\n    )\n",
         ),
@@ -57,10 +57,10 @@ def test_comments_docstrings_and_layout_change_nothing(source, module, old, new)
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("configsections.py", "epoch < self.freeze_epochs", "epoch <= self.freeze_epochs"),
-        ("device.py", "wanted and device", "not wanted and device"),
-        ("device.py", "autocast(device.type, ", "autocast(device.type, torch.bfloat16, "),
-        ("device.py", "matmul.allow_tf32 = True", "matmul.allow_tf32 = False"),
+        ("config.py", "epoch < self.freeze_epochs", "epoch <= self.freeze_epochs"),
+        ("runtime.py", "wanted and device", "not wanted and device"),
+        ("runtime.py", "autocast(device.type, ", "autocast(device.type, torch.bfloat16, "),
+        ("runtime.py", "matmul.allow_tf32 = True", "matmul.allow_tf32 = False"),
         ("model/tokens.py", "1", "2"),
     ],
 )
@@ -70,7 +70,7 @@ def test_what_may_change_bits_changes_the_training(source, module, old, new):
 
 
 def test_a_plot_colour_concerns_the_figures_alone(source):
-    assert edited(source, "reporting/style.py", "#0072B2", "#0072B3") == {"figures"}
+    assert edited(source, "paper/style.py", "#0072B2", "#0072B3") == {"figures"}
 
 
 def test_the_function_of_the_command_line_counts_too(source):
@@ -80,7 +80,7 @@ def test_the_function_of_the_command_line_counts_too(source):
 def test_a_script_is_followed_like_a_command(source):
     script = REPOSITORY / "benchmarks" / "masks.py"
     before = code_sha256(script)
-    edited(source, "data/masks.py", "best == 0", "best == 1")
+    edited(source, "masks/fit.py", "best == 0", "best == 1")
     assert code_sha256(script) != before
 
 

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from hybridlungvit.config import Study
-from hybridlungvit.configfile import load_study, require_folder
-from hybridlungvit.errors import StudyError
+from hybridlungvit.config import Study, load_study, require_folder
+from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.progress import start_logging
+from hybridlungvit.runtime import start_logging
 
 # One flat list in the order of the workflow, however long: a command is found where its rule is.
 # Stages are imported inside their command: torch takes seconds to load, and most need none.
@@ -109,7 +108,7 @@ def cache(config: Config, workers: Workers = 1) -> None:
 @app.command()
 def examples(config: Config) -> None:
     """Choose example images with their masks for the paper."""
-    from hybridlungvit.data.examples import write_examples
+    from hybridlungvit.masks.examples import write_examples
 
     study, layout = _open(config)
     write_examples(image_root(study, layout), study, layout)
@@ -118,7 +117,7 @@ def examples(config: Config) -> None:
 @app.command()
 def quality(config: Config) -> None:
     """Check the study's lung masks: confidence, geometry and what they give away of the label."""
-    from hybridlungvit.evaluation.mask_quality import write_quality
+    from hybridlungvit.masks.quality import write_quality
 
     study, layout = _open(config)
     write_quality(image_root(study, layout), study, layout)
@@ -152,7 +151,7 @@ def train(config: Config, variant: VariantName, seed: Seed) -> None:
 @app.command()
 def score(config: Config, variant: VariantName, seed: Seed) -> None:
     """Predict the validation and test images with a trained run."""
-    from hybridlungvit.evaluation.predict import score as run
+    from hybridlungvit.evaluation.score import score as run
 
     study, layout = _open_on_gpu(config, variant, seed)
     run(study, variant, seed, layout)
@@ -170,7 +169,7 @@ def metrics(config: Config, variant: VariantName) -> None:
 @app.command()
 def compare(config: Config) -> None:
     """Compare every variant with the reference and its namesake in another study, paired."""
-    from hybridlungvit.evaluation.comparisons import compare_variants
+    from hybridlungvit.evaluation.compare import compare_variants
 
     compare_variants(*_open(config))
 
@@ -213,10 +212,10 @@ def saliency(config: Config, variant: VariantName) -> None:
 @app.command()
 def text(config: Config) -> None:
     """Write the paper's numbers as TeX macros, its tables, and the files that go with it."""
-    from hybridlungvit.reporting.audit_report import write_audit_macros
-    from hybridlungvit.reporting.companions import write_companions
-    from hybridlungvit.reporting.macros import write_macros
-    from hybridlungvit.reporting.tables import write_tables
+    from hybridlungvit.companions.cards import write_companions
+    from hybridlungvit.paper.audit_report import write_audit_macros
+    from hybridlungvit.paper.macros import write_macros
+    from hybridlungvit.paper.tables import write_tables
 
     study, layout = _open(config)
     write_macros(study, layout)
@@ -228,7 +227,7 @@ def text(config: Config) -> None:
 @app.command()
 def figures(config: Config) -> None:
     """Draw the figures of the paper."""
-    from hybridlungvit.reporting.figures import write_figures
+    from hybridlungvit.paper.figures import write_figures
 
     write_figures(*_open(config))
 
@@ -236,7 +235,7 @@ def figures(config: Config) -> None:
 @app.command()
 def galleries(config: Config) -> None:
     """Draw the figures that show images."""
-    from hybridlungvit.reporting.galleries import write_galleries
+    from hybridlungvit.paper.galleries import write_galleries
 
     write_galleries(*_open(config))
 
@@ -244,7 +243,7 @@ def galleries(config: Config) -> None:
 @app.command()
 def pdf(config: Config) -> None:
     """Compile the paper."""
-    from hybridlungvit.reporting.pdf import build_pdf
+    from hybridlungvit.paper.pdf import build_pdf
 
     build_pdf(*_open(config))
 
@@ -252,7 +251,7 @@ def pdf(config: Config) -> None:
 @app.command()
 def check_paper(config: Config) -> None:
     """Fail on a typed number, an unsupported claim, an estimate outside its interval."""
-    from hybridlungvit.reporting.check import check_paper as run
+    from hybridlungvit.paper.check import check_paper as run
 
     run(*_open(config))
 
@@ -284,7 +283,7 @@ def adopt(context: typer.Context, config: Config) -> None:
 @app.command()
 def arxiv(config: Config) -> None:
     """Pack the paper's sources into a tarball that compiles by itself."""
-    from hybridlungvit.reporting.arxiv import pack_sources
+    from hybridlungvit.companions.arxiv import pack_sources
 
     pack_sources(*_open(config))
 
@@ -292,7 +291,7 @@ def arxiv(config: Config) -> None:
 @app.command()
 def readme(study: StudyName = "kermany-cpu") -> None:
     """Write a study's main table and first page into the README."""
-    from hybridlungvit.reporting.readme import write_readme
+    from hybridlungvit.companions.readme import write_readme
 
     write_readme(*_open(Path("config") / f"{study}.yaml"))
 
@@ -306,7 +305,7 @@ def verify(
     every: Annotated[bool, typer.Option("--all", help="Show every number.")] = False,
 ) -> None:
     """Compare your own full run with the published numbers; fails where one is different."""
-    from hybridlungvit.reporting.verify import verify as run
+    from hybridlungvit.companions.verify import verify as run
 
     run(*_open(Path("config") / f"{study}.yaml"), against, every)
 
@@ -324,7 +323,7 @@ def masks(
     ] = "reporting",
 ) -> None:
     """Measure the lung masks on annotated radiographs."""
-    from hybridlungvit.reporting.mask_report import report_masks
+    from hybridlungvit.masks.report import report_masks
 
     report_masks(data, annotations, out, half)
 
@@ -348,7 +347,7 @@ def cite(
     variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
 ) -> None:
     """Print the metric sentence with its interval, and BibTeX."""
-    from hybridlungvit.reporting.cite import citation
+    from hybridlungvit.companions.cite import citation
 
     opened, layout = _open(Path("config") / f"{study}.yaml", variant)
     typer.echo(citation(opened, variant or opened.reference, layout))

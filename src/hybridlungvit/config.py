@@ -1,21 +1,297 @@
-"""A study as one frozen, validated object, and what identifies its runs."""
+"""A study as one frozen, validated object: its keys, what identifies its runs, and its file.
 
-from typing import Annotated, Any, Self
+In this order: types of values, the sections with every key, its bounds and its default, the study
+itself, and reading it from YAML or JSON with plain words for what is wrong. Nothing else reads YAML
+of users.
+"""
 
-from pydantic import Field, model_validator
+import difflib
+import json
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, get_args
 
-from hybridlungvit.configsections import (
-    Augmentation,
-    Compute,
-    Data,
-    Evaluation,
-    Explanation,
-    Model,
-    Statistics,
-    Training,
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
-from hybridlungvit.configtypes import Count, Name, Section, UserPath, require_fit
-from hybridlungvit.files import value_sha256
+
+from hybridlungvit.io import StudyError, value_sha256, write_json
+from hybridlungvit.paths import Layout
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+UserPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser()))]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+TRANSFORMERS = ("deit", "vision_transformer", "vision_transformer_hybrid")
+"""timm's files that define vision transformers as a stem needs them."""
+
+
+def known_stem(name: str) -> str:
+    """The name, if timm has such an architecture or is not installed where the config is read.
+
+    Reads timm's sources: importing timm takes seconds, and every command reads the config.
+
+    Raises
+    ------
+    ValueError : timm defines no vision transformer of this name; tells similar ones.
+    """
+    timm = find_spec("timm")
+    if timm is None or timm.origin is None:
+        return name
+    models = Path(timm.origin).parent / "models"
+    architecture, _, weights = name.partition(".")
+    # Where timm defines what a stem can be, and the old names of some.
+    sources = [path for path in models.glob("*.py") if path.stem in TRANSFORMERS]
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(sources))
+    old = "".join(re.findall(r"^register_model_deprecations\(.*?^\}\)", text, re.M | re.S))
+    named = re.escape(architecture)
+    published = name.replace("_clip_quickgelu_", "_clip_")  # timm derives these from those
+    is_model = re.search(rf"^@register_model\ndef {named}\(", text, re.M)
+    if (is_model and (not weights or f"'{published}':" in text)) or f"'{name}':" in old:
+        return name
+    known = re.findall(r"^@register_model\ndef (\w+)\(", text, re.M)
+    near = difflib.get_close_matches(name, known, n=3) or known[:3]
+    raise ValueError(f"timm has no vision transformer {name!r}; try one of {', '.join(near)}")
+
+
+KnownStem = Annotated[str, AfterValidator(known_stem)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys.
+
+    Numbers and truth values may come as text: YAML 1.1 reads 5e-5 so, and the command line all.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        """Refuse a truth value for a number, which pydantic would take for 0 or 1."""
+        result = read(value)
+        pairs = zip(value, result, strict=True) if isinstance(value, list) else [(value, result)]
+        if any(isinstance(a, bool) and not isinstance(b, bool) for a, b in pairs):
+            raise ValueError(f"Input should be a number, not true or false (found {value})")
+        return result
+
+
+class StemChoice(Protocol):
+    """The keys of the section model that decide how the image is cut into patches."""
+
+    head: str
+    stem: str
+    stem_options: dict[str, bool | int | float | str]
+    token_grid: int
+
+
+def require_fit(image_size: int, model: StemChoice) -> None:
+    """Raise ``ValueError`` when patches do not fill the image or the token grid outgrows the map.
+
+    Says nothing when neither the stem's name nor its options tell the patch: the stem itself will.
+    """
+    named = re.search(r"patch(\d+)", model.stem)
+    patch = model.stem_options.get("patch_size", int(named[1]) if named else None)
+    if not isinstance(patch, int) or patch < 1:
+        return
+    if image_size % patch:
+        near = max(1, round(image_size / patch)) * patch
+        raise ValueError(
+            f"data.image_size: {image_size} is no multiple of the stem's patch of {patch} px; "
+            f"{near} is"
+        )
+    cells = image_size // patch
+    if model.head == "hybrid" and model.token_grid > cells:
+        raise ValueError(
+            f"model.token_grid: {model.token_grid} is more than the {cells} × {cells} patches of "
+            f"the stem ({image_size} px, {patch} px each); a finer grid costs memory and adds "
+            "nothing"
+        )
+
+
+class Phantom(Section):
+    """Synthetic chest X-rays in the folder layout of the real ones (source: phantom)."""
+
+    train_images: Positive = 320
+    test_images: Positive = 160
+    pneumonia_fraction: Fraction = 0.74
+    contrast: Annotated[float, Field(ge=0)] = 1.0
+    """Mean strength of the opacities: the one knob of difficulty."""
+    median_width: Annotated[int, Field(ge=64)] = 320
+    """Median image width in pixels; sizes spread around it as the real ones do."""
+    seed: Count = 0
+
+
+class Data(Section):
+    source: Literal["folder", "phantom", "mendeley", "pneumoniamnist"] = "folder"
+    """folder: data_root; phantom: generated; the others are downloaded, if data_root is not set."""
+    url: str | None = None
+    """Another address of the downloaded file; null: the publisher's."""
+    checksum: Annotated[str, Field(pattern=r"^([0-9a-f]{32}|[0-9a-f]{64})$")] | None = None
+    """MD5 or SHA-256 that the download must have; null: the publisher's or the first one's."""
+    mnist_size: Literal[28, 64, 128, 224] | None = None
+    """Which PneumoniaMNIST; null: the smallest with at least image_size pixels a side."""
+    image_size: Annotated[int, Field(ge=32)] = 224
+    """Side S of the square network input, in pixels; a multiple of the stem's patch."""
+    validation_folds: Annotated[int, Field(ge=2)] = 10
+    """One of this many stratified folds of train is held out for validation."""
+    validation_split: Literal["patient", "image"] = "patient"
+    """image: ignore patients, so that validation leaks; only to measure what a leak is worth."""
+    split_seed: Count = 0
+    max_train_images: Annotated[int, Field(ge=20)] | None = None
+    """Keep whole patients of train up to this many images, validation included; null keeps all."""
+    annotations: UserPath | None = None
+    """CSV with the columns image, class and mask: lungs drawn by a reader (source: folder). They
+    measure the lung masks and train nothing; only patients of the reporting half count."""
+    phantom: Phantom = Phantom()
+
+
+class Model(Section):
+    head: Literal["hybrid", "linear"] = "hybrid"
+    """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
+    stem: KnownStem = "deit_base_patch16_224"
+    """Any timm vision transformer by name."""
+    pretrained: Annotated[bool | UserPath, Field(union_mode="left_to_right")] = True
+    """true: timm's published weights; false: random; or a safetensors or .pth file."""
+    stem_options: dict[str, bool | int | float | str] = {}
+    """Further arguments of the timm constructor, such as depth or patch_size."""
+    d_model: Positive = 256
+    token_grid: Positive = 4
+    """Each of left, right and global is pooled to this many tokens squared."""
+    map_size: Positive = 56
+    encoder_layers: Positive = 2
+    heads: Positive = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    cut: Literal["mask", "midline"] = "mask"
+    """Where left and right part: at the lung mask's mean x, or at the image's centre."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        return self
+
+
+class Training(Section):
+    epochs: Positive = 20
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """How strongly the focal loss discounts what is already right; 0 is cross-entropy."""
+    lambda_seg: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the lung segmentation loss; 0 builds no segmentation head."""
+    lambda_att: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence between cross-attention and each token's share of the lungs."""
+    patience: Positive = 5
+    """Stop after this many epochs without a better validation AUC."""
+    freeze_epochs: Count | Literal["all"] = 3
+    """Epochs with a frozen stem; all: the stem never unfreezes."""
+    unfreeze_factor: Annotated[float, Field(gt=0)] = 0.2
+    """The stem's learning rate as a multiple of the head's."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_patience: Count = 2
+    class_weights: bool = True
+    """Weight the cross-entropy inversely to class frequency."""
+    sampler: bool = True
+    """Draw classes equally often (WeightedRandomSampler)."""
+    amp: bool = True
+    """Mixed precision on a GPU; the CPU always computes in float32."""
+
+    def frozen(self, epoch: int) -> bool:
+        """Whether the stem is frozen in this epoch (counted from 0)."""
+        return self.freeze_epochs == "all" or epoch < self.freeze_epochs
+
+
+class Augmentation(Section):
+    crop_scale: tuple[Fraction, Fraction] = (0.8, 1.0)
+    """Range of the cropped share of the area (RandomResizedCrop)."""
+    crop_ratio: tuple[float, float] = (0.9, 1.1)
+    flip: Fraction = 0.5
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Largest angle, in degrees."""
+    brightness: Fraction = 0.15
+    contrast: Fraction = 0.15
+    randaugment: Count = 0
+    """Exposure operations of RandAugment on each image, after the above; 0: none."""
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mix_alpha: Annotated[float, Field(gt=0)] = 0.2
+    """Both parameters of the Beta distribution that the mixing weight is drawn from."""
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for key, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{key} must be two positive numbers in ascending order")
+        return self
+
+
+class Evaluation(Section):
+    tta: bool = True
+    """Average the probabilities of the image and its mirror."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    batch_size: Positive = 32
+
+
+class Statistics(Section):
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: Count = 0
+    sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """What the sensitive operating point must reach on validation images."""
+    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
+    """Shares of pneumonia for which predictive values are tabled."""
+    family: list[Name] | None = None
+    """Variants whose comparison with the reference is adjusted for (Holm); null: all of them.
+    The others are exploratory: their p-values stay as they are and are marked."""
+
+
+class Explanation(Section):
+    """How heat maps are examined. Nothing here decides a training or a prediction."""
+
+    subsample: Annotated[int, Field(ge=2)] = 64
+    """Test images, drawn at random, for the checks that need many maps of one image."""
+    removed: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
+        0.1,
+        0.3,
+        0.5,
+    ]
+    """Shares of the pixels that the faithfulness check removes, hottest first."""
+    batch_size: Positive = 32
+    seed: Count = 0
+
+
+class Compute(Section):
+    """What a job may use. Thread counts are part of a run's identity: they order the sums."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 2
+    """Threads of one training or prediction job."""
+    loader_workers: Count = 1
+    """Processes that prepare batches; they do not change the results."""
+    memory_mb: Positive = 8000
+    runtime_minutes: Positive = 720
+
 
 TUNABLE = ("model", "training", "augmentation", "evaluation")
 
@@ -152,3 +428,154 @@ class Study(Section):
     def training_hash(self, variant: str) -> str:
         """Hash of the config values behind a variant's checkpoints."""
         return value_sha256(self.recipe(variant).training_identity())
+
+
+FOLDER = {"source": "folder"}
+Content = TypeVar("Content", bound=BaseModel)
+WORKFLOW = "config"
+"""What messages call the values that Snakemake put together from files and its command line."""
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate ``path`` (YAML, or the workflow's resolved JSON).
+
+    Raises ``StudyError`` naming the file, the key, what was expected and the nearest valid key.
+    """
+    return study_from(read_yaml(path), str(path))
+
+
+def load_other(study: Study) -> Study | None:
+    """The study that ``other_study`` names, if any; raises ``StudyError`` naming the key."""
+    if study.other_study is None:
+        return None
+    try:
+        return load_study(Path(study.other_study))
+    except StudyError as error:
+        raise StudyError(f"other_study: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML takes the last, and 010 and 1:30, its 8 and 90."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind in ("int", "float") and re.search(r"^[-+]?0[\d_]+$|:", node.value):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{node.value} in line {line} is octal or to base 60, no decimal")
+        return super().construct_scalar(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = [key for place, key in enumerate(keys) if key in keys[:place]]
+        if twice:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice in the mapping from line {line} on")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file; raises ``StudyError``, also for a key given twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # JSON is not quite YAML 1.1, which takes 5e-05 for text.
+        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise StudyError(f"{path}: not valid YAML or JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
+    return values
+
+
+def study_from(values: dict[str, Any], source: str) -> Study:
+    """Validate plain values; ``source`` names their origin in messages."""
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(_explain(error, Study, source)) from error
+    for variant in study.variants:
+        try:
+            study.recipe(variant)
+        except ValidationError as error:
+            raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
+    if study.data_root is not None and study.data.source == "mendeley":
+        # The user's own copy of the same images.
+        study = study.model_copy(update={"data": study.data.model_copy(update=FOLDER)})
+    if study.data.source != "phantom" and study.data.phantom != type(study.data.phantom)():
+        raise StudyError(
+            f"{source}: data.phantom is set, but data.source is {study.data.source!r}."
+        )
+    if study.data.source == "phantom" and study.data_root is not None:
+        raise StudyError(
+            f"{source}: data_root is set, but data.source is 'phantom', which reads no images. "
+            "Take a study of real ones, such as config/kermany-cpu.yaml."
+        )
+    if study.data.source == "phantom" and study.data.annotations is not None:
+        raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
+    return study
+
+
+def save_resolved(study: Study, layout: Layout) -> Path:
+    """Write the study with every default filled in, once, under a name that follows its values."""
+    require_folder(layout)
+    values = study.model_dump(mode="json")
+    path = layout.root / "config" / f"{value_sha256(values)[:16]}.json"
+    if not path.exists():
+        write_json(path, values)
+    return path
+
+
+def require_folder(layout: Layout) -> None:
+    """Raise ``StudyError`` when the study's results folder is something else."""
+    if layout.root.exists() and not layout.root.is_dir():
+        raise StudyError(
+            f"{layout.root}: is a file, but the study's results would go into a folder of that "
+            "name. Name the study otherwise (config key study) or move the file."
+        )
+
+
+def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            wrong = str(item["loc"][-1])
+            valid = _fields_at(model, item["loc"][:-1])
+            near = difflib.get_close_matches(wrong, valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}."
+            lines.append(f"{source}: {key}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{source}: {key}: missing; add it as in config/demo.yaml.")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
+            lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The field names of the section that ``location`` leads to."""
+    for part in location:
+        if part not in model.model_fields:
+            continue  # a name the user chose, such as a variant's
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def read_model(path: Path, model: type[Content]) -> Content:
+    """The content of a YAML file as ``model``; raises ``StudyError`` naming file, key and value."""
+    values = read_yaml(path)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            known = item["type"] in ("missing", "value_error")
+            shown = "" if known else f" (found {item['input']!r})"
+            lines.append(f"{path}: {key}: {message}{shown}")
+        raise StudyError("\n".join(lines)) from error

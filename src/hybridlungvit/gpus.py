@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hybridlungvit.config import Compute
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 log = logging.getLogger(__name__)
 _held: dict[Path, FileLock] = {}  # the system lets go when the process ends, however it does

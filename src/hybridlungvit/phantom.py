@@ -16,9 +16,8 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
-from hybridlungvit.data.parallel import each_in_processes
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import write_text
+from hybridlungvit.io import StudyError, write_text
+from hybridlungvit.runtime import each_in_processes
 
 Subtype = Literal["normal", "bacteria", "virus"]
 Layer = NDArray[np.float32]

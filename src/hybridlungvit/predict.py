@@ -18,16 +18,14 @@ from torch import Tensor, nn
 
 from hybridlungvit.data.cache import cut_of, prepare_image
 from hybridlungvit.data.decode import inspect_image, read_bytes
-from hybridlungvit.data.masks import LOW_CONFIDENCE
 from hybridlungvit.data.sources import SUFFIXES
 from hybridlungvit.data.statistics import image_statistics, outside
-from hybridlungvit.device import prepare_device
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import replacing, write_text
+from hybridlungvit.evaluation.temperature import scaled
+from hybridlungvit.io import StudyError, replacing, write_text
+from hybridlungvit.masks.fit import LOW_CONFIDENCE
 from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.progress import track
-from hybridlungvit.temperature import scaled
+from hybridlungvit.runtime import prepare_device, track
 from hybridlungvit.training.record import KEY, Description
 
 log = logging.getLogger(__name__)

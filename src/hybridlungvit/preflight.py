@@ -4,9 +4,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hybridlungvit.config import Study
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
-from hybridlungvit.files import read_json
+from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
 READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark", "examples"}

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from hybridlungvit.files import Record, value_sha256
+from hybridlungvit.io import Record, value_sha256
 
 PACKAGE = Path(__file__).parent
 RECORDED = (

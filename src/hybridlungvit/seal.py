@@ -4,12 +4,11 @@ import re
 from pathlib import Path
 
 from hybridlungvit.config import Study
-from hybridlungvit.errors import StudyError
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.files import file_sha256, read_json, write_text
+from hybridlungvit.io import StudyError, file_sha256, read_json, write_text
+from hybridlungvit.paper.contents import GALLERIES
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_sha256
-from hybridlungvit.reporting.contents import GALLERIES
 
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 

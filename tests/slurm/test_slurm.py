@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, TINY, checkout
 
-from hybridlungvit.configfile import load_study
+from hybridlungvit.config import load_study
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,21 +15,21 @@ PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
 from hybridlungvit.cli import image_root
-from hybridlungvit.configfile import (
+from hybridlungvit.config import (
     WORKFLOW,
     load_other,
     read_yaml,
     save_resolved,
     study_from,
 )
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.files import value_sha256
+from hybridlungvit.io import value_sha256
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256
-from hybridlungvit.reporting.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
+from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.seal import check_seal, sealed_files
 
 

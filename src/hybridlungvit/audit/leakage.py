@@ -19,11 +19,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.compare import paired_auc_difference
+from hybridlungvit.evaluation.paired import paired_auc_difference
 from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image
 FOLDS = 5

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 SERIES = {"person": "person", "study": "IM-"}  # how the numbers of a series begin
 

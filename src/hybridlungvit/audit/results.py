@@ -9,11 +9,10 @@ import pandas as pd
 from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.seeds import auc_over_seeds
-from hybridlungvit.files import file_sha256, write_record
+from hybridlungvit.io import StudyError, file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 

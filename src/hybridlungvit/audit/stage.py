@@ -9,12 +9,11 @@ import pandas as pd
 from hybridlungvit.audit.copies import COPY, describe_copies, find_copies
 from hybridlungvit.audit.leakage import pixel_features, price_of_leakage
 from hybridlungvit.audit.patients import describe_patients, require_patients_apart
-from hybridlungvit.audit.predictability import class_balance, shift_aucs, shortcut_aucs
+from hybridlungvit.audit.shortcuts import class_balance, shift_aucs, shortcut_aucs
 from hybridlungvit.config import Study
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256, write_record
+from hybridlungvit.io import StudyError, file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ import cv2
 import numpy as np
 
 from hybridlungvit.data.sources import CLASSES, SUFFIXES
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import write_text
-from hybridlungvit.progress import track
+from hybridlungvit.io import StudyError, write_text
+from hybridlungvit.runtime import track
 
 SPLITS = ("train", "val", "test")
 MOST_BYTES = 20_000_000_000  # unpacked; the JPEG files of the Kermany archive have 1.2 GB

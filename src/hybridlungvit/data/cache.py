@@ -13,10 +13,9 @@ import pandas as pd
 
 from hybridlungvit.data.decode import decode_grey, read_bytes
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.data.parallel import each_in_processes
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import replacing, write_text
+from hybridlungvit.io import StudyError, replacing, write_text
 from hybridlungvit.paths import Layout
+from hybridlungvit.runtime import each_in_processes
 
 MASK_DETAIL = 224
 """Pixels a side that a mask is made from, at least: the size its constants were chosen at."""
@@ -132,7 +131,7 @@ def prepare_image(content: bytes, path: Path, side: int) -> tuple[np.ndarray, np
     ``content`` is that of an image file; ``path`` is for messages.
     """
     # Takes long to import, for its splines; who only opens a cache needs no mask made.
-    from hybridlungvit.data.masks import lung_mask_with_confidence
+    from hybridlungvit.masks.fit import lung_mask_with_confidence
 
     detail = max(side, MASK_DETAIL)
     grey = decode_grey(content, path, detail)

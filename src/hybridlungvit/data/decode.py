@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from hybridlungvit.data.sources import DICOM
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 50_000_000

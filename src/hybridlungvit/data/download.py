@@ -11,10 +11,9 @@ from filelock import FileLock
 from hybridlungvit.config import Data, Study
 from hybridlungvit.data.archive import SPLITS, unpack
 from hybridlungvit.data.sources import SUFFIXES
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256, write_json, write_text
+from hybridlungvit.io import StudyError, file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
-from hybridlungvit.progress import track
+from hybridlungvit.runtime import track
 
 log = logging.getLogger(__name__)
 REMOTE = ("mendeley", "pneumoniamnist")

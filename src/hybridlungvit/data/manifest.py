@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 
 from hybridlungvit.config import Data
-from hybridlungvit.csvfile import read_table
-from hybridlungvit.data.parallel import each_in_processes
 from hybridlungvit.data.sources import find_images
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import write_text
+from hybridlungvit.io import StudyError, read_table, write_text
+from hybridlungvit.runtime import each_in_processes
 
 log = logging.getLogger(__name__)
 FACTS = ["sha256", "width", "height", "bytes", "note"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 log = logging.getLogger(__name__)
 CLASSES = ("NORMAL", "PNEUMONIA")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from hybridlungvit.evaluation.records import (
     replicate,
 )
 from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.temperature import fit_temperature, logits, scaled
+from hybridlungvit.evaluation.temperature import fit_temperature, logits, scaled
 
 BINS = 10
 NEWTON_STEPS = 40

@@ -1,158 +1,57 @@
-"""Paired comparisons of two models on the same patients."""
+"""The stage `compare`: every variant against the reference."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.special import ndtr
-
-from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.auc import Array, check_scores, members
-from hybridlungvit.evaluation.bootstrap import auc_replicates
-from hybridlungvit.evaluation.delong import delong_test
-from hybridlungvit.evaluation.seeds import Split, split_variance
-
-NEITHER = "not distinguishable from"
-PLACE = ("above", "below")
-DIFFERENCE = ("higher than", "lower than")
+from hybridlungvit.config import Study, load_other
+from hybridlungvit.evaluation.misclassified import count_errors
+from hybridlungvit.evaluation.other_study import compare_with_other
+from hybridlungvit.evaluation.paired import DIFFERENCE, compare_pair, holm, verdict
+from hybridlungvit.evaluation.predictions import Thresholds, scores_on
+from hybridlungvit.io import StudyError, write_record
+from hybridlungvit.paths import Layout
 
 
-@dataclass(frozen=True)
-class Comparison:
-    estimate: float
-    low: float
-    high: float
-    p_value: float
+def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
+    """Compare every variant with the reference, paired, count errors, and write the results.
 
-
-def paired_split(
-    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None,
-    resamples: int, seed: int,
-) -> tuple[float, Split]:  # fmt: skip
-    """Mean over seeds of AUC of a minus AUC of b, and its variance by patients and seeds."""
-    pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])  # (2, K, N)
-    for row in pairs.reshape(-1, pairs.shape[2]):
-        labels, _ = check_scores(labels, row)
-    count = pairs.shape[1]
-    rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
-    values, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
-    estimates = values[:count] - values[count:]
-    split = split_variance(estimates, drawn[:, :count] - drawn[:, count:])
-    return float(np.mean(estimates)), split
-
-
-def paired_auc_difference(
-    labels: NDArray[np.int64],
-    scores_a: Array,
-    scores_b: Array,
-    clusters: NDArray | None = None,
-    resamples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """AUC of a minus AUC of b, with interval and two-sided p-value.
-
-    Scores are (N,) for one model each, or (K, N) for K training seeds, paired by row; then the mean
-    over seeds is compared and the seeds' variance counts with that of the patients. Both models
-    see the same resampled patients. Interval and p-value come from the same standard error and
-    Student distribution (``seeds.split_variance``), hence never contradict each other. Raises
-    ``StudyError`` for unusable input.
-
-    For equal models p falls below 0.05 in 5.1 to 5.2 % of simulated test sets without seeds, where
-    p is uniform (``benchmarks/coverage.py``). With seeds it is not quite: 7.2 % for two seeds and
-    5.1 % for three at an AUC of 0.80, 3.4 to 5.3 % at 0.95, and 1.5 to 2.9 % at 0.99.
+    p-values of the declared family are adjusted by Holm's method; comparisons outside it are
+    exploratory and keep their own. Those with another study are a family of their own.
     """
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, resamples, seed)
-    return _comparison(estimate, split, level, resamples)
-
-
-def _comparison(estimate: float, split: Split, level: float, resamples: int) -> Comparison:
-    half = split.quantile(level) * split.error if split.error else 0.0
-    low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
-    return Comparison(estimate, low, high, split.p_value(estimate, resamples))
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """How two models' calls differ: images only a and only b has right, and two p-values."""
-
-    only_a: int
-    only_b: int
-    p_exact: float
-    p_clustered: float
-
-
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: NDArray) -> McNemar:
-    """Whether two models are right equally often on the same images, (N,) each.
-
-    ``p_exact`` is the exact binomial form of McNemar's test (1947), for which images are
-    independent; ``p_clustered`` is that of Durkalski et al. (2003), for which patients are.
-    """
-    from scipy.stats import binomtest  # takes long to import
-
-    member = members(clusters, len(right_a))
-    gained = (right_a & ~right_b).astype(float)
-    lost = (right_b & ~right_a).astype(float)
-    b, c = int(gained.sum()), int(lost.sum())
-    exact = binomtest(b, b + c).pvalue if b + c else 1.0
-    shares = np.bincount(member, gained - lost) / np.bincount(member)  # (patients,)
-    spread = float((shares**2).sum())
-    clustered = 2 * ndtr(-abs(shares.sum()) / np.sqrt(spread)) if spread else 1.0
-    return McNemar(b, c, float(exact), float(clustered))
-
-
-def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment (1979) of a family of p-values, by name."""
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return {name: adjusted[name] for name in p_values}
-
-
-def verdict(
-    interval: dict[str, Any],
-    value: float = 0.0,
-    words: tuple[str, str] = PLACE,
-    p_value: float = 0.0,
-    level: float = 0.95,
-) -> str:
-    """The words an interval supports: wholly above ``value``, wholly below it, or ``NEITHER``.
-
-    An interval without bounds supports neither. Where there is an adjusted ``p_value``, it must
-    agree with the interval of this ``level``.
-    """
-    if interval["low"] is None or p_value > 1 - level:
-        return NEITHER
-    if interval["low"] > value:
-        return words[0]
-    return words[1] if interval["high"] < value else NEITHER
-
-
-def compare_pair(
-    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray,
-    thresholds: tuple[dict[str, float], dict[str, float]], statistics: Statistics,
-) -> dict[str, Any]:  # fmt: skip
-    """All that is said of two variants, a minus b, whose seeds' scores are (K, N) each.
-
-    The headline is the paired difference of mean AUCs; cross-checks on the ensembles of seeds are
-    the clustered DeLong test and McNemar's at each operating point of ``thresholds``.
-    """
-    size = (statistics.resamples, statistics.seed)
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, *size)
-    headline = _comparison(estimate, split, statistics.level, statistics.resamples)
-    ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
-    tests = {}
-    for point in thresholds[0]:
-        right = [
-            (scores >= own[point]) == (labels == 1)
-            for scores, own in zip(ensembles, thresholds, strict=True)
-        ]
-        tests[point] = asdict(mcnemar(*right, clusters))
-    return asdict(headline) | {
-        "se_patients": float(np.sqrt(split.patients)),
-        "se_seeds": float(np.sqrt(split.seeds)),
-        "delong": asdict(delong_test(labels, *ensembles, clusters)),
-        "mcnemar": tests,
-    }
+    statistics, thresholds = study.statistics, {}
+    tests = {v: scores_on(study, v, layout) for v in study.variants}
+    reference, reference_scores = tests[study.reference]
+    for variant, (table, _) in tests.items():
+        if not table.path.equals(reference.path):
+            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
+        thresholds[variant] = Thresholds(study, variant, layout).rows[-1]
+    family = study.comparison_family()
+    found = {}
+    for variant, (table, scores) in tests.items():
+        if variant != study.reference:
+            found[variant] = compare_pair(
+                table.label.to_numpy(),
+                scores,
+                reference_scores,
+                table.patient.to_numpy(),
+                (thresholds[variant], thresholds[study.reference]),
+                statistics,
+            )
+    adjusted = holm({variant: found[variant]["p_value"] for variant in family})
+    for variant, record in found.items():
+        used = adjusted.get(variant, record["p_value"])
+        record |= {
+            "p_adjusted": adjusted.get(variant),
+            "verdict": verdict(record, 0, DIFFERENCE, used, statistics.level),
+        }
+    errors = count_errors(
+        reference.label.to_numpy(),
+        reference.patient.to_numpy(),
+        {variant: scores for variant, (_, scores) in tests.items()},
+        {variant: own["fixed"] for variant, own in thresholds.items()},
+        study.reference,
+    )
+    result = {"reference": study.reference, "family": family, "differences": found}
+    result["errors"] = errors
+    other = load_other(study)
+    result["other_study"] = None if other is None else compare_with_other(study, other, layout)
+    return write_record(layout.comparisons, result)

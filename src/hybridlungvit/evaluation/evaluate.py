@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.csvfile import read_table
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import check_scores
@@ -25,6 +24,7 @@ from hybridlungvit.evaluation.metrics import (
     confusion,
     ranking_metrics,
 )
+from hybridlungvit.evaluation.predictions import Thresholds, scores_on, with_ensemble
 from hybridlungvit.evaluation.records import (
     Edge,
     Record,
@@ -36,9 +36,8 @@ from hybridlungvit.evaluation.records import (
     wilson_records,
 )
 from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.evaluation.scores import Thresholds, scores_on, with_ensemble
 from hybridlungvit.evaluation.subgroups import quality_table, subgroup_records
-from hybridlungvit.files import file_sha256, write_record
+from hybridlungvit.io import file_sha256, read_table, write_record
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hybridlungvit.evaluation.auc import Array, auc_function
 from hybridlungvit.evaluation.bootstrap import Counts
 from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.temperature import clipped
+from hybridlungvit.evaluation.temperature import clipped
 
 RANKING = ("auc", "average_precision", "brier", "log_loss")
 CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")

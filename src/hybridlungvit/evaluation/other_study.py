@@ -9,10 +9,10 @@ import numpy as np
 
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.compare import DIFFERENCE, holm, paired_auc_difference, verdict
-from hybridlungvit.evaluation.scores import scores_on
+from hybridlungvit.evaluation.paired import DIFFERENCE, holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import Array, auc_function
 from hybridlungvit.evaluation.bootstrap import Counts
 from hybridlungvit.evaluation.calibration import mass_bins
@@ -19,6 +18,7 @@ from hybridlungvit.evaluation.records import (
     replicate,
 )
 from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.io import StudyError
 
 QUARTERS = 4
 SECOND_SERIES = "NORMAL2-"

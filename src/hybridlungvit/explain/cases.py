@@ -9,9 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.predictions import require_same
-from hybridlungvit.files import file_sha256, read_json
+from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paths import Layout
 
 RULES = ("surest right", "surest wrong", "nearest the threshold")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.bootstrap import Array
-from hybridlungvit.evaluation.compare import verdict
+from hybridlungvit.evaluation.paired import verdict
 from hybridlungvit.explain.gradcam import TestImages
 from hybridlungvit.explain.similarity import mean_intervals
-from hybridlungvit.progress import track
+from hybridlungvit.runtime import track
 
 
 class _Margin(nn.Module):

@@ -13,7 +13,7 @@ from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.explain.cases import decision_threshold, settings
 from hybridlungvit.explain.gradcam import heat_of, load_explained, load_tests
 from hybridlungvit.explain.similarity import derangement, mean_intervals
-from hybridlungvit.files import file_sha256, write_record, write_text
+from hybridlungvit.io import file_sha256, write_record, write_text
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)

@@ -14,16 +14,15 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.device import prepare_device
-from hybridlungvit.errors import StudyError
-from hybridlungvit.evaluation.predict import load_run
 from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.explain.attention_maps import paint_attention
 from hybridlungvit.explain.cases import TARGET, choose_cases, decision_threshold
-from hybridlungvit.files import replacing
+from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.model import HybridLungViT
 from hybridlungvit.model.tokens import cut_positions
 from hybridlungvit.paths import Layout
+from hybridlungvit.runtime import prepare_device
 
 NO_GRADIENT = "Grad-CAM: no gradient reaches the feature map; are its layers frozen?"
 

@@ -9,7 +9,7 @@ from hybridlungvit.explain.cases import settings, subsample
 from hybridlungvit.explain.faithfulness import check_faithfulness
 from hybridlungvit.explain.gradcam import heat_of, load_explained, load_tests
 from hybridlungvit.explain.sanity import check_agreement, check_sanity
-from hybridlungvit.files import file_sha256, write_record
+from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 

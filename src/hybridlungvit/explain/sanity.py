@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hybridlungvit.config import Recipe, Study
-from hybridlungvit.evaluation.compare import verdict
+from hybridlungvit.evaluation.paired import verdict
 from hybridlungvit.explain.gradcam import TestImages, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals, similarities
 from hybridlungvit.model import HybridLungViT, build_model
-from hybridlungvit.progress import track
+from hybridlungvit.runtime import track
 
 MEASURES = ("ssim", "rank")
 

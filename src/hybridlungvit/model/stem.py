@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 HEADS = ("head.", "head_dist.", "fc_norm.")
 EXAMPLES = ["deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224"]

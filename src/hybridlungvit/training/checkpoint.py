@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hybridlungvit.errors import StudyError
+from hybridlungvit.io import StudyError
 
 Weights = dict[str, Tensor]
 HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")

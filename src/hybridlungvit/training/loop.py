@@ -17,12 +17,11 @@ from hybridlungvit.data.augment import derive_seed
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import training_ranges
-from hybridlungvit.device import peak_memory_mb, prepare_device
-from hybridlungvit.errors import StudyError
-from hybridlungvit.files import file_sha256
+from hybridlungvit.evaluation.temperature import fit_temperature
+from hybridlungvit.io import StudyError, file_sha256
 from hybridlungvit.model import build_model
 from hybridlungvit.paths import Layout
-from hybridlungvit.temperature import fit_temperature
+from hybridlungvit.runtime import peak_memory_mb, prepare_device
 from hybridlungvit.training.checkpoint import (
     Weights,
     load_checkpoint,

@@ -14,13 +14,12 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hybridlungvit.config import Compute, Recipe, Study
-from hybridlungvit.configtypes import Section
+from hybridlungvit.config import Compute, Recipe, Section, Study
 from hybridlungvit.data.statistics import Ranges
-from hybridlungvit.device import device_name
-from hybridlungvit.files import file_sha256, replacing, write_record, write_text
+from hybridlungvit.io import file_sha256, replacing, write_record, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, code_sha256, environment_record
+from hybridlungvit.runtime import device_name
 
 KEY = "hybridlungvit"
 """Where it stands in the metadata of a safetensors file: as one entry, for their order is random

@@ -22,11 +22,10 @@ from hybridlungvit.data.augment import (
 )
 from hybridlungvit.data.batches import CachedBatches, draw_order, load_batches
 from hybridlungvit.data.cache import Cache
-from hybridlungvit.device import autocast
-from hybridlungvit.errors import StudyError
 from hybridlungvit.evaluation.auc import weighted_auc
+from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.progress import track
+from hybridlungvit.runtime import autocast, track
 from hybridlungvit.training.losses import class_weights, loss_parts
 
 DIVERGED = "Lower training.learning_rate; the last good checkpoint is kept."

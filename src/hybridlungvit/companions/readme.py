@@ -1,0 +1,138 @@
+"""The results that open the README: generated from the records, and checked against them."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hybridlungvit.config import Study
+from hybridlungvit.io import StudyError, file_sha256, read_json, replacing, write_text
+from hybridlungvit.paper.manuscript import Problem
+from hybridlungvit.paper.results import ended, format_interval, number, p_value, signed
+from hybridlungvit.paths import Layout
+
+README = Path("README.md")
+BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
+MARKED = re.compile(r"<!-- (?P<name>results|benchmarks)\b.*?<!-- end of (?P=name) -->", re.DOTALL)
+RESULT = re.compile(r"(?<![\w.])(?:0?[.,]\d{2,}\b|\d{2}\.\d+\s*(?:%|percent))")
+WIDTH = 900  # pixels of the picture
+
+
+def write_readme(study: Study, layout: Layout) -> None:
+    """Put a study's main table into its block of the README; the first block has the picture too.
+
+    Raises ``StudyError`` when the README has no place for them or pdftoppm is missing.
+    """
+    text = README.read_text(encoding="utf-8")
+    block, first = _block(text, study)
+    if block is None:
+        raise StudyError(
+            f"{README}: has no lines `<!-- results: {study.study} -->` and "
+            "`<!-- end of results -->` to write between. Add them."
+        )
+    if first:
+        _draw_first_page(layout)
+    fresh = render_block(study, layout, picture=first)
+    write_text(README, text[: block.start()] + fresh + text[block.end() :])
+
+
+def _block(text: str, study: Study) -> tuple[re.Match[str] | None, bool]:
+    """The study's block of the README, and whether it is the first."""
+    blocks = list(BLOCK.finditer(text))
+    own = next((block for block in blocks if block["study"] == study.study), None)
+    return own, own is not None and own is blocks[0]
+
+
+def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Results in the README that are not this study's, or that stand outside the marked lines."""
+    if not README.is_file():
+        return
+    text = README.read_text(encoding="utf-8")
+    block, first = _block(text, study)
+    if block and block[0] != (right := render_block(study, layout, picture=first)):
+        stored, fresh = block[0].splitlines(), right.splitlines()
+        wrong = next((line for line in stored if line not in fresh), "a line is missing")
+        yield Problem(
+            str(README), f"differs from the results: {wrong!r}. Run "
+            f"`hybridlungvit readme --study {study.study}`.",
+        )  # fmt: skip
+    outside = MARKED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    for found in RESULT.finditer(outside):
+        line = outside.count("\n", 0, found.start()) + 1
+        yield Problem(
+            f"{README}:{line}",
+            f"the result {found[0]} is typed by hand. Leave it to the marked lines.",
+        )
+
+
+def render_block(study: Study, layout: Layout, picture: bool) -> str:
+    """The marked lines: the picture, the main table, what its intervals cover, the other study."""
+    level = f"{100 * study.statistics.level:g} %"
+    reference = read_json(layout.metrics(study.reference))
+    compared = read_json(layout.comparisons)
+    differences = compared["differences"]
+    lines = [f"<!-- results: {study.study} -->"]
+    if picture:
+        page = layout.paper / "preview.png"
+        lines += [
+            f"<!-- picture of the paper with the numbers {_numbers(layout)} -->",
+            f"![First page of the paper]({page})",
+            "",
+        ]
+    lines += [
+        f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, variant in study.variants.items():
+        auc = format_interval(read_json(layout.metrics(name))["headline"]["auc"])
+        cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
+        if name in differences:
+            adjusted = differences[name]["p_adjusted"]
+            shown = "exploratory" if adjusted is None else p_value(adjusted).strip("$")
+            cells[2:] = [_difference(differences[name]), shown]
+        lines.append(f"| {' | '.join(cells)} |")
+    seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+    sd = reference["headline"]["auc"]["sd"]
+    spread = (
+        "" if sd is None else f"; the reference's seeds have a standard deviation of {number(sd)}"
+    )
+    lines += [
+        "",
+        f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
+        f"patients; intervals cover patients and seeds{spread}.",
+    ]
+    if (other := compared["other_study"]) and not picture:
+        settings = (f"`{c['key']}` {c['there']} there, {c['here']} here" for c in other["changes"])
+        found = other["differences"][study.reference]
+        lines.append(
+            f"Minus the same variant of `{other['study']}` ({', '.join(settings)}), the reference: "
+            f"{_difference(found)}."
+        )
+    return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    """A difference with its interval, and the words it supports."""
+    return f"{format_interval(found, show=signed)}, {ended(found['verdict'])}"
+
+
+def _numbers(layout: Layout) -> str:
+    """The hash of every number in the paper's text, which the picture of its first page shows."""
+    path = layout.generated / "macros.tex"
+    return file_sha256(path)[:16] if path.is_file() else "missing"
+
+
+def _draw_first_page(layout: Layout) -> None:
+    program = shutil.which("pdftoppm")
+    if program is None:
+        raise StudyError("pdftoppm: not found; it draws the picture. Install poppler-utils.")
+    picture = layout.paper / "preview.png"
+    with replacing(picture) as temporary:
+        # pdftoppm adds the suffix itself.
+        command = [program, "-png", "-singlefile", "-scale-to-x", str(WIDTH), "-scale-to-y", "-1",
+                   str(layout.pdf), str(temporary.with_suffix(""))]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise StudyError(f"{layout.pdf}: pdftoppm failed: {done.stderr.strip()}")

@@ -1,0 +1,111 @@
+"""One's own full run beside the published one: every headline number, reproduced or not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hybridlungvit.config import Study
+from hybridlungvit.io import Record, StudyError, read_json, rounded
+from hybridlungvit.paper.results import format_interval, number, signed
+from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import committed_record
+
+EXACT, WITHIN, DIFFERENT = "reproduced exactly", "within its interval", "different"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    variant: str
+    name: str
+    published: dict[str, Any]
+    own: dict[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What the own number is to the published one and its interval."""
+        both = (rounded(side) for side in (self.own, self.published))
+        own, published = ([side[k] for k in ("estimate", "low", "high")] for side in both)
+        if own == published:
+            return EXACT
+        ours = self.own["estimate"]
+        low, high = self.published["low"], self.published["high"]
+        inside = None not in (ours, low, high) and low <= ours <= high
+        return WITHIN if inside else DIFFERENT
+
+
+def verify(study: Study, layout: Layout, against: str, every: bool = False) -> list[Verdict]:
+    """Compare a study's metrics with the published ones, print how many agree, return the rows.
+
+    ``against``: a git revision, or a folder with the published ``metrics``; ``every``: print each
+    number. Raises ``StudyError`` when either side is missing, when nothing was trained again, or
+    when a number is different.
+    """
+    _require_own_runs(study, layout, against)
+    rows = []
+    for variant in study.variants:
+        path = layout.metrics(variant)
+        own, published = read_json(path)["headline"], _published(path, against)["headline"]
+        rows += [Verdict(variant, name, published[name], own[name])
+                 for name in published if name in own]  # fmt: skip
+    own = read_json(layout.comparisons)["differences"]
+    published = _published(layout.comparisons, against)["differences"]
+    rows += [Verdict(v, "AUC difference", published[v], own[v]) for v in published if v in own]
+    counts = ", ".join(f"{number} {words}" for words, number in _counts(rows))
+    Console().print(f"{study.study}: {counts}" if not every else _table(rows, counts))
+    different = [row for row in rows if row.words == DIFFERENT]
+    if different:
+        first = different[0]
+        raise StudyError(
+            f"{len(different)} of {len(rows)} numbers are different, the first {first.name} of "
+            f"{first.variant}. Compare run.json of both: code, data, weights, packages, device."
+        )
+    return rows
+
+
+def _require_own_runs(study: Study, layout: Layout, against: str) -> None:
+    """Raise ``StudyError`` where the trainings are those of the git revision, or are missing."""
+    paths = [layout.run(v, s) / "run.json" for v in study.trained_variants() for s in study.seeds]
+    missing = [path for path in paths if not path.is_file()]
+    # A folder holds metrics alone. Wall times tell a run from its repetition.
+    same = not Path(against).is_dir() and all(
+        path.is_file() and read_json(path) == committed_record(path, against) for path in paths
+    )
+    if missing or same:
+        why = f"{missing[0]} is missing" if missing else f"the runs are those of {against}"
+        raise StudyError(
+            f"{study.study}: nothing to verify: {why}. Run the study yourself; if you have "
+            "committed it, name the revision that was published with --against."
+        )
+
+
+def _published(path: Path, against: str) -> Record:
+    folder = Path(against)
+    record = read_json(folder / path.name) if folder.is_dir() else committed_record(path, against)
+    if record is None:
+        raise StudyError(
+            f"{against}:{path}: no published result. Give --against a git revision that holds it, "
+            "or a folder with the published metrics."
+        )
+    return record
+
+
+def _table(rows: list[Verdict], counts: str) -> Table:
+    table = Table(title=counts)
+    for column in ("variant", "number", "published", "own", "verdict"):
+        table.add_column(column)
+    for row in rows:
+        shown = signed if row.name == "AUC difference" else number
+        table.add_row(
+            row.variant, row.name, format_interval(row.published, show=shown),
+            shown(row.own["estimate"]), row.words,
+        )  # fmt: skip
+    return table
+
+
+def _counts(rows: list[Verdict]) -> Iterator[tuple[str, int]]:
+    for words in (EXACT, WITHIN, DIFFERENT):
+        yield words, sum(row.words == words for row in rows)

@@ -1,0 +1,87 @@
+"""Scoring: a trained run's probability for every validation and test image, as CSV."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from hybridlungvit.config import Study
+from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.predictions import COLUMNS, require_same
+from hybridlungvit.io import StudyError, file_sha256, read_json, write_record, write_text
+from hybridlungvit.model import build_model
+from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import code_commit, environment_record
+from hybridlungvit.runtime import device_name, prepare_device, track
+
+log = logging.getLogger(__name__)
+
+
+def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module:
+    """The trained model of a variant and seed, in evaluation mode on the CPU.
+
+    Raises ``StudyError`` when the run was made from another config or another manifest.
+    """
+    run = layout.run(study.trained_as(variant), seed)
+    record = read_json(run / "run.json")
+    require_same(run, "config", record["config_sha256"], study.training_hash(variant))
+    require_same(run, "manifest", record["manifest_sha256"], file_sha256(layout.manifest))
+    weights = run / "model.safetensors"
+    if weights.is_file():
+        require_same(run, "weights", record["model_sha256"], file_sha256(weights))
+    model = build_model(study.recipe(variant), pretrained=False)
+    try:
+        model.load_state_dict(load_file(run / "model.safetensors"))
+    except Exception as error:  # safetensors, key and shape errors share no base class
+        raise StudyError(
+            f"{run / 'model.safetensors'}: unusable ({error}). Train again."
+        ) from error
+    return model.eval()
+
+
+def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
+    """Write and return the predictions of one run: one row per validation and test image.
+
+    ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it.
+    A JSON beside the CSV records what it was made from, the record of its training included.
+    """
+    recipe = study.recipe(variant)
+    device = prepare_device(recipe.compute)
+    manifest = read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, recipe.data.image_size)
+    model = load_run(study, variant, seed, layout).to(device)
+    rows = np.flatnonzero(manifest.split != "train")
+    parts = np.array_split(rows, -(-len(rows) // recipe.evaluation.batch_size))
+    scores = []
+    for part in track(parts, len(parts), f"scoring {variant}, seed {seed}"):
+        images = torch.from_numpy(cache.images[part]).to(device)
+        masks = torch.from_numpy(cache.masks(part)).to(device)
+        tta = recipe.evaluation.tta
+        scores.append(pneumonia_probability(model, images, masks, tta).cpu().numpy())
+    table = manifest.iloc[rows].assign(probability=np.concatenate(scores))[COLUMNS]
+    output = layout.predictions(variant, seed)
+    write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    run = layout.run(study.trained_as(variant), seed)
+    write_record(
+        output.with_suffix(".json"),
+        {
+            "variant": variant,
+            "trained_as": study.trained_as(variant),
+            "seed": seed,
+            "config_sha256": study.prediction_hash(variant),
+            "manifest_sha256": file_sha256(layout.manifest),
+            "model_sha256": file_sha256(run / "model.safetensors"),
+            "predictions_sha256": file_sha256(output),
+            "code_commit": code_commit(),
+            "device": device_name(device),
+            "threads": recipe.compute.threads,
+            **environment_record(),
+            "run": read_json(run / "run.json"),
+        },
+    )
+    return table

@@ -1,0 +1,157 @@
+"""Files that can be trusted after a crash: atomic writes, content hashes, and plain errors."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class StudyError(Exception):
+    """Bad input, a missing file or a contradiction, told in one message.
+
+    The message names the file or key, says what was expected and how to mend it. The command line
+    prints it without a traceback and exits with status 1.
+    """
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it there only if the block succeeds.
+
+    Readers therefore see the old file or the whole new one, never a part. Raises ``StudyError``
+    when the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be written ({error.strerror or error}).") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise StudyError(
+            f"{path}: cannot be written ({error.strerror or error}). "
+            "Free space or mend the permissions and run again; the earlier file is untouched."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given, floats to their last digit."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_record(path: Path, value: Any) -> Any:
+    """Write results as JSON with their floats ``rounded``; returns what was written.
+
+    Processors, their vector instructions and numerical libraries sum in different orders, so the
+    last digits of a result belong to a machine. They are dropped here, once, for every result.
+    """
+    value = rounded(value)
+    write_json(path, value)
+    return value
+
+
+def rounded(value: Any) -> Any:
+    """A JSON-able value whose floats keep nine significant digits and at most twelve decimals.
+
+    More than anyone prints, and far from the sixteenth digit, in which machines differ. The bound
+    on decimals is for what should be zero: a difference of equal sums.
+    """
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return round(float(f"{value:.9g}"), 12) + 0.0 if isinstance(value, float) else value
+
+
+class Record(dict[str, Any]):
+    """A JSON object that names its file when a key is missing."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise StudyError(f"{self.path}: has no {key!r}. Delete it and run again.")
+
+
+def read_json(path: Path) -> Record:
+    """Read a JSON object; raise ``StudyError`` when the file is missing or no such object.
+
+    So does the object itself, at any depth, when it is asked for a key it does not have.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, object_hook=lambda values: Record(values, path))
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
+    if not isinstance(value, Record):
+        raise StudyError(f"{path}: holds no JSON object. Delete it and run again.")
+    return value
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def value_sha256(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form (sorted keys, no white space)."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_table(
+    path: Path, columns: Sequence[str], types: dict[str, type] | None = None
+) -> "pd.DataFrame":
+    """Read a CSV; raise ``StudyError`` when it is missing, damaged or lacks one of the columns.
+
+    With ``types`` no field is a missing value: "NA" may be a patient's name, and an empty field is
+    an empty text.
+    """
+    import pandas as pd  # takes long to import, and most commands read no table
+
+    try:
+        table = pd.read_csv(path, dtype=types, na_filter=types is None)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
+    except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
+        raise StudyError(f"{path}: damaged ({error}). Delete it and run again.") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise StudyError(
+            f"{path}: lacks the columns {', '.join(missing)}. Delete it and run again."
+        )
+    return table

@@ -1,0 +1,178 @@
+"""The check of a paper: a typed number or a claim without proof stops the build."""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybridlungvit.config import Study
+from hybridlungvit.io import read_table
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.io import StudyError
+from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.io import file_sha256, read_json, rounded, write_json
+from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import committed_record
+from hybridlungvit.paper.check_claims import check_claims
+from hybridlungvit.paper.check_numbers import check_numbers
+from hybridlungvit.paper.check_references import check_references
+from hybridlungvit.paper.manuscript import Problem, Source, manuscript_paths, read_source
+from hybridlungvit.companions.readme import check_readme
+
+log = logging.getLogger(__name__)
+SHARED = ["patient", "split", "label", "subtype"]
+SHOWN = 10
+"""Of the numbers that differ from the committed ones, how many are named."""
+
+
+def check_paper(study: Study, layout: Layout) -> None:
+    """Check a study's manuscript, results and README; write ``layout.check`` if all is well.
+
+    Records, macros, tables and companions need no check of their own: the same run of the workflow
+    has just computed them from the predictions. How they differ from the committed ones is told.
+    Raises ``StudyError`` that lists every problem, with its file and how to mend it.
+    """
+    layout.check.unlink(missing_ok=True)  # an earlier verdict must not outlive a problem
+    checks = {
+        "text": check_text(layout),
+        "intervals": check_intervals(study, layout),
+        "origins": check_origins(study, layout),
+        "readme": check_readme(study, layout),
+    }
+    problems = [problem for check in checks.values() for problem in _all(check)]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise StudyError(
+            "\n".join([f"the paper of {study.study} has {count}:", *map(str, problems)])
+        )
+    _tell_changes(study, layout)
+    write_json(layout.check, {"checked": list(checks)})
+    log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
+
+
+def _all(check: Iterator[Problem]) -> Iterator[Problem]:
+    """A check's problems; an error that ends the check is the last of them."""
+    try:
+        yield from check
+    except StudyError as error:
+        yield Problem("the check stopped", str(error))
+
+
+def computed_records(study: Study, layout: Layout) -> list[Path]:
+    """The records that follow from the predictions."""
+    return [
+        *(layout.metrics(variant) for variant in study.variants),
+        layout.comparisons,
+        layout.audit_results,
+    ]
+
+
+def check_intervals(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Estimates outside their interval, at any depth of a record."""
+    for path in [*computed_records(study, layout), layout.mask_quality, layout.audit]:
+        yield from _outside(path, read_json(path))
+
+
+def _outside(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
+    if isinstance(value, dict):
+        low, middle, high = (value.get(name) for name in ("low", "estimate", "high"))
+        if None not in (low, middle, high) and not low <= middle <= high:
+            yield Problem(
+                f"{path}: {key}",
+                f"the estimate {middle:.6g} lies outside its interval, {low:.6g} to {high:.6g}. "
+                "Run its stage again; if it stays, the interval is wrong.",
+            )
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in items:
+        if isinstance(part, dict | list):
+            yield from _outside(path, part, f"{key}.{name}" if key else str(name))
+
+
+def _tell_changes(study: Study, layout: Layout) -> None:
+    """Log which numbers are not those of the last commit, where there is one, and by how much."""
+    changes, compared = [], False
+    for path in computed_records(study, layout):
+        committed = committed_record(path)
+        if committed is not None:
+            compared = True
+            changes += [f"{path}: {line}" for line in differences(committed, read_json(path))]
+    for line in changes[:SHOWN]:
+        log.warning("%s", line)
+    if changes:
+        log.warning("%d values differ from the committed ones", len(changes))
+    elif compared:
+        log.info("every value is the committed one")
+
+
+def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    """A line for each value of a record that changed; for numbers with the change."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in {**before, **after}:
+            inside = f"{key}.{name}" if key else str(name)
+            yield from differences(before.get(name), after.get(name), inside)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for i, (a, b) in enumerate(zip(before, after, strict=True)):
+            yield from differences(a, b, f"{key}.{i}")
+    elif rounded(before) != rounded(after):
+        both = isinstance(before, float) and isinstance(after, float)
+        change = f" ({after - before:+.3g})" if both else ""
+        yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"
+
+
+def check_text(layout: Layout) -> Iterator[Problem]:
+    """Everything that the TeX files alone can be asked; raises ``StudyError`` if unreadable."""
+    sources = [read_source(path) for path in manuscript_paths(layout.paper)]
+    prose = [_body(source) for source in sources if _is_prose(source.path)]
+    yield from check_numbers(layout.paper, prose)
+    yield from check_claims(layout, prose)
+    yield from check_references(layout, sources, prose)
+
+
+def _is_prose(path: Path) -> bool:
+    return path.parent.name == "sections" or path.name == "main.tex"
+
+
+def _body(source: Source) -> Source:
+    """A main file without its preamble, lines kept; any other file as it is."""
+    preamble, found, body = source.text.partition("\\begin{document}")
+    if not found:
+        return source
+    return replace(source, text=re.sub(r"[^\n]", " ", preamble + found) + body)
+
+
+def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
+    """Predictions that manifest and run do not bear out, and seeds that are left out.
+
+    Raises ``StudyError`` when predictions belong to another config or were altered.
+    """
+    manifest = read_manifest(layout.manifest).set_index("path")
+    sha256 = file_sha256(layout.manifest)
+    pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
+    for variant, seed in pairs:
+        path, folder = (
+            layout.predictions(variant, seed),
+            layout.run(study.trained_as(variant), seed),
+        )
+        scored, run = read_json(path.with_suffix(".json")), read_json(folder / "run.json")
+        if scored["manifest_sha256"] != sha256 or run["manifest_sha256"] != sha256:
+            yield Problem(str(path), f"from another manifest than {layout.manifest}. Score again.")
+        if scored["run"] != run or scored["model_sha256"] != run["model_sha256"]:
+            yield Problem(str(path), f"scored by another run than {folder / 'run.json'} tells of.")
+        table = read_predictions(study, variant, seed, layout).set_index("path")
+        own = manifest.reindex(table.index)[SHARED].astype(str)
+        used = set(manifest.index[manifest.split != "train"])
+        if not own.equals(table[SHARED].astype(str)) or set(table.index) != used:
+            yield Problem(
+                str(path), f"its images, labels or patients are not those of {layout.manifest}. "
+                "Score again.",
+            )  # fmt: skip
+        history = read_table(folder / "history.csv", ("epoch", "val_auc"))
+        best = rounded([history.val_auc.max(), run["best_val_auc"]])
+        if len(history) != run["epochs_run"] or best[0] != best[1]:
+            yield Problem(str(folder / "history.csv"), "is not the history run.json tells of.")
+    reported = {layout.predictions(variant, seed) for variant, seed in pairs}
+    for path in sorted({*layout.root.glob("predictions/*/seed-*.csv")} - reported):
+        if path.parent.name not in study.omitted:
+            yield Problem(str(path), "exists, but the config does not report it. Report it.")

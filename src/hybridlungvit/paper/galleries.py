@@ -1,0 +1,139 @@
+"""The figures of the paper that show images: lung masks and Grad-CAM."""
+
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from hybridlungvit.config import Study
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+from hybridlungvit.paper.style import FULL_WIDTH, SMALL, save_figure, use_style
+
+OUTLINE = "#56B4E9"
+CUT = "#E69F00"
+
+
+def write_galleries(study: Study, layout: Layout) -> None:
+    """Draw the figures that show images below ``layout.generated / "figures"``."""
+    use_style()
+    folder = layout.generated / "figures"
+    save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
+    save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
+    save_figure(mask_steps(layout.mask_examples), folder / "mask_steps.pdf")
+
+
+def read_cases(path: Path) -> dict[str, NDArray]:
+    """Load an npz of images and their annotations, arrays only."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise StudyError(f"{path}: cannot be read ({error}). Run its stage again.") from error
+
+
+def mask_gallery(path: Path) -> Figure:
+    """Training images at the lowest, median and highest mask confidence of each class."""
+    cases = read_cases(path)
+    count = len(cases["rule"])
+    figure, panels = plt.subplots(1, count, figsize=(FULL_WIDTH, FULL_WIDTH / count + 0.45))
+    for i, axes in enumerate(panels):
+        _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
+        name = ("Normal", "Pneumonia")[cases["label"][i]]
+        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
+        axes.set_title(title, fontsize=SMALL)
+    return figure
+
+
+def gradcam_gallery(path: Path) -> Figure:
+    """For each chosen case: image with lungs and cut, Grad-CAM, and the hybrid's attention."""
+    cases = read_cases(path)
+    layers = {"Grad-CAM": cases["heat"].astype(float)}
+    if "attention" in cases:
+        peak = cases["attention"].max(axis=(1, 2), keepdims=True)
+        layers["Attention"] = cases["attention"] / peak
+    count, rows = len(cases["rule"]), 1 + len(layers)
+    size = (FULL_WIDTH, rows * FULL_WIDTH / count + 0.55)
+    figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
+    for i, column in enumerate(panels.T):
+        _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
+        name = ("Normal", "Pneumonia")[cases["label"][i]]
+        probability = f"P(pneumonia) = {cases['probability'][i]:.2f}"
+        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
+        for axes, heat in zip(column[1:], layers.values(), strict=True):
+            _overlay(axes, cases["images"][i], heat[i])
+    for axes, name in zip(panels[1:, 0], layers, strict=True):
+        axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=SMALL,
+                  transform=axes.transAxes)  # fmt: skip
+    if "attention" in cases:
+        for axes, cut in zip(panels[2], cases["cuts"], strict=True):
+            axes.axvline(cut, color=CUT, lw=0.8, ls="--")
+    return figure
+
+
+def _overlay(axes: Axes, image: NDArray, heat: NDArray) -> None:
+    """Heat in [0, 1] over its image; its opacity follows it, so that cold places show unchanged."""
+    extent = (0, len(image), len(image), 0)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * heat, extent=extent)
+    axes.set_axis_off()
+
+
+def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
+    """Image with the lung outline and the cut; coordinates run from 0 to the side in pixels."""
+    side = len(image)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+    centres = np.arange(side) + 0.5
+    if mask.any() and not mask.all():
+        axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
+    axes.axvline(cut, color=CUT, lw=0.8, ls="--")
+    axes.set_axis_off()
+
+
+def mask_steps(path: Path) -> Figure:
+    """One image on its way to a mask: image, working image, edges, outlines, mask with cut."""
+    cases = read_cases(path)
+    figure, panels = plt.subplots(1, 5, figsize=(FULL_WIDTH, FULL_WIDTH / 5 + 0.4))
+    image, mask = cases["steps_image"], cases["steps_mask"]
+    pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
+    titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
+    for axes, picture, title in zip(panels, pictures, titles, strict=True):
+        axes.imshow(picture, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_box_aspect(1)  # the working image is square, whatever the image
+        axes.set_title(title, fontsize=SMALL)
+        axes.set_axis_off()
+    for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
+        for lung in cases[f"steps_{name}"]:
+            panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
+    _contour(panels[4], mask, OUTLINE)
+    panels[4].axvline(
+        (np.nonzero(mask)[1].mean() + 0.5) / mask.shape[1], color=CUT, lw=0.8, ls="--"
+    )
+    return figure
+
+
+def annotation_gallery(cases: list[tuple[NDArray, NDArray, NDArray, str]]) -> Figure:
+    """Images with mask and annotation outlined, in two rows: (image, mask, lungs, title) each."""
+    figure, panels = plt.subplots(2, len(cases) // 2, figsize=(FULL_WIDTH, 5.2))
+    for axes, (image, mask, lungs, title) in zip(panels.flat, cases, strict=True):
+        axes.imshow(image, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_box_aspect(image.shape[0] / image.shape[1])
+        _contour(axes, lungs, CUT)
+        _contour(axes, mask, OUTLINE)
+        axes.set_title(title, fontsize=SMALL)
+        axes.set_axis_off()
+    handles = [Line2D([], [], color=colour, lw=1) for colour in (OUTLINE, CUT)]
+    figure.legend(handles, ["mask", "annotation"], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _contour(axes: Axes, mask: NDArray, colour: str) -> None:
+    """Outline of a mask (H, W) on axes that run from 0 to 1."""
+    y, x = ((np.arange(side) + 0.5) / side for side in mask.shape)
+    axes.contour(x, y, mask.astype(float), [0.5], colors=colour, linewidths=0.8)

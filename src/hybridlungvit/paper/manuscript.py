@@ -1,0 +1,152 @@
+"""Reading the manuscript's TeX: commands with their arguments, and the values it asks for."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hybridlungvit.io import StudyError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a check of the paper found."""
+
+    where: str
+    """File, and line or key, to look at."""
+    what: str
+    """What is wrong and how to mend it."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+# A percent sign starts a comment unless a backslash of its own stands before it.
+COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
+CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")
+OF_VARIANT = ("result", "estimate", "interval", "seedsd")
+OF_REFERENCE = ("referenceresult", "referenceestimate", "referenceinterval", "referencesd")
+OF_STUDY = ("given", "ifgiven", "ifgivenis")
+OF_DIFFERENCE = ("difference", "verdict", "ifverdict", "ifcompared")
+OF_NAME = ("variantname", "variantdescription")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A TeX file without its comments; lines stay where they are."""
+
+    path: Path
+    text: str
+
+    def line(self, position: int) -> int:
+        """The line, from 1, of a position in the text."""
+        return self.text.count("\n", 0, position) + 1
+
+    def place(self, position: int) -> str:
+        """File and line for a message."""
+        return f"{self.path}:{self.line(position)}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """An occurrence of a command."""
+
+    name: str
+    arguments: tuple[str, ...]
+    start: int
+    end: int
+    """Just behind the last argument."""
+
+
+@dataclass
+class Asked:
+    """What a manuscript takes from the generated files."""
+
+    given: set[str] = field(default_factory=lambda: {"reference", "level"})
+    """Keys of the study; these two are what ``\\referenceresult`` and ``\\result`` start from."""
+    results: set[tuple[str, str]] = field(default_factory=set)
+    """Metric and variant; the variant is empty where the text means the reference."""
+    differences: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    """Variants whose name or description is asked for."""
+
+
+def read_source(path: Path) -> Source:
+    """Read a TeX file; raises ``StudyError`` when it cannot be read as UTF-8."""
+    lines = _read(path).splitlines()
+    return Source(path, "\n".join(COMMENT.sub(r"\1", line) for line in lines))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read ({error}). Save it as UTF-8 text.") from error
+
+
+def manuscript_paths(paper: Path) -> list[Path]:
+    """The hand-written TeX files, in the order of their names."""
+    return sorted(
+        [*paper.glob("*.tex"), *paper.glob("sections/*.tex"), *paper.glob("figures/*.tex")]
+    )
+
+
+def group_end(text: str, start: int) -> int | None:
+    """The position just behind the group whose brace stands at ``start``, or None if it is open."""
+    depth = 0
+    for found in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        if found[0] in "{}":
+            depth += 1 if found[0] == "{" else -1
+            if depth == 0:
+                return found.end()
+    return None
+
+
+def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator[Command]:
+    """Every use of the named commands with ``count`` braced arguments behind optional ones.
+
+    A use with fewer arguments, such as in a definition, is passed over.
+    """
+    pattern = re.compile(rf"\\({'|'.join(names)})(?![A-Za-z@])\*?((?:\s*\[[^][]*\])*)")
+    for found in pattern.finditer(source.text):
+        arguments, end = [], found.end()
+        while len(arguments) < count:
+            opening = re.compile(r"\s*\{").match(source.text, end)
+            closing = opening and group_end(source.text, opening.end() - 1)
+            if not closing:
+                break
+            arguments.append(source.text[opening.end() : closing - 1])
+            end = closing
+        if len(arguments) == count:
+            yield Command(found[1], tuple(arguments), found.start(), end)
+
+
+def asked(paper: Path) -> Asked:
+    """What the manuscript in a folder asks for, in whatever branch of a condition."""
+    wanted = Asked()
+    for path in manuscript_paths(paper):
+        source = read_source(path)
+        wanted.given |= {c.arguments[0] for c in commands(source, OF_STUDY)}
+        wanted.results |= {c.arguments for c in commands(source, (*OF_VARIANT, "ifresult"), 2)}
+        wanted.results |= {(c.arguments[0], "") for c in commands(source, OF_REFERENCE)}
+        wanted.differences |= {c.arguments[0] for c in commands(source, OF_DIFFERENCE)}
+        wanted.names |= {c.arguments[0] for c in commands(source, OF_NAME)}
+    return wanted
+
+
+def paragraph(source: Source, position: int) -> tuple[int, int]:
+    """Start and end of the paragraph around a position; blank lines part paragraphs."""
+    start = source.text.rfind("\n\n", 0, position)
+    end = source.text.find("\n\n", position)
+    return start + 2 if start >= 0 else 0, end if end >= 0 else len(source.text)
+
+
+def cited_keys(text: str) -> set[str]:
+    """The BibTeX keys that a text cites."""
+    return {key.strip() for group in CITED.findall(text) for key in group.split(",")}
+
+
+def bibliography_keys(paper: Path) -> set[str]:
+    """The keys of all entries in the folder's ``references.bib``."""
+    text = _read(paper / "references.bib")
+    return set(re.findall(r"^@\w+\{([^,\s]+),", text, re.MULTILINE))

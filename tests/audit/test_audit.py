@@ -1,0 +1,628 @@
+"""The data audit: every detector must find what was planted, and nothing where nothing is."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from hybridlungvit.audit import copies, leakage, patients, results, shortcuts, stage
+from hybridlungvit.config import Statistics, study_from
+from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.manifest import build_manifest, read_manifest, split_validation
+from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
+from hybridlungvit.paper import audit_report
+from hybridlungvit.paths import Layout
+
+FEW = Statistics(resamples=200)
+
+
+@pytest.fixture(scope="module")
+def pictures(phantoms):
+    """Phantoms at the size of a study on real images, uint8 (N, 128, 128)."""
+    files = sorted(phantoms.rglob("*.jpeg"))[:40]
+    images = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
+    return np.stack([cv2.resize(i, (128, 128), interpolation=cv2.INTER_AREA) for i in images])
+
+
+# Perceptual hash
+
+
+def literal_hash(image):
+    """Zauner's hash of one image, spelled out."""
+    small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
+    block = cv2.dct(small)[1:9, 1:9].ravel()
+    return [bool(value > np.median(block)) for value in block]
+
+
+def as_bits(hashes):
+    return np.unpackbits(np.asarray(hashes, np.uint64)[:, None].view(np.uint8), axis=1).astype(bool)
+
+
+def test_hash_is_the_literal_one(pictures):
+    found = as_bits(copies.perceptual_hashes(pictures))
+    assert found.tolist() == [literal_hash(image) for image in pictures]
+
+
+def test_hash_does_not_depend_on_the_chunk(pictures, monkeypatch):
+    whole = copies.perceptual_hashes(pictures)
+    monkeypatch.setattr(copies, "CHUNK", 7)
+    assert np.array_equal(copies.perceptual_hashes(pictures), whole)
+
+
+def stored_again(image, quality, shift, scale):
+    side = round(len(image) * scale)
+    smaller = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    shifted = np.clip(smaller.astype(int) + shift, 0, 255).astype(np.uint8)
+    read = cv2.imdecode(
+        cv2.imencode(".jpg", shifted, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE
+    )
+    return cv2.resize(read, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+@given(st.integers(0, 39), st.integers(50, 95), st.integers(-15, 15), st.floats(0.5, 1))
+def test_an_image_stored_again_is_found(pictures, row, quality, shift, scale):
+    pair = np.stack([pictures[row], stored_again(pictures[row], quality, shift, scale)])
+    found = copies.near_pairs(copies.perceptual_hashes(pair))
+    assert found.tolist() == [[0, 1]]
+    assert copies.correlations(pair, found)[0] >= copies.COPY
+
+
+def test_the_mirrored_hash_is_that_of_the_mirror_image(pictures):
+    expected = copies.perceptual_hashes(np.ascontiguousarray(pictures[:, :, ::-1]))
+    bits = as_bits(copies.perceptual_hashes(pictures, mirrored=True)) != as_bits(expected)
+    assert bits.sum(axis=1).max() <= 2  # ties with the median aside
+
+
+@given(st.integers(0, 39), st.integers(50, 95), st.integers(-15, 15), st.floats(0.5, 1))
+def test_a_mirrored_copy_is_found(pictures, row, quality, shift, scale):
+    copy = stored_again(np.ascontiguousarray(pictures[row][:, ::-1]), quality, shift, scale)
+    pair = np.stack([pictures[row], copy])
+    hashes = copies.perceptual_hashes(pair)
+    assert copies.near_pairs(hashes).tolist() == []
+    found = copies.mirror_pairs(hashes, copies.perceptual_hashes(pair, mirrored=True))
+    assert found.tolist() == [[0, 1]]
+    mirrored = copies.correlations(pair, found, mirrored=True)[0]
+    assert mirrored >= copies.COPY
+    assert copies.correlations(pair, found)[0] < mirrored
+
+
+# Search
+
+
+def literal_pairs(hashes, radius):
+    pairs = itertools.combinations(range(len(hashes)), 2)
+    return [[i, j] for i, j in pairs if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= radius]
+
+
+# A few centres with some bits flipped: many pairs near the radius, on either side of it.
+centres = st.sampled_from([0, 2**64 - 1, 0x0123456789ABCDEF])
+flipped = st.sets(st.integers(0, 63), max_size=7)
+clustered = st.lists(st.tuples(centres, flipped), max_size=25).map(
+    lambda rows: np.array([c ^ sum(1 << bit for bit in bits) for c, bits in rows], np.uint64)
+)
+
+
+@given(clustered, st.integers(0, 11))
+def test_search_finds_what_a_loop_over_all_pairs_finds(hashes, radius):
+    assert copies.near_pairs(hashes, radius).tolist() == literal_pairs(hashes, radius)
+
+
+@given(clustered.filter(len), st.randoms(use_true_random=False))
+def test_search_does_not_depend_on_the_order(hashes, random):
+    order = random.sample(range(len(hashes)), len(hashes))
+    found = {frozenset(pair) for pair in copies.near_pairs(hashes).tolist()}
+    moved = copies.near_pairs(hashes[order]).tolist()
+    assert {frozenset((order[i], order[j])) for i, j in moved} == found
+
+
+def test_search_in_small_portions_finds_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**64, 300, dtype=np.uint64) & np.uint64(0x0F0F00FF0000000F)
+    whole = copies.near_pairs(hashes)
+    assert 100 < len(whole) < 300 * 299 / 2
+    monkeypatch.setattr(copies, "COMPARED", 50)
+    assert np.array_equal(copies.near_pairs(hashes), whole)
+
+
+def test_correlation_is_numpys(pictures, monkeypatch):
+    pairs = np.array([[0, 1], [3, 2], [5, 5], [7, 0]])
+    small = [cv2.resize(i, (64, 64), interpolation=cv2.INTER_AREA).ravel() for i in pictures]
+    expected = [np.corrcoef(small[i], small[j])[0, 1] for i, j in pairs]
+    monkeypatch.setattr(copies, "CHUNK", 3)
+    assert np.allclose(copies.correlations(pictures, pairs), expected, atol=1e-12)
+
+
+def test_a_blank_image_correlates_with_nothing():
+    blank = np.zeros((2, 40, 40), np.uint8)
+    assert copies.correlations(blank, np.array([[0, 1]])).tolist() == [0]
+
+
+# Planted copies, through the command
+
+
+@pytest.fixture
+def workplace(tiny, phantoms, tmp_path):
+    """A folder study on a copy of the phantoms that a test may spoil."""
+    tiny["data"].pop("phantom")
+    tiny["data"]["source"] = "folder"
+    tiny["data_root"] = "images"
+    shutil.copytree(phantoms, tmp_path / "images")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
+    return tmp_path, study_from(tiny, "x"), Layout("tiny", tmp_path / "results", tmp_path / "paper")
+
+
+def prepare(workplace):
+    folder, study, layout = workplace
+    build_manifest(folder / "images", study.data, layout.manifest, 1)
+    build_cache(folder / "images", layout, study.data.image_size, 1)
+    return layout
+
+
+def run_command(folder, name):
+    command = [sys.executable, "-m", "hybridlungvit", name, "--config", "study.yaml"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def plant(folder, how):
+    """Put a training image into the test set under a name of its own."""
+    source = sorted((folder / "images" / "train" / "NORMAL").iterdir())[3]
+    target = folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg"
+    if how == "byte-identical":
+        shutil.copy(source, target)
+    else:
+        image = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+        image = cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        if how == "one mirrored":
+            image = cv2.flip(image, 1)
+        cv2.imwrite(str(target), cv2.add(image, 12), [cv2.IMWRITE_JPEG_QUALITY, 75])
+    return source, target
+
+
+@pytest.mark.parametrize(
+    ("how", "command"),
+    [
+        ("byte-identical", "leaks"),
+        ("same radiograph", "leaks"),
+        ("one mirrored", "leaks"),
+        ("byte-identical", "audit"),
+    ],
+)
+def test_a_copy_in_the_test_set_stops_the_study(workplace, how, command, monkeypatch):
+    # The manifest refuses identical files itself; the audit must not lean on that.
+    monkeypatch.setattr("hybridlungvit.data.manifest.require_distinct_images", lambda _: None)
+    folder, _, layout = workplace
+    pair = plant(folder, how)
+    prepare(workplace)
+    verdict = getattr(layout, command)
+    verdict.write_text("{}")  # an earlier one
+    done = run_command(folder, command)
+    assert done.returncode == 1
+    assert how in done.stderr
+    for file in pair:
+        assert file.relative_to(folder / "images").as_posix() in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not verdict.exists()
+
+
+def test_a_study_without_leaks_passes(layout, study):
+    record = stage.write_leaks(study, layout)
+    assert read_json(layout.leaks) == record
+    assert record["manifest_sha256"] == file_sha256(layout.manifest)
+
+
+def test_copies_on_one_side_are_counted_and_named(workplace, caplog):
+    folder, study, _ = workplace
+    tests = sorted((folder / "images" / "test" / "NORMAL").iterdir())
+    shutil.copy(tests[0], tests[0].with_name("IM-9998-0001.jpeg"))
+    layout = prepare(workplace)
+    record = stage.write_audit(study, layout)
+    places = {place["place"]: place for place in record["copies"]["places"]}
+    assert (places["test"]["identical"], places["test"]["identical_other"]) == (1, 1)
+    assert sum(place["identical"] for place in places.values()) == 1
+    (example,) = [e for e in record["copies"]["examples"] if e["identical"]]
+    assert {example["first"], example["second"]} == {
+        f"test/NORMAL/{tests[0].name}", "test/NORMAL/IM-9998-0001.jpeg",
+    }  # fmt: skip
+    assert "IM-9998-0001.jpeg are byte-identical" in caplog.text
+
+
+def test_phantoms_have_no_copies(cached, study):
+    manifest = read_manifest(cached.manifest)
+    found = copies.find_copies(manifest, open_cache(cached, manifest, 32).images)
+    stage.require_no_copies(found)
+    record = copies.describe_copies(manifest, found)
+    assert [place["identical"] for place in record["places"]] == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("splits", "place"),
+    [
+        ({"val"}, "val"),
+        ({"train", "val"}, "train-val"),
+        ({"val", "test"}, "development-test"),
+        ({"train", "val", "test"}, "development-test"),
+    ],
+)
+def test_places(splits, place):
+    assert copies.place_of(splits) == place
+
+
+# Patients
+
+
+@pytest.mark.parametrize(
+    ("key", "strict"),
+    [
+        ("person12_bacteria", "person12"),
+        ("person12_virus", "person12"),
+        ("IM-0115", "IM-0115"),
+        ("NORMAL2-IM-0115", "IM-0115"),
+        ("image:person12_virus", "image:person12_virus"),
+        ("image:scan7", "image:scan7"),
+    ],
+)
+def test_strict_keys(key, strict):
+    assert patients.strict_key(pd.Series([key])).tolist() == [strict]
+
+
+def small_manifest():
+    rows = [
+        ("a", "person1_bacteria", "train", 1),
+        ("b", "person1_virus", "test", 1),
+        ("c", "person1_virus", "test", 1),
+        ("d", "IM-0001", "val", 0),
+        ("e", "NORMAL2-IM-0001", "test", 0),
+        ("f", "IM-0002", "test", 0),
+        ("g", "person2_virus", "train", 1),
+        ("h", "person2_bacteria", "val", 1),
+        ("i", "IM-0003", "train", 0),
+    ]
+    return pd.DataFrame(rows, columns=["path", "patient", "split", "label"])
+
+
+def test_numbers_on_both_sides_of_the_test_set_are_counted():
+    table = small_manifest()
+    assert table.path[patients.shared_numbers(table)].tolist() == ["a", "b", "c", "d", "e"]
+    record = patients.describe_patients(table, 2, 0)
+    assert record["strict"] == {
+        "person": {"numbers": 1, "development_images": 1, "test_images": 2},
+        "study": {"numbers": 1, "development_images": 1, "test_images": 1},
+        "all": {"numbers": 2, "development_images": 2, "test_images": 3},
+    }
+    assert record["validation_shared"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sides", "unit", "leaks"),
+    [
+        (("train", "test"), "patient", True),
+        (("train", "test"), "image", True),
+        (("val", "test"), "image", True),
+        (("train", "val"), "patient", True),
+        (("train", "val"), "image", False),
+        (("train", "train"), "patient", False),
+    ],
+)
+def test_a_patient_on_two_sides_is_a_leak(sides, unit, leaks):
+    table = small_manifest()
+    more = pd.DataFrame(
+        {"path": ["x", "y"], "patient": ["person7_virus"] * 2, "split": sides, "label": [1, 1]}
+    )
+    table = pd.concat([table, more], ignore_index=True)
+    if not leaks:
+        patients.require_patients_apart(table, unit)
+        return
+    with pytest.raises(StudyError, match=r"person7_virus is in \w+ and \w+ \(x, y\)"):
+        patients.require_patients_apart(table, unit)
+
+
+def labelled(images_each, count=60):
+    each = list(itertools.islice(itertools.cycle(images_each), count))
+    frames = [
+        pd.DataFrame({"patient": f"p{i}", "label": i % 2, "path": [f"p{i}-{k}" for k in range(n)]})
+        for i, n in enumerate(each)
+    ]
+    return pd.concat(frames, ignore_index=True).assign(split="train", side="train")
+
+
+def test_share_of_an_image_split_agrees_with_the_split_itself():
+    assert patients.image_split_shared(labelled([1]), 5, 0) == 0
+    table = labelled([1, 2, 4])
+    shares = []
+    for seed in range(30):
+        split = split_validation(table, 5, seed, "image")
+        held_out, rest = table[split == "val"].patient, table[split == "train"].patient
+        shares.append(np.mean([patient in set(rest) for patient in held_out]))
+    assert 0.4 < np.mean(shares) < 0.95
+    assert patients.image_split_shared(table, 5, 0) == pytest.approx(np.mean(shares), abs=0.04)
+
+
+def test_an_image_split_is_stratified_and_seeded():
+    table = labelled([1, 2, 4])
+    split = split_validation(table, 5, 0, "image")
+    assert (split == "val").mean() == pytest.approx(0.2, abs=0.01)
+    assert table.label[split == "val"].mean() == pytest.approx(table.label.mean(), abs=0.03)
+    assert split.equals(split_validation(table, 5, 0, "image"))
+    assert not split.equals(split_validation(table, 5, 1, "image"))
+
+
+def test_a_declared_leak_is_reported_and_does_not_stop(workplace, tiny, caplog):
+    folder, _, _ = workplace
+    tiny["data"]["validation_split"] = "image"
+    study = study_from(tiny, "x")
+    layout = prepare((folder, study, workplace[2]))
+    record = stage.write_audit(study, layout)
+    assert record["validation_split"] == "image"
+    assert record["patients"]["validation_shared"] > 0.2
+    assert "leaks on purpose" in caplog.text
+    honest = study_from(tiny | {"data": tiny["data"] | {"validation_split": "patient"}}, "x")
+    with pytest.raises(StudyError, match=r"in (train and val|val and train)"):
+        stage.write_audit(honest, layout)
+
+
+def test_the_split_is_part_of_the_data(tiny):
+    plain = study_from(tiny, "x")
+    tiny["data"]["validation_split"] = "image"
+    assert study_from(tiny, "x").training_hash("no_seg") != plain.training_hash("no_seg")
+
+
+# Shortcuts and shift
+
+
+def stored(patients_count=200, seed=0):
+    """A manifest whose file properties tell nothing."""
+    rng = np.random.default_rng(seed)
+    count = 2 * patients_count
+    return pd.DataFrame(
+        {
+            "patient": np.repeat([f"p{i}" for i in range(patients_count)], 2),
+            "label": np.repeat(np.arange(patients_count) % 2, 2),
+            "split": np.repeat(np.where(np.arange(patients_count) % 5, "train", "test"), 2),
+            "width": rng.integers(900, 1100, count),
+            "height": rng.integers(700, 900, count),
+            "bytes": rng.lognormal(10, 0.3, count).astype(int),
+        }
+    )
+
+
+def test_files_that_tell_nothing_are_at_chance():
+    for value in shortcuts.shortcut_aucs(stored(), FEW, 0).values():
+        assert value["low"] < 0.5 < value["high"]
+
+
+def test_a_shortcut_in_the_file_size_is_found_there_alone():
+    table = stored()
+    table["bytes"] = np.where(table.label, 2 * table["bytes"], table["bytes"])
+    found = shortcuts.shortcut_aucs(table, FEW, 0)
+    assert found["bytes"]["low"] > 0.85
+    assert found["file"]["low"] > 0.85
+    assert found["size"]["low"] < 0.5 < found["size"]["high"]
+
+
+def test_shuffled_labels_are_at_chance():
+    # The interval holds the fitted folds fixed, so a few more than one in twenty miss chance.
+    table = stored()
+    found = []
+    for seed in range(10):
+        labels = np.random.default_rng(seed).permutation(table.label[::2])
+        shuffled = table.assign(label=np.repeat(labels, 2))
+        found.append(shortcuts.shortcut_aucs(shuffled, FEW, 0)["bytes"])
+    assert sum(value["low"] < 0.5 < value["high"] for value in found) >= 7
+    assert np.mean([value["estimate"] for value in found]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_class_with_small_and_large_files_is_found_too():
+    table = stored()
+    factor = np.random.default_rng(0).choice([1 / 8, 8], len(table))
+    table["bytes"] = np.where(table.label, table["bytes"] * factor, table["bytes"])
+    assert shortcuts.shortcut_aucs(table, FEW, 0)["bytes"]["low"] > 0.9
+
+
+def test_aspect_ratio_is_width_by_height():
+    table = stored(20)
+    found = shortcuts.file_features(table)
+    assert np.allclose(np.exp(found.aspect), table.width / table.height)
+
+
+def test_a_brighter_test_set_is_told_apart():
+    table = stored(800)
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 120, (len(table), 32, 32)).astype(np.uint8)
+    fair = shortcuts.shift_aucs(table, images, FEW, 0)
+    assert all(abs(value["estimate"] - 0.5) < 0.1 for value in fair.values())
+    images[table.split == "test"] += 20
+    found = shortcuts.shift_aucs(table, images, FEW, 0)
+    assert all(value["low"] > 0.95 for value in found.values())
+
+
+def test_too_few_patients_give_no_auc():
+    table = stored()
+    alone = (table.split == "test") & (table.label == 1) & (table.patient != "p5")
+    table = table[~alone].reset_index(drop=True)
+    images = np.zeros((len(table), 32, 32), np.uint8)
+    found = shortcuts.shift_aucs(table, images, FEW, 0)
+    assert found["PNEUMONIA"] is None
+    assert found["NORMAL"] is not None
+
+
+def test_image_statistics_by_hand():
+    image = np.arange(1024, dtype=np.uint16).reshape(32, 32) // 8
+    row = shortcuts.image_statistics(image.astype(np.uint8)[None]).iloc[0]
+    assert (row["mean"], row.sd) == pytest.approx((63.5, np.sqrt((128**2 - 1) / 12)))
+    assert row.q50 == pytest.approx(63.5)
+    blurred = cv2.GaussianBlur(image.astype(np.uint8), (0, 0), 3)
+    both = shortcuts.image_statistics(np.stack([image.astype(np.uint8), blurred]))
+    assert both.sharpness[0] > both.sharpness[1]
+
+
+def test_prevalence_has_wilsons_interval():
+    table = stored().assign(subtype="virus")
+    table.loc[:9, "split"] = "val"
+    row = next(r for r in shortcuts.class_balance(table, 0.95) if r["split"] == "test")
+    part = table[table.split == "test"]
+    n, k, z = len(part), int(part.label.sum()), 1.959963984540054
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
+    prevalence = row["prevalence"]
+    assert prevalence["estimate"] == k / n
+    assert (prevalence["low"], prevalence["high"]) == pytest.approx((centre - half, centre + half))
+    assert (row["bacteria"], row["virus"]) == (0, n)
+
+
+# Price of leakage
+
+
+def recognisable(images_each, seed=0):
+    """Features that name the patient and say nothing of the class."""
+    rng = np.random.default_rng(seed)
+    count = 120
+    who = np.repeat(np.arange(count), images_each)
+    features = rng.normal(size=(count, 30))[who] + rng.normal(0, 0.1, (len(who), 30))
+    table = pd.DataFrame(
+        {
+            "patient": [f"p{i}" for i in who],
+            "label": rng.permutation(np.arange(count) % 2)[who],
+            "split": np.where(who % 4, "train", "test"),
+        }
+    )
+    return table, features
+
+
+def test_a_model_that_recognises_patients_pays_when_the_leak_closes():
+    found = leakage.price_of_leakage(*recognisable(4), FEW, 0)["neighbours"]
+    assert found["image"]["estimate"] > 0.95
+    assert found["patient"]["estimate"] < 0.65
+    assert found["price"]["low"] > 0.2
+    assert found["price"]["estimate"] == pytest.approx(
+        found["image"]["estimate"] - found["patient"]["estimate"]
+    )
+    assert found["test"]["low"] < 0.5 < found["test"]["high"]
+
+
+def test_without_repeated_patients_there_is_no_price():
+    found = leakage.price_of_leakage(*recognisable(1), FEW, 0)
+    for model in leakage.MODELS:
+        assert found[model]["price"]["low"] < 0 < found[model]["price"]["high"]
+
+
+def test_pixel_features_ignore_exposure(pictures):
+    plain = leakage.pixel_features(pictures)
+    assert plain.shape == (40, leakage.PIXELS**2)
+    darker = leakage.pixel_features((pictures // 4 * 2).astype(np.uint8))
+    assert np.abs(plain - darker).max() < 0.1
+    assert np.isfinite(leakage.pixel_features(np.zeros((1, 32, 32), np.uint8))).all()
+
+
+# Records and report
+
+
+@pytest.fixture(scope="module")
+def audited(cached, study):
+    """The audit's record of the shared phantoms."""
+    stage.write_audit(study, cached)
+    yield cached.audit
+    cached.audit.unlink()
+
+
+@pytest.fixture
+def scored(layout, study, audited):
+    """A results folder with audit and made-up predictions of the reference."""
+    shutil.copy(audited, layout.audit)
+    manifest = read_manifest(layout.manifest)
+    part = manifest[manifest.split != "train"]
+    for seed in study.seeds:
+        noise = np.random.default_rng(seed).normal(0, 0.7, len(part))
+        table = part[["path", "patient", "split", "label", "subtype"]]
+        table = table.assign(probability=1 / (1 + np.exp(-(part.label + noise))))
+        path = layout.predictions("no_seg", seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)
+        write_json(
+            path.with_suffix(".json"),
+            {
+                "config_sha256": study.prediction_hash("no_seg"),
+                "predictions_sha256": file_sha256(path),
+            },
+        )
+    return layout
+
+
+def test_audit_is_reproducible(layout, study, audited):
+    stage.write_audit(study, layout)
+    assert layout.audit.read_bytes() == audited.read_bytes()
+
+
+def test_results_without_doubtful_patients_are_those_of_the_rest(scored, study, monkeypatch):
+    test = pd.read_csv(scored.predictions("no_seg", 0)).query("split == 'test'")
+    doubtful = set(test.path[::3])
+
+    def planted(manifest):
+        return manifest.path.isin(doubtful)
+
+    monkeypatch.setattr(results, "shared_numbers", planted)
+    record = results.write_audit_results(study, scored)
+    tables = [pd.read_csv(scored.predictions("no_seg", seed)) for seed in study.seeds]
+    for name, keep in {
+        "validation": tables[0].split == "val",
+        "test": tables[0].split == "test",
+        "without_shared_numbers": (tables[0].split == "test") & ~tables[0].path.isin(doubtful),
+    }.items():
+        expected = np.mean([roc_auc_score(t.label[keep], t.probability[keep]) for t in tables])
+        value = record[name]["auc"]
+        assert value["estimate"] == pytest.approx(expected)
+        assert value["low"] < expected < value["high"]
+        assert record[name]["images"] == keep.sum()
+
+
+def test_nothing_left_gives_no_auc_and_no_macro(scored, study, monkeypatch):
+    monkeypatch.setattr(results, "shared_numbers", lambda manifest: manifest.split == "test")
+    record = results.write_audit_results(study, scored)
+    assert record["without_shared_numbers"] == {"images": 0, "patients": 0, "auc": None}
+    audit_report.write_audit_macros(study, scored)
+    macros = (scored.generated / "audit.tex").read_text()
+    assert "audit.without_shared_numbers_auc" not in macros
+    assert r"\setstudy{audit.left_images}{0}" in macros
+
+
+def test_report_writes_what_the_paper_includes(scored, study):
+    results.write_audit_results(study, scored)
+    audit_report.write_audit_macros(study, scored)
+    macros = (scored.generated / "audit.tex").read_text()
+    assert r"\setstudy{audit.validation_split}{patient}" in macros
+    assert r"\setstudy{audit.duplicate_groups_other}{0}" in macros
+
+
+@pytest.mark.parametrize("name", ["audit", "audit_results"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"manifest_sha256": "0" * 64}, "manifest 000000000000"), ({"level": 0.9}, "level 0.9")],
+)
+def test_records_of_other_settings_are_refused(scored, study, name, change, expected):
+    results.write_audit_results(study, scored)
+    path = getattr(scored, name)
+    path.write_text(json.dumps(read_json(path) | change))
+    with pytest.raises(StudyError, match=expected):
+        audit_report.write_audit_macros(study, scored)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_of_one_size_are_at_chance_though_folds_differ(study, seed):
+    """Rounding leaves each fold's model an intercept of its own, which tells the fold's shares."""
+    rng = np.random.default_rng(seed)
+    patients = pd.Series(np.repeat(np.arange(150), rng.integers(1, 12, 150)))
+    labels = (patients % 4 > 0).astype(int)
+    size = np.log([224, 224])
+    features = pd.DataFrame(np.tile(size, (len(labels), 1)), columns=["width", "height"])
+    found = shortcuts.predictability(features, labels, patients, study.statistics, seed)
+    assert found["estimate"] == 0.5
+    assert found["low"] <= 0.5 <= found["high"]

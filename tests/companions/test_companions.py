@@ -1,0 +1,159 @@
+"""Checklists that must be answered, and texts without a typed number."""
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from hybridlungvit.companions.cards import render
+from hybridlungvit.companions.checklists import ITEMS, checklist_rows, read_checklist, typed_numbers
+from hybridlungvit.io import StudyError, write_text
+from hybridlungvit.paper.contents import CHECKLISTS, COMPANIONS
+from hybridlungvit.paths import Layout
+
+# Checklists
+
+
+@pytest.fixture
+def paper(tmp_path):
+    """A manuscript of one section, and a checklist that is answered in full."""
+    layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    write_text(layout.paper / "sections" / "data.tex", "\\section{Data}\n\\label{sec:data}\n")
+    write_text(layout.paper / "references.bib", "@article{somebody2024,\n}\n")
+    write_text(tmp_path / "LICENSE", "")
+    write_text(tmp_path / "results" / "tiny" / "audit.json", "{}")
+    item = {"topic": "data", "answer": "They are named.", "where": ["sec:data", "LICENSE"]}
+    items = {number: dict(item) for number in ITEMS["claim2024"]}
+    items["7"]["where"] = ["results/{study}/audit.json"]
+    items["34"] = {"topic": "trial", "not_applicable": "It is none."}
+    return layout, {"title": "CLAIM", "cite": "somebody2024", "items": items}
+
+
+def save(layout, checklist):
+    text = yaml.safe_dump(checklist, sort_keys=False)
+    write_text(layout.paper / "checklists" / "claim2024.yaml", text)
+
+
+def test_an_answered_checklist_is_printed_item_by_item(paper):
+    layout, checklist = paper
+    checklist["items"]["1"]["phantom"] = "They are drawn."
+    save(layout, checklist)
+    rows = checklist_rows(read_checklist("claim2024", layout), layout, synthetic=False)
+    assert [row["number"] for row in rows] == ITEMS["claim2024"]
+    assert rows[0]["answer"] == "They are named."
+    assert rows[0]["places"] == ["sec:data", "`LICENSE`"]
+    assert rows[6]["places"] == ["`results/tiny/audit.json`"]
+    assert rows[33]["answer"] == "Not applicable: It is none."
+    synthetic = checklist_rows(read_checklist("claim2024", layout), layout, synthetic=True)
+    assert [row["answer"] for row in synthetic[:2]] == ["They are drawn.", "They are named."]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answer": None}, "items.5: unanswered: give `answer`"),
+        ({"not_applicable": "Both."}, "items.5: unanswered: give `answer`"),
+        ({"where": []}, "items.5: its answer points nowhere"),
+        ({"where": ["sec:nowhere"]}, "items.5: no label 'sec:nowhere'"),
+        ({"where": ["sec:data", "fig:none"]}, "items.5: no label 'fig:none'"),
+        ({"where": ["COPYING"]}, "items.5: no file 'COPYING'"),
+        ({"where": ["results/{study}/gone.json"]}, "items.5: no file 'results/tiny/gone.json'"),
+        ({"answer": "We used 624 images."}, "items.5: the number '624' is typed"),
+        ({"phantom": "An AUC of 0.95."}, r"items.5: the number '0.95' is typed"),
+        ({"awnser": "They are."}, "items.5.awnser: Extra inputs"),
+    ],
+)
+def test_a_bad_answer_names_its_item(paper, change, words):
+    layout, checklist = paper
+    checklist["items"]["5"] |= change
+    save(layout, checklist)
+    with pytest.raises(StudyError, match=rf"claim2024.yaml: {words}"):
+        read_checklist("claim2024", layout)
+
+
+def test_missing_unknown_and_uncited_are_errors(paper):
+    layout, checklist = paper
+    save(layout, checklist | {"cite": "nobody1999"})
+    with pytest.raises(StudyError, match="cite 'nobody1999' is no entry"):
+        read_checklist("claim2024", layout)
+    items = dict(checklist["items"])
+    del items["17"]
+    save(layout, checklist | {"items": items})
+    with pytest.raises(StudyError, match=r"items.17: unanswered: the item is missing"):
+        read_checklist("claim2024", layout)
+    save(layout, checklist | {"items": checklist["items"] | {"45": checklist["items"]["1"]}})
+    with pytest.raises(StudyError, match=r"items.45: the checklist has no such item"):
+        read_checklist("claim2024", layout)
+
+
+def test_the_number_of_items_is_that_of_the_articles():
+    assert len(ITEMS["claim2024"]) == 44
+    assert len(ITEMS["tripod_ai"]) == 52  # 27 with their parts
+    assert {"1", "3c", "12g", "18f", "27c"} <= set(ITEMS["tripod_ai"])
+    assert set(ITEMS) == set(CHECKLISTS)
+
+
+@pytest.mark.parametrize("name", CHECKLISTS)
+def test_the_papers_own_checklists_are_answered(name, tmp_path, monkeypatch):
+    """Against the real manuscript; results are those that a finished study has."""
+    for file in ("manifest.csv", "audit.json"):
+        write_text(tmp_path / "results" / "tiny" / file, "")
+    for entry in REPOSITORY.iterdir():
+        if entry.name != "results":
+            (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    checklist = read_checklist(name, Layout("tiny"))
+    assert list(checklist.items) == ITEMS[name]
+
+
+# Typed numbers
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("An AUC of 0.95 on {{ n }} images", ["0.95"]),
+        ("624 images", ["624"]),
+        ("{{ value | round(3) }}", ["3"]),
+        ("{{ 0.95 }}", ["0.95"]),
+        ("{{ '96 %' }}", ["96"]),
+        ("{% if n > 1 %}s{% endif %}", ["1"]),
+        ("F1 and {{ n }} of {{ m }} patients", []),
+        ("{# a comment with 3 #}{% if true %}yes{% endif %}", []),
+    ],
+)
+def test_typed_numbers_are_found(template, expected):
+    assert typed_numbers(template) == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("an AUC of 0.95", "the number '0.95' is typed"),
+        ("{{ nothing }}", "'nothing' is undefined"),
+        ("{% if %}", "line 1: Expected an expression"),
+    ],
+)
+def test_a_bad_template_is_named(tmp_path, template, words):
+    layout = Layout("tiny", paper=tmp_path)
+    write_text(tmp_path / "templates" / "model_card.md.j2", template)
+    with pytest.raises(StudyError, match=rf"model_card.md.j2: .*{words}"):
+        render(layout, "model_card", {})
+
+
+def test_a_missing_template_is_named(tmp_path):
+    with pytest.raises(StudyError, match=r"datasheet.md.j2: cannot be read"):
+        render(Layout("tiny", paper=tmp_path), "datasheet", {})
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "paper" / "templates").iterdir()))
+def test_no_template_of_the_paper_has_a_typed_number(path):
+    assert typed_numbers(path.read_text()) == []
+
+
+def test_every_companion_has_a_template_and_every_template_a_companion():
+    templates = {path.name for path in (REPOSITORY / "paper" / "templates").iterdir()}
+    needed = {
+        "checklist.md.j2" if name.removesuffix(".md") in CHECKLISTS else f"{name}.j2"
+        for name in COMPANIONS
+    }
+    assert templates == needed

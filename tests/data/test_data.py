@@ -1,0 +1,259 @@
+"""Sources, manifest and cache."""
+
+import logging
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlungvit.config import Data
+from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.decode import inspect_image, read_grey
+from hybridlungvit.data.manifest import (
+    build_manifest,
+    keep_whole_patients,
+    read_manifest,
+    split_validation,
+)
+from hybridlungvit.data.sources import find_images, read_patient
+from hybridlungvit.io import StudyError, read_table
+from hybridlungvit.masks.examples import choose_examples
+
+
+@pytest.fixture
+def folder(phantoms, tmp_path):
+    """A copy of the phantoms that a test may break."""
+    return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("stem", "label", "expected"),
+    [
+        ("person12_bacteria_34", 1, ("person12_bacteria", "bacteria")),
+        ("person12_virus_34", 1, ("person12_virus", "virus")),
+        ("person1_virus_6_2", 1, ("person1_virus", "virus")),
+        ("IM-0115-0001", 0, ("IM-0115", "normal")),
+        ("IM-0011-0001-0002", 0, ("IM-0011", "normal")),
+        ("NORMAL2-IM-0927-0001", 0, ("NORMAL2-IM-0927", "normal")),
+        ("scan7", 1, ("image:scan7", "unknown")),
+        ("scan7", 0, ("image:scan7", "normal")),
+    ],
+)
+def test_patients_are_read_from_names(stem, label, expected):
+    assert read_patient(stem, label) == expected
+
+
+@pytest.mark.parametrize("part", ["", "train", "test", "train/NORMAL", "test/PNEUMONIA"])
+def test_missing_folder_is_named(folder, part):
+    shutil.rmtree(folder / part)
+    with pytest.raises(StudyError, match=str(folder / part)):
+        find_images(folder)
+
+
+def test_empty_class_folder_is_named(folder):
+    for file in (folder / "test" / "NORMAL").iterdir():
+        file.unlink()
+    with pytest.raises(StudyError, match="test/NORMAL: holds no image"):
+        find_images(folder)
+
+
+def test_val_folder_is_reported_and_unused(folder, caplog):
+    shutil.copytree(folder / "test", folder / "val")
+    with caplog.at_level(logging.WARNING):
+        table = find_images(folder)
+    assert "30 images and is left unused" in caplog.text
+    assert not table.path.str.startswith("val").any()
+
+
+def test_unnamed_images_are_counted_and_stand_alone(folder, caplog):
+    files = sorted((folder / "train" / "NORMAL").iterdir())[:2]
+    for i, file in enumerate(files):
+        file.rename(file.with_name(f"scan {i} é.JPEG"))
+    with caplog.at_level(logging.WARNING):
+        table = find_images(folder)
+    assert "2 of 90 file names tell no patient" in caplog.text
+    assert table.patient.str.startswith("image:train/NORMAL/scan").sum() == 2
+
+
+def test_files_of_one_name_without_a_patient_are_two_patients(folder):
+    for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL"):
+        file = next((folder / place).iterdir())
+        file.rename(file.with_name("0001.jpeg"))
+    table = find_images(folder)
+    assert table.patient[table.path.str.endswith("/0001.jpeg")].nunique() == 3
+
+
+def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
+    file = next((folder / "train" / "PNEUMONIA").iterdir())
+    shutil.copy(file, folder / "test" / "PNEUMONIA" / file.name)
+    patient = read_patient(file.stem, 1)[0]
+    output = tmp_path / "manifest.csv"
+    with pytest.raises(StudyError, match=f"{patient} is in train and test"):
+        build_manifest(folder, study.data, output, 1)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
+def test_unreadable_image_is_named(folder, study, tmp_path, damage):
+    file = next((folder / "test" / "NORMAL").iterdir())
+    whole = file.read_bytes()
+    file.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hi"}[damage])
+    with pytest.raises(StudyError, match=file.name):
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 2)
+    assert list(tmp_path.glob("*manifest*")) == []
+
+
+def test_manifest_facts_agree_with_opencv(cached, phantoms):
+    table = read_manifest(cached.manifest)
+    assert len(table) == 90
+    for row in table.sample(5, random_state=0).itertuples():
+        image = cv2.imread(str(phantoms / row.path))
+        assert image.shape[:2] == (row.height, row.width)
+        assert (phantoms / row.path).stat().st_size == row.bytes
+    assert inspect_image(phantoms / table.path[0])[0] == table.sha256[0]
+
+
+def test_no_patient_is_in_two_splits(cached):
+    table = read_manifest(cached.manifest)
+    assert table.groupby("patient").split.nunique().max() == 1
+    assert set(table.split) == {"train", "val", "test"}
+    assert (table.split == "test").equals(table.path.str.startswith("test/"))
+
+
+patients = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(1, 5)), min_size=30, max_size=80
+).filter(lambda rows: 10 <= sum(label for label, _ in rows) <= len(rows) - 10)
+
+
+def table_of(rows):
+    """One row an image, for patients given as (label, number of images)."""
+    records = [
+        (f"p{i}-{k}", label, f"p{i}", "train")
+        for i, (label, images) in enumerate(rows)
+        for k in range(images)
+    ]
+    return pd.DataFrame(records, columns=["path", "label", "patient", "side"])
+
+
+@given(patients, st.integers(0, 99))
+def test_validation_split_is_by_patient_with_both_classes(rows, seed):
+    table = table_of(rows)
+    split = split_validation(table, folds=5, seed=seed)
+    assert split.groupby(table.patient).nunique().max() == 1
+    assert set(table.label[split == "val"]) == {0, 1}
+    assert 0 < (split == "val").mean() < 0.5
+    assert split.equals(split_validation(table, folds=5, seed=seed))
+
+
+@given(patients, st.integers(20, 200), st.integers(0, 99))
+def test_limiting_train_keeps_whole_patients_of_both_classes(rows, limit, seed):
+    table = table_of(rows)
+    kept = keep_whole_patients(table, limit, seed)
+    assert len(kept) <= limit
+    sizes = table[table.patient.isin(kept.patient)].groupby("patient").size()
+    assert kept.groupby("patient").size().equals(sizes)
+
+
+def test_too_few_patients_for_the_folds(study, folder, tmp_path):
+    data = Data(source="folder", image_size=32, validation_folds=1000)
+    with pytest.raises(StudyError, match="validation_folds"):
+        build_manifest(folder, data, tmp_path / "m.csv", 1)
+
+
+def test_cache_holds_the_decoded_images_and_masks(cached, phantoms, study):
+    manifest = read_manifest(cached.manifest)
+    cache = open_cache(cached, manifest, 32)
+    image = cv2.imread(str(phantoms / manifest.path[7]), cv2.IMREAD_GRAYSCALE)
+    expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(cache.images[7], expected)
+    masks = cache.masks([7, 3])
+    assert masks.shape == (2, 32, 32)
+    assert masks.dtype == bool
+    table = pd.read_csv(cached.mask_table)
+    assert table.area[7] == pytest.approx(masks[0].mean(), abs=1e-6)
+    assert table.cut[7] == pytest.approx((np.nonzero(masks[0])[1].mean() + 0.5) / 32, abs=1e-6)
+
+
+def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
+    other = type(layout)("other", results=tmp_path / "w")
+    other.root.mkdir(parents=True)
+    shutil.copy(cached.manifest, other.manifest)
+    build_cache(phantoms, other, 32, workers=1)
+    for name in ("images", "masks", "mask_table"):
+        assert getattr(other, name).read_bytes() == getattr(cached, name).read_bytes()
+
+
+def test_cache_of_another_size_is_refused(cached):
+    with pytest.raises(StudyError, match="Run `cache` again"):
+        open_cache(cached, read_manifest(cached.manifest), 64)
+
+
+def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = cv2.GaussianBlur(rng.normal(size=(1200, 1600)).astype(np.float32), (0, 0), 12)
+    image = cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    path = tmp_path / "big.jpeg"
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    shrunk = read_grey(path, 224)
+    assert shrunk.shape == (300, 400)
+    whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk.astype(int) - whole).mean() < 1.0
+
+
+def test_examples_are_extremes_of_confidence(cached):
+    manifest = read_manifest(cached.manifest)
+    masks = pd.read_csv(cached.mask_table)
+    chosen = choose_examples(manifest, masks)
+    assert len(chosen) == 6
+    for label, (row, rule) in zip((0, 0, 0, 1, 1, 1), chosen, strict=True):
+        group = masks.confidence[(manifest.split == "train") & (manifest.label == label)]
+        assert manifest.label[row] == label
+        if rule == "least confident":
+            assert masks.confidence[row] == group.min()
+        if rule == "most confident":
+            assert masks.confidence[row] == group.max()
+
+
+names = st.text(
+    st.characters(min_codepoint=32, exclude_characters="/", exclude_categories=("Cs",)), min_size=1
+)
+
+
+@given(st.sets(names.filter(lambda name: len(name.encode()) < 200), min_size=1, max_size=4))
+def test_any_file_name_is_listed_once_or_hidden(tmp_path_factory, given_names):
+    root = tmp_path_factory.getbasetemp() / "names"
+    shutil.rmtree(root, ignore_errors=True)
+    for part in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
+        (root / part).mkdir(parents=True)
+        (root / part / f"{part.replace('/', '-')}.png").write_bytes(b"")
+    for name in given_names:
+        (root / "train" / "NORMAL" / f"{name}.JPEG").write_bytes(b"")
+    found = set(find_images(root).path)
+    visible = {f"train/NORMAL/{name}.JPEG" for name in given_names if name[0] != "."}
+    assert found - {path for path in found if path.endswith(".png")} == visible
+    text = pd.DataFrame({"path": sorted(visible)}).to_csv(index=False, lineterminator="\n")
+    table = root / "list.csv"
+    table.write_text(text, encoding="utf-8", newline="")
+    if visible:
+        again = read_table(table, ["path"], {"path": str})
+        assert again.path.tolist() == sorted(visible)
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.png", b"return\r.png", b"latin-\xe9.png"])
+def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
+    (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
+        find_images(folder)
+
+
+def test_limiting_train_leaves_validation_and_test_images_of_the_source():
+    sides = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    table = pd.DataFrame({"side": sides, "label": [0, 1] * 30})
+    table["patient"] = table["path"] = [f"p{row}" for row in range(60)]
+    kept = keep_whole_patients(table, 20, 0)
+    assert kept.side.value_counts().to_dict() == {"train": 20, "val": 10, "test": 10}

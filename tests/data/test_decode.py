@@ -1,0 +1,291 @@
+"""Image files of every kind: what is used, what is refused, and that nothing else happens."""
+
+import io
+import logging
+import os
+import shutil
+import tracemalloc
+import zlib
+from datetime import timedelta
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from hybridlungvit.data.cache import build_cache, prepare_image
+from hybridlungvit.data.decode import decode_grey, inspect_image, read_grey, read_header
+from hybridlungvit.data.manifest import build_manifest, read_manifest
+from hybridlungvit.data.sources import find_images
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+from hybridlungvit.phantom import render
+
+GREY = render(1, 1, "normal", contrast=1.0, median_width=160).image
+ROWS, COLS = GREY.shape
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def decoded(content, detail=1000):
+    return decode_grey(content, Path("file"), detail)
+
+
+def png(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def bomb(kind, side=20_000):
+    """A file of a few hundred bytes that claims side × side px."""
+    content = bytearray(encoded(Image.new("L", (16, 16)), kind))
+    if kind == "PNG":
+        content[16:24] = side.to_bytes(4, "big") * 2
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    else:
+        frame = content.index(b"\xff\xc0") + 5
+        content[frame : frame + 4] = side.to_bytes(2, "big") * 2
+    return bytes(content)
+
+
+def animation(kind):
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
+JPEG = encoded(Image.fromarray(GREY), "JPEG", quality=95)
+REFUSED = {
+    "empty": (b"", "is empty"),
+    "truncated": (JPEG[: len(JPEG) // 2], "cannot be read as an image"),
+    "text": (b"I am no picture", "holds no JPEG or PNG image"),
+    "tiny": (encoded(Image.new("L", (1, 1)), "PNG"), "is 1 × 1 px"),
+    "huge PNG": (bomb("PNG"), "more than 50,000,000 pixels"),
+    "huge JPEG": (bomb("JPEG"), "more than 50,000,000 pixels"),
+    "large PNG": (bomb("PNG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
+    "large JPEG": (bomb("JPEG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
+    "gif": (animation("GIF"), "is a GIF file"),
+    "animated": (animation("PNG"), "animation of 2 pictures"),
+    "dicom": (b"\0" * 128 + b"DICM" + b"\0" * 100, "is a DICOM file. Convert it first"),
+    "tiff": (encoded(Image.fromarray(GREY), "TIFF"), "is a TIFF file"),
+}
+
+
+@pytest.fixture
+def folder(phantoms, tmp_path):
+    """A copy of the phantoms that a test may break."""
+    return shutil.copytree(phantoms, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_of_no_use_is_named_with_the_reason(tmp_path, name):
+    content, reason = REFUSED[name]
+    path = tmp_path / "scan 7 é.jpeg"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=reason) as caught:
+        inspect_image(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_bomb_takes_no_memory(tmp_path, kind):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(bomb(kind))
+    tracemalloc.start()
+    with pytest.raises(StudyError):
+        inspect_image(path)
+    with pytest.raises(StudyError):
+        read_grey(path, 224)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_links_folders_pipes_and_locked_files_are_refused(tmp_path, monkeypatch):
+    loop, away, pipe, locked = (tmp_path / f"{n}.png" for n in ("loop", "away", "pipe", "locked"))
+    loop.symlink_to(loop)
+    away.symlink_to(tmp_path / "nothing")
+    os.mkfifo(pipe)  # reading it would wait for ever
+    (tmp_path / "folder.png").mkdir()
+    for path in (loop, away, pipe, tmp_path / "folder.png"):
+        with pytest.raises(StudyError, match=path.name):
+            inspect_image(path)
+    locked.write_bytes(JPEG)
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(StudyError, match=r"locked\.png: cannot be read \(Permission denied\)"):
+        inspect_image(locked)
+
+
+def test_alpha_is_laid_over_black():
+    alpha = np.tile(np.linspace(0, 255, COLS).astype(np.uint8), (ROWS, 1))
+    expected = GREY * (alpha / 255)
+    for image in (
+        Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)]),
+        Image.fromarray(np.dstack([GREY, GREY, GREY, alpha])),
+    ):
+        content = encoded(image, "PNG")
+        assert read_header(content, Path("x")).note == "alpha"
+        assert np.abs(decoded(content) - expected).max() <= 1.5
+    deep = np.dstack([GREY.astype(np.uint16) * 257] * 3 + [alpha.astype(np.uint16) * 257])
+    assert read_header(png(deep), Path("x")).note == "16-bit, alpha"
+    stretched = (expected - expected.min()) / np.ptp(expected) * 255
+    assert np.abs(decoded(png(deep)).astype(float) - stretched).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_sixteen_bits_are_stretched_from_darkest_to_brightest(bits):
+    deep = (GREY.astype(np.float64) / 255 * (2**bits - 1)).round().astype(np.uint16)
+    content = png(deep)
+    assert read_header(content, Path("x")).note == "16-bit"
+    expected = (GREY - GREY.min()) * (255 / np.ptp(GREY))
+    assert np.abs(decoded(content) - expected).max() <= 1
+    colour = decoded(png(np.dstack([deep] * 3))).astype(int)
+    assert np.abs(colour - decoded(content)).max() <= 1  # where rounding ties
+    assert not decoded(png(np.full((20, 20), 700, np.uint16))).any()
+
+
+def test_cmyk_is_read_through_rgb():
+    image = Image.fromarray(np.dstack([GREY] * 3)).convert("CMYK")
+    content = encoded(image, "JPEG", quality=98)
+    assert read_header(content, Path("x")).note == "CMYK"
+    assert np.abs(decoded(content).astype(int) - GREY).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotated_files_come_out_upright(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(GREY), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    header = read_header(content, Path("x"))
+    assert (header.width, header.height) == upright.size
+    assert header.note == ("" if orientation == 1 else "rotated")
+    assert np.abs(decoded(content).astype(int) - np.asarray(upright)).max() <= 2
+    shrunk = decoded(content, detail=min(GREY.shape) // 2)
+    assert shrunk.shape[0] == -(-upright.height // (1 if kind == "PNG" else 2))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
+def test_plain_files_have_no_note_and_agree_with_opencv(mode):
+    content = encoded(Image.fromarray(GREY).convert(mode), "PNG")
+    assert read_header(content, Path("x")).note == ""
+    plain = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(decoded(content), plain)
+
+
+def test_odd_files_go_into_manifest_and_cache(folder, study, tmp_path, caplog):
+    images = folder / "train" / "NORMAL"
+    first, second = sorted(images.iterdir())[:2]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = Image.open(first)
+    rotated = images / "NA.JPEG"
+    rotated.write_bytes(encoded(wide, "JPEG", exif=exif, quality=100))
+    deep = images / "IM-9999-0001 ä b.PNG"
+    deep.write_bytes(png(cv2.imread(str(second), cv2.IMREAD_GRAYSCALE).astype(np.uint16) * 16))
+    (images / "._IM-9998-0001.jpeg").write_bytes(b"left by a Mac")
+    layout = Layout("odd", results=tmp_path / "results")
+    with caplog.at_level(logging.WARNING):
+        build_manifest(folder, study.data, layout.manifest, 2)
+    assert "1 images are 16-bit" in caplog.text
+    table = read_manifest(layout.manifest).set_index("path")
+    assert len(table) == 92
+    facts = table.loc["train/NORMAL/NA.JPEG"]
+    assert (facts.note, facts.patient) == ("rotated", "image:train/NORMAL/NA.JPEG")
+    assert (facts.width, facts.height) == wide.size[::-1]
+    assert table.loc["train/NORMAL/IM-9999-0001 ä b.PNG"].note == "16-bit"
+    build_cache(folder, layout, 32, workers=2)
+    row = table.index.get_loc("train/NORMAL/NA.JPEG")
+    turned = cv2.rotate(np.asarray(wide), cv2.ROTATE_90_CLOCKWISE)
+    expected = cv2.resize(turned, (32, 32), interpolation=cv2.INTER_AREA)
+    assert np.abs(np.load(layout.images)[row].astype(int) - expected).mean() < 2
+
+
+def test_all_bad_images_are_told_at_once(folder, study, tmp_path):
+    files = sorted((folder / "train" / "PNEUMONIA").iterdir())[:7]
+    for file in files:
+        file.write_bytes(b"")
+    with pytest.raises(StudyError, match="and 2 further images") as caught:
+        build_manifest(folder, study.data, tmp_path / "out" / "manifest.csv", 2)
+    assert all(file.name in str(caught.value) for file in files[:5])
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_one_image_in_both_classes_or_sides_is_an_error(folder, study, tmp_path):
+    file = next((folder / "train" / "NORMAL").iterdir())
+    twin = folder / "train" / "PNEUMONIA" / "person999_virus_1.jpeg"
+    shutil.copy(file, twin)
+    with pytest.raises(StudyError, match=f"in both classes: .*{file.name}.*{twin.name}"):
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
+    twin.unlink()
+    shutil.copy(file, folder / "test" / "NORMAL" / "IM-9999-0001.jpeg")
+    with pytest.raises(StudyError, match="same image is in train and test"):
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
+    shutil.rmtree(folder / "test")
+    (folder / "test").symlink_to(folder / "train")
+    with pytest.raises(StudyError, match="is in train and test"):
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
+
+
+def test_one_class_only_or_dicom_only_is_named(folder):
+    for file in (folder / "test" / "NORMAL").iterdir():
+        file.rename(file.with_suffix(".dcm"))
+    with pytest.raises(StudyError, match="is a DICOM file"):
+        find_images(folder)
+    shutil.rmtree(folder / "test" / "NORMAL")
+    with pytest.raises(StudyError, match="test/NORMAL: no such folder"):
+        find_images(folder)
+
+
+def test_the_cache_notices_a_replaced_image(folder, study, tmp_path):
+    layout = Layout("replaced", results=tmp_path / "results")
+    build_manifest(folder, study.data, layout.manifest, 1)
+    first, second = sorted((folder / "test" / "NORMAL").iterdir())[:2]
+    shutil.copy(second, first)
+    with pytest.raises(StudyError, match=rf"{first.name}: is not the file the manifest lists"):
+        build_cache(folder, layout, 32, workers=1)
+    assert not list(layout.images.parent.glob("*"))
+
+
+SEEDS = [JPEG, encoded(Image.fromarray(GREY), "PNG"), png(GREY.astype(np.uint16) * 99)]
+
+
+# Damage must not make a file endless; the limit is for that alone, a file takes milliseconds.
+@settings(max_examples=300, deadline=timedelta(minutes=5))
+@given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.integers(1, 12))
+def test_damaged_files_are_read_or_refused(tmp_path_factory, seed, random, changes):
+    content = bytearray(seed)
+    for _ in range(changes):
+        # Headers decide more than pixels do.
+        place = random.randrange(200 if random.random() < 0.5 else len(content))
+        kind = random.randrange(3)
+        if kind == 0:
+            content[place % len(content)] = random.randrange(256)
+        elif kind == 1:
+            del content[place : place + random.randrange(1, 40)]
+        else:
+            content[place:place] = random.randbytes(random.randrange(1, 40))
+    path = tmp_path_factory.getbasetemp() / "damaged.jpeg"
+    path.write_bytes(content)
+    try:
+        _, width, height, size, _ = inspect_image(path)
+    except StudyError as error:
+        assert "damaged.jpeg" in str(error)
+    else:
+        assert min(width, height) > 0 and size == len(content)
+    try:
+        image, mask, confidence = prepare_image(bytes(content), path, 32)
+    except StudyError as error:
+        assert "damaged.jpeg" in str(error)
+    else:
+        assert image.shape == mask.shape == (32, 32)
+        assert 0 <= confidence <= 1

@@ -1,0 +1,209 @@
+"""Operating points and calibration against literal versions, scikit-learn and statsmodels."""
+
+import math
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.special import expit
+from sklearn.metrics import log_loss, roc_curve
+
+from hybridlungvit.evaluation.calibration import (
+    BINS,
+    calibration_error,
+    calibration_records,
+    mass_bins,
+    recalibration,
+    reliability,
+)
+from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.evaluation.temperature import TEMPERATURES, fit_temperature, logits, scaled
+from hybridlungvit.evaluation.thresholds import (
+    rates,
+    sensitive_threshold,
+    youden_threshold,
+)
+from hybridlungvit.io import StudyError
+
+
+@st.composite
+def scored(draw):
+    row = st.tuples(st.integers(0, 1), st.integers(0, 20))
+    labels, scores = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    assume(0 < labels.sum() < len(labels))
+    return labels, scores / 20
+
+
+# Operating points
+
+
+@given(scored())
+def test_rates_are_those_of_the_calls_and_scikit_learns_best_is_found(data):
+    labels, scores = data
+    for threshold, sensitivity, specificity in zip(*rates(labels, scores), strict=True):
+        called = scores >= threshold
+        assert sensitivity == pytest.approx(called[labels == 1].mean())
+        assert specificity == pytest.approx((~called)[labels == 0].mean())
+    false, true, _ = roc_curve(labels, scores)
+    called = scores >= youden_threshold(labels, scores)
+    found = called[labels == 1].mean() - called[labels == 0].mean()
+    # Calling nothing is no operating point: at worst everything is called, with the same sum.
+    assert found == pytest.approx((true - false).max())
+
+
+@given(scored(), st.floats(0.05, 1))
+def test_the_sensitive_threshold_reaches_its_target_and_the_next_would_not(data, target):
+    labels, scores = data
+    threshold = sensitive_threshold(labels, scores, target)
+    positives = scores[labels == 1]
+    assert (positives >= threshold).mean() >= target - 1e-9
+    higher = scores[scores >= threshold]
+    stricter = higher[higher > higher.min()] if len(higher) else higher
+    if len(stricter):
+        assert (positives >= stricter.min()).mean() < target
+
+
+def test_a_threshold_lies_midway_between_separated_classes():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])
+    assert youden_threshold(labels, scores) == pytest.approx(0.4)
+    assert sensitive_threshold(labels, scores, 0.95) == pytest.approx(0.4)
+    assert sensitive_threshold(labels, scores, 0.5) == pytest.approx(0.75)
+
+
+def test_one_class_has_no_operating_point():
+    with pytest.raises(StudyError, match="both classes"):
+        youden_threshold(np.ones(3, int), np.array([0.1, 0.2, 0.3]))
+
+
+# Calibration
+
+
+def simulated(slope=1.0, intercept=0.0, images=400, seed=0):
+    """Labels drawn from logit P = intercept + slope · logit p, probabilities, patients."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0.5, 1.5, images)
+    labels = (rng.random(images) < expit(intercept + slope * values)).astype(int)
+    return labels, expit(values), np.arange(images) // 2
+
+
+@pytest.mark.parametrize("truth", [(1.0, 0.0), (0.5, 0.0), (1.4, -0.7)])
+def test_slope_and_intercept_are_statsmodels(truth):
+    labels, probabilities, _ = simulated(*truth)
+    weights = np.random.default_rng(1).integers(0, 4, (5, len(labels))).astype(float)
+    slopes, intercepts = recalibration(labels, probabilities, weights)
+    values, family = logits(probabilities), sm.families.Binomial()
+    for row, slope, intercept in zip(weights, slopes, intercepts, strict=True):
+        both = sm.GLM(labels, sm.add_constant(values), family=family, freq_weights=row).fit()
+        assert slope == pytest.approx(both.params[1], abs=1e-6)
+        ones = np.ones((len(labels), 1))
+        one = sm.GLM(labels, ones, family=family, freq_weights=row, offset=values).fit()
+        assert intercept == pytest.approx(one.params[0], abs=1e-6)
+
+
+def test_the_slope_after_scaling_is_multiplied_by_the_temperature():
+    labels, probabilities, _ = simulated(0.6)
+    once = np.ones((1, len(labels)))
+    before, _ = recalibration(labels, probabilities, once)
+    after, _ = recalibration(labels, scaled(probabilities, 1.7), once)
+    assert after == pytest.approx(1.7 * before, rel=1e-6)
+
+
+def test_separated_classes_have_no_slope():
+    labels = np.repeat([0, 1], 10)
+    probabilities = np.r_[np.linspace(0.1, 0.3, 10), np.linspace(0.6, 0.9, 10)]
+    slope, intercept = recalibration(labels, probabilities, np.ones((2, 20)))
+    assert np.isnan(slope).all()
+    assert np.isfinite(intercept).all()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_is_found_and_minimises_the_log_loss(temperature):
+    labels, probabilities, _ = simulated(1 / temperature, images=20_000)
+    found = fit_temperature(labels, probabilities)
+    assert found == pytest.approx(temperature, rel=0.06)
+    best = log_loss(labels, scaled(probabilities, found))
+    for factor in (0.95, 1.05):
+        assert best < log_loss(labels, scaled(probabilities, found * factor))
+    slope, _ = recalibration(labels, scaled(probabilities, found), np.ones((1, len(labels))))
+    assert slope[0] == pytest.approx(1, abs=0.02)
+
+
+def test_a_temperature_stays_in_its_bounds_and_certain_probabilities_are_finite():
+    labels = np.repeat([0, 1], 10)
+    for probabilities in (labels.astype(float), np.where(labels, 0.9, 0.1)):
+        found = fit_temperature(labels, probabilities)
+        assert TEMPERATURES[0] <= found <= TEMPERATURES[0] * 1.01
+        assert np.isfinite(logits(probabilities)).all()
+    assert fit_temperature(labels, 1.0 - labels) == pytest.approx(TEMPERATURES[1], rel=0.01)
+
+
+def literal_ece(labels, probabilities, weights):
+    """Images sorted and cut into ten equal parts; all values differ."""
+    order = np.argsort(probabilities)
+    total = 0.0
+    for part in np.array_split(order, BINS):
+        gap = (weights[part] * (labels[part] - probabilities[part])).sum()
+        total += abs(gap)
+    return total / weights.sum()
+
+
+def test_the_calibration_error_is_the_literal_one_for_resamples_too():
+    labels, probabilities, patients = simulated(0.5, images=200)
+    sample = Sample.of(labels, patients)
+    metric = calibration_error(sample, probabilities, mass_bins(probabilities))
+    for drawn in (sample.once, *([d] for d in next(sample.draws(4, 0)))):
+        weights = np.asarray(drawn)[0][sample.member]
+        expected = literal_ece(labels, probabilities, weights)
+        assert metric(np.asarray(drawn))[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_equal_probabilities_share_a_bin_and_bins_are_of_equal_mass():
+    bins = mass_bins(np.linspace(0, 1, 200))
+    assert np.bincount(bins).tolist() == [20] * BINS
+    tied = mass_bins(np.repeat([0.1, 0.9], 50))
+    assert len(np.unique(tied)) == 2
+
+
+def test_reliability_is_the_share_within_each_bin():
+    labels, probabilities, patients = simulated(images=200)
+    sample = Sample.of(labels, patients)
+    predicted, shares = reliability(sample, probabilities, mass_bins(probabilities))
+    order = np.argsort(probabilities)
+    for b, part in enumerate(np.array_split(order, BINS)):
+        assert predicted[b] == pytest.approx(probabilities[part].mean())
+        assert shares(sample.once)[0, b] == pytest.approx(labels[part].mean())
+
+
+def test_scaling_repairs_probabilities_that_are_too_extreme():
+    """The same overconfidence on validation and test: slope and error improve, ranks stay."""
+    rows, val_rows = [], []
+    labels, probabilities, patients = simulated(0.5, images=1000)
+    val_labels, val_probabilities, _ = simulated(0.5, images=1000, seed=9)
+    for bend in (1.0, 1.2):
+        rows.append(scaled(probabilities, 1 / bend))
+        val_rows.append(scaled(val_probabilities, 1 / bend))
+    rows, val_rows = (np.stack([*r, np.mean(r, axis=0)]) for r in (rows, val_rows))
+    sample = Sample.of(labels, patients)
+    record = calibration_records(
+        sample, rows, val_labels, val_rows, [0, 1], resamples=200, level=0.95, seed=0
+    )
+    before, after = (record[state]["headline"] for state in ("before", "after"))
+    assert before["slope"]["high"] < 0.7
+    assert after["slope"]["low"] < 1 < after["slope"]["high"]
+    assert after["ece"]["estimate"] < 0.5 * before["ece"]["estimate"]
+    assert after["log_loss"]["estimate"] < before["log_loss"]["estimate"]
+    first, second = record["temperatures"].values()
+    assert second == pytest.approx(1.2 * first, rel=1e-3)
+    assert len(record["after"]["bins"]) == BINS
+    for one in record["after"]["bins"]:
+        assert 0 <= one["low"] <= one["estimate"] <= one["high"] <= 1
+        assert not math.isnan(one["predicted"])
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(0.1, 10))
+def test_scaling_divides_the_logit(probability, temperature):
+    for_, against = (share ** (1 / temperature) for share in (probability, 1 - probability))
+    expected = for_ / (for_ + against)
+    assert scaled(np.array([probability]), temperature)[0] == pytest.approx(expected, abs=1e-9)

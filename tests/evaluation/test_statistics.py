@@ -1,0 +1,910 @@
+"""Bootstrap intervals, paired comparisons and metrics against literal versions and scikit-learn."""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.stats import norm
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from hybridlungvit.config import study_from
+from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation.auc import weighted_auc
+from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
+from hybridlungvit.evaluation.compare import compare_variants
+from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
+from hybridlungvit.evaluation.metrics import (
+    METRICS,
+    at_prevalence,
+    call_metrics,
+    ranking_metrics,
+)
+from hybridlungvit.evaluation.misclassified import count_errors
+from hybridlungvit.evaluation.paired import (
+    DIFFERENCE,
+    Comparison,
+    holm,
+    mcnemar,
+    paired_auc_difference,
+    verdict,
+)
+from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions, scores_on
+from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, split_variance
+from hybridlungvit.evaluation.subgroups import QUALITIES
+from hybridlungvit.evaluation.subgroups import groups as groups_of
+from hybridlungvit.evaluation.thresholds import choose_thresholds
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+
+
+@st.composite
+def weighted_patients(draw):
+    """Labels, tied scores and patients, and integer weights of patients with both classes."""
+    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 9))
+    labels, scores, patients = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    member = np.unique(patients, return_inverse=True)[1]
+    size = int(member.max()) + 1
+    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
+    weights = drawn[member]
+    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
+    return labels, scores / 6, member, drawn[None], weights
+
+
+@given(*[st.integers(0, 300)] * 4)
+def test_classification_report_is_scikit_learns(tn, fp, fn, tp):
+    assume(tn + fp and fn + tp)
+    labels, called = np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], [tn, fp, fn, tp], axis=1)
+    expected = sk.classification_report(
+        labels, called, target_names=CLASSES, output_dict=True, zero_division=0
+    )
+    found = classification_report(tn, fp, fn, tp)
+    assert list(found) == list(expected)
+    for name, row in expected.items():
+        assert found[name] == pytest.approx(row, abs=1e-12), name
+
+
+@given(weighted_patients(), st.floats(0.05, 0.95))
+def test_metrics_are_scikit_learns(data, threshold):
+    labels, scores, member, drawn, weights = data
+    sample, called = Sample.of(labels, member), scores >= threshold
+    weight = {"sample_weight": weights}
+    kept = np.clip(scores, 5e-10, 1 - 5e-10)
+    expected = {
+        "auc": sk.roc_auc_score(labels, scores, **weight),
+        "average_precision": sk.average_precision_score(labels, scores, **weight),
+        "brier": sk.brier_score_loss(labels, scores, **weight),
+        "log_loss": sk.log_loss(labels, kept, labels=[0, 1], **weight),
+        "accuracy": sk.accuracy_score(labels, called, **weight),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, **weight),
+        "sensitivity": sk.recall_score(labels, called, **weight),
+        "specificity": sk.recall_score(labels, called, pos_label=0, **weight),
+        "ppv": sk.precision_score(labels, called, zero_division=np.nan, **weight),
+        "npv": sk.precision_score(labels, called, pos_label=0, zero_division=np.nan, **weight),
+        "f1": sk.f1_score(labels, called, **weight),
+        "mcc": sk.matthews_corrcoef(labels, called, **weight),
+    }
+    if not 0 < called @ weights < weights.sum():
+        expected["mcc"] = math.nan  # scikit-learn says 0 where it is 0 / 0
+    assert tuple(expected) == METRICS
+    found = ranking_metrics(sample, scores)(drawn) | call_metrics(sample, called)(drawn)
+    for name, value in expected.items():
+        assert found[name].tolist() == pytest.approx([value], abs=1e-12, nan_ok=True), name
+
+
+def test_predictive_values_shift_with_prevalence_as_bayes_says():
+    labels = np.repeat([0, 1], [30, 10])
+    called = np.r_[np.ones(3), np.zeros(27), np.ones(8), np.zeros(2)].astype(bool)
+    sample = Sample.of(labels, None)
+    found = call_metrics(sample, called)(sample.once)
+    here = at_prevalence(found["sensitivity"], found["specificity"], 10 / 40)
+    assert here["ppv"] == pytest.approx(found["ppv"])
+    assert here["npv"] == pytest.approx(found["npv"])
+    rare = at_prevalence(np.array([0.8]), np.array([0.9]), 0.01)
+    assert rare["ppv"] == pytest.approx(0.008 / (0.008 + 0.099))
+    assert np.isnan(at_prevalence(np.array([0.0]), np.array([1.0]), 0.2)["ppv"]).all()
+
+
+# Resampling
+
+
+@st.composite
+def clustered(draw):
+    """Labels and patients: pure patients of both classes and some with images of both."""
+    sizes = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4)), min_size=2, max_size=15))
+    rows = [(0, "n"), (1, "p")]
+    for i, (kind, count) in enumerate(sizes):
+        rows += [((kind + k) % 2 if kind == 2 else kind, f"x{i}") for k in range(count)]
+    rows = draw(st.permutations(rows))
+    labels, patients = zip(*rows, strict=True)
+    return np.array(labels), np.array(patients)
+
+
+def all_weights(labels, clusters, resamples, seed=0):
+    return np.concatenate(list(patient_weights(labels, clusters, resamples, seed)))
+
+
+@given(clustered(), st.integers(0, 99))
+def test_images_of_a_patient_share_a_weight_and_strata_keep_their_patients(data, seed):
+    labels, patients = data
+    weights = all_weights(labels, patients, 30, seed)
+    assert weights.shape == (30, len(labels))
+    table = pd.DataFrame({"label": labels, "patient": patients})
+    strata = {}
+    for index in table.groupby("patient").indices.values():
+        assert (weights[:, index] == weights[:, index[:1]]).all()
+        kinds = frozenset(labels[index].tolist())
+        strata.setdefault(kinds, []).append(weights[:, index[0]])
+    for drawn in strata.values():
+        assert (np.sum(drawn, axis=0) == len(drawn)).all()
+
+
+def test_resampling_does_not_depend_on_the_chunk_and_chunks_are_not_repeated():
+    labels = np.array([0, 1] * 10)
+    chunks = list(patient_weights(labels, None, 1100, 0))
+    assert [len(chunk) for chunk in chunks] == [500, 500, 100]
+    assert not np.array_equal(chunks[0], chunks[1])
+
+
+def test_without_clusters_every_image_is_a_patient_drawn_as_in_an_image_bootstrap():
+    labels = np.array([0] * 6 + [1] * 4)
+    weights = all_weights(labels, None, 20_000)
+    assert np.array_equal(weights, all_weights(labels, np.arange(10), 20_000))
+    covariance = np.cov(weights.T)
+    expected = np.zeros((10, 10))  # of two multinomials, one for each class
+    expected[:6, :6], expected[6:, 6:] = -1 / 6, -1 / 4
+    expected[np.diag_indices(10)] += 1
+    assert np.allclose(weights.mean(0), 1, atol=0.04)
+    assert np.allclose(covariance, expected, atol=0.06)
+
+
+def binormal(seed, patients=40, images=3, between=1.0, shift=1.5):
+    """Scores with a patient effect; every patient has one class and several images."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(patients) % 2
+    effect = rng.normal(0, between, patients) + shift * label
+    clusters = np.repeat(np.arange(patients), images)
+    scores = effect[clusters] + rng.normal(0, 0.5, patients * images)
+    return label[clusters], scores, clusters
+
+
+def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
+    labels, scores, clusters = binormal(0)
+    scores = scores.round(1)  # ties
+    replicates = []
+    for counts in all_weights(labels, clusters, 300, seed=5):
+        images = []
+        for patient in np.unique(clusters):
+            (members,) = np.nonzero(clusters == patient)
+            images += list(members) * int(counts[members[0]])
+        replicates.append(sk.roc_auc_score(labels[images], scores[images]))
+    _, found = auc_replicates(labels, scores[None], clusters, 300, 5)
+    assert found[:, 0] == pytest.approx(replicates, abs=1e-12)
+    auc = sk.roc_auc_score(labels, scores)
+    headline = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
+    assert headline.estimate == pytest.approx(auc, abs=1e-12)
+    error = np.std(replicates, ddof=1) / (auc * (1 - auc))
+    odds = math.log(auc / (1 - auc))
+    for bound, sign in ((headline.low, -1), (headline.high, 1)):
+        expected = 1 / (1 + math.exp(-(odds + sign * norm.ppf(0.95) * error)))
+        assert bound == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(0, 999))
+def test_auc_interval_brackets_its_estimate_and_repeats_itself(seed):
+    data = binormal(seed)
+    interval = auc_interval(*data, resamples=200, seed=seed)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert interval == auc_interval(*data, resamples=200, seed=seed)
+    assert interval != auc_interval(*data, resamples=200, seed=seed + 1)
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    narrow, wide = (auc_interval(*binormal(0), resamples=500, level=v) for v in (0.8, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@given(st.integers(0, 99), st.sampled_from([np.exp, np.cbrt, lambda x: 5 * x - 3]))
+def test_auc_interval_depends_on_ranks_alone(seed, transform):
+    labels, scores, clusters = binormal(seed)
+    scores = scores.round(1)
+    assert auc_interval(labels, transform(scores), clusters, 100) == auc_interval(
+        labels, scores, clusters, 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([1, 1, 1], [0.1, 0.2, 0.3], "both classes"),
+        ([0, 1, 2], [0.1, 0.2, 0.3], "both classes"),
+        ([0, 1, 1], [0.1, math.nan, 0.3], "1 scores are not finite"),
+        ([0, 1, 1], [0.1, math.inf, math.nan], "2 scores are not finite"),
+        ([0, 1], [0.1, 0.2, 0.3], "one length"),
+        ([[0, 1]], [[0.1, 0.2]], "one length"),
+    ],
+)
+def test_unusable_scores_are_refused(labels, scores, expected):
+    with pytest.raises(StudyError, match=expected):
+        auc_interval(np.array(labels), np.array(scores))
+    with pytest.raises(StudyError, match=expected):
+        paired_auc_difference(np.array(labels), np.array(scores), np.array(scores))
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+def test_copies_of_a_patients_images_bring_no_certainty():
+    labels, scores, _ = binormal(1, patients=60, images=1)
+    once = auc_interval(labels, scores, resamples=1000)
+    many_labels, many_scores, patients = (np.repeat(x, 4) for x in (labels, scores, np.arange(60)))
+    by_patient = auc_interval(many_labels, many_scores, patients, 1000)
+    by_image = auc_interval(many_labels, many_scores, None, 1000)
+    assert width(by_patient) == pytest.approx(width(once), abs=1e-12)
+    assert width(by_image) < 0.65 * width(once)  # half in theory
+
+
+def test_intervals_cover_the_true_auc_as_often_as_they_say():
+    between, shift, within = 1.0, 1.5, 0.5
+    truth = norm.cdf(shift / math.sqrt(2 * (between**2 + within**2)))
+    hits = {"patients": 0, "images": 0}
+    for seed in range(150):
+        labels, scores, clusters = binormal(seed, 60, 4, between, shift)
+        for name, groups in (("patients", clusters), ("images", None)):
+            interval = auc_interval(labels, scores, groups, 400, seed=seed)
+            hits[name] += interval.low <= truth <= interval.high
+    assert 0.88 <= hits["patients"] / 150 <= 0.99
+    assert hits["images"] / 150 < 0.8, "the data must tell patients from images"
+
+
+# Seeds
+
+
+def seed_scores(spread, seeds=4):
+    """Labels, scores (K, N) of models that differ by ``spread``, patients."""
+    labels, scores, clusters = binormal(2)
+    noise = np.random.default_rng(3).normal(0, spread, (seeds, len(scores)))
+    quality = np.linspace(1, 1 - spread / 2, seeds)[:, None]
+    return labels, scores * quality + noise, clusters
+
+
+def aucs_of(labels, scores, clusters, resamples=2000):
+    """Estimates (K,) and replicates (R, K) of the AUC, image by image."""
+    weights = all_weights(labels, clusters, resamples)
+    estimates = np.array([sk.roc_auc_score(labels, row) for row in scores])
+    return estimates, np.stack([weighted_auc(labels, row, weights) for row in scores], axis=1)
+
+
+def test_seeds_that_are_copies_bring_nothing_and_cost_nothing():
+    labels, scores, clusters = seed_scores(0)
+    found = auc_over_seeds(labels, scores, clusters, 2000)
+    alone = auc_interval(labels, scores[0], clusters, 2000)
+    for interval in (found.interval, found.patients):
+        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert found.split.seeds == 0
+
+
+def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
+    labels, scores, clusters = seed_scores(1.2)
+    estimates, replicates = aucs_of(labels, scores, clusters)
+    split = auc_over_seeds(labels, scores, clusters, 2000).split
+    assert split.patients == pytest.approx(np.var(replicates.mean(axis=1), ddof=1))
+    centred = replicates - replicates.mean(axis=1, keepdims=True)
+    interaction = centred.var(axis=0, ddof=1).sum() / 3
+    assert split.seeds == pytest.approx((np.var(estimates, ddof=1) - interaction) / 4)
+    total = split.patients + split.seeds
+    assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
+
+
+@given(st.integers(2, 5), st.integers(0, 99))
+def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
+    rng = np.random.default_rng(seed)
+    values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
+    assert split_variance(values, replicates).freedom >= count - 1
+
+
+def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
+    """Patients, seeds and interaction of known size: unlike a bootstrap of seeds, unbiased."""
+    rng = np.random.default_rng(0)
+    patients, seeds, interaction, count = 0.5, 2.0, 1.0, 2
+    found, naive = [], []
+    for _ in range(3000):
+        values = np.sqrt(seeds + interaction) * rng.normal(size=count)
+        replicates = np.sqrt(patients) * rng.normal(size=(60, 1)) + values
+        replicates = replicates + np.sqrt(interaction) * rng.normal(size=(60, count))
+        split = split_variance(values, replicates)
+        found.append(split.error**2)
+        drawn = rng.integers(count, size=(60, count))
+        naive.append(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1).var(ddof=1))
+    truth = patients + (seeds + interaction) / count
+    # Truncation at zero costs a little on the safe side; drawing 2 of 2 seeds halves their part.
+    assert truth - 0.05 < np.mean(found) < 1.2 * truth
+    assert np.mean(naive) == pytest.approx(
+        patients + interaction / count + (seeds + 2 * interaction) / 4, rel=0.05
+    )
+
+
+def test_a_single_seed_is_the_interval_of_one_model():
+    labels, scores, clusters = seed_scores(1.0)
+    found = auc_over_seeds(labels, scores[:1], clusters, 500)
+    alone = auc_interval(labels, scores[0], clusters, 500)
+    for interval in (found.interval, found.patients):
+        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+
+
+def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patients():
+    labels, scores, clusters = seed_scores(1.2)
+
+    def auc(row, weights):
+        return weighted_auc(labels, row, weights)[:, None]
+
+    mean, drawn = crossed_curves(auc, labels, scores, clusters, 2000, 0)
+    estimates, replicates = aucs_of(labels, scores, clusters)
+    assert mean == pytest.approx(estimates.mean())
+    expected = replicates.mean(axis=1).var() + estimates.var(ddof=1) / 4
+    assert drawn.var() == pytest.approx(expected, rel=0.1)
+    alone = crossed_curves(auc, labels, scores[:1], clusters, 2000, 0)[1][:, 0]
+    assert np.allclose(alone, replicates[:, 0], atol=1e-12)
+
+
+# Comparisons
+
+
+def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
+    """Labels, scores of two models that agree on most, patients."""
+    labels, scores, clusters = binormal(seed, patients)
+    rng = np.random.default_rng(seed + 100)
+    first = scores + rng.normal(0, noise, len(scores)) + gap * labels
+    return labels, first, scores + rng.normal(0, noise, len(scores)), clusters
+
+
+def test_a_model_does_not_differ_from_itself():
+    labels, scores, _, clusters = two_models()
+    assert paired_auc_difference(labels, scores, scores, clusters, 200) == Comparison(0, 0, 0, 1)
+    seeds = np.stack([scores, scores[::-1]])
+    assert paired_auc_difference(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
+
+
+@given(st.integers(0, 99), st.booleans())
+def test_swapping_the_models_swaps_the_sign(seed, several):
+    labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
+    if several:
+        a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
+    there = paired_auc_difference(labels, a, b, clusters, 200, seed=seed)
+    back = paired_auc_difference(labels, b, a, clusters, 200, seed=seed)
+    assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
+    assert back.p_value == there.p_value
+
+
+def test_pairing_narrows_the_interval_of_models_that_agree():
+    labels, a, b, clusters = two_models()
+    paired = paired_auc_difference(labels, a, b, clusters, 1000)
+    alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
+    assert 0 < width(paired) < 0.5 * math.hypot(*alone)
+
+
+def test_paired_difference_is_that_of_a_literal_loop():
+    labels, a, b, clusters = two_models(0.3)
+    replicates = [
+        sk.roc_auc_score(labels, a, sample_weight=w) - sk.roc_auc_score(labels, b, sample_weight=w)
+        for w in all_weights(labels, clusters, 150, seed=2)
+    ]
+    found = paired_auc_difference(labels, a, b, clusters, 150, 0.9, seed=2)
+    expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
+    error = np.std(replicates, ddof=1)
+    assert found.estimate == pytest.approx(expected, abs=1e-12)
+    half = norm.ppf(0.95) * error
+    assert (found.low, found.high) == pytest.approx((expected - half, expected + half), abs=1e-12)
+    assert found.p_value == pytest.approx(max(2 / 151, 2 * norm.sf(abs(expected) / error)))
+
+
+@given(st.integers(0, 99), st.integers(1, 3))
+def test_interval_and_p_value_never_contradict_each_other(seed, count):
+    labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
+    rng = np.random.default_rng(seed)
+    a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
+    found = paired_auc_difference(labels, a, b, clusters, 300, 0.9)
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
+
+
+def test_p_value_is_small_for_different_models_and_large_for_like_ones():
+    labels, a, b, clusters = two_models(gap=2.0)
+    assert paired_auc_difference(labels, a, b, clusters, 1000).p_value < 0.01
+    assert paired_auc_difference(labels, b, a, clusters, 1000).p_value < 0.01
+    assert paired_auc_difference(*two_models(), 1000).p_value > 0.1
+
+
+def test_p_values_are_never_zero():
+    labels, _, _, clusters = two_models()
+    found = paired_auc_difference(labels, labels * 1.0, 1.0 - labels, clusters, 199)
+    assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
+
+
+def test_seeds_that_disagree_widen_a_difference():
+    labels, scores, _, clusters = two_models(noise=0.1)
+    better, worse = scores + 1.5 * labels, scores - 1.5 * labels
+    alike = paired_auc_difference(
+        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, 500
+    )
+    mixed = paired_auc_difference(
+        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, 500
+    )
+    assert alike.low > 0
+    assert mixed.low < -0.1 < 0.1 < mixed.high
+
+
+def literal_holm(p_values):
+    """Step down: at each step the smallest p left, times how many are left, never falling."""
+    left, adjusted, floor = dict(p_values), {}, 0.0
+    while left:
+        name = min(left, key=left.get)
+        floor = max(floor, min(1.0, left[name] * len(left)))
+        adjusted[name] = floor
+        del left[name]
+    return adjusted
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=8))
+def test_holm_is_the_literal_procedure(p_values):
+    found = holm(p_values)
+    assert found == pytest.approx(literal_holm(p_values))
+    assert list(found) == list(p_values)
+    assert all(p_values[name] <= found[name] <= 1 for name in found)
+
+
+def test_holm_by_hand():
+    given_values = {"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.005}
+    assert holm(given_values) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06, "d": 0.02})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "expected"),
+    [
+        (0.01, 0.03, 0.01, "higher than"),
+        (-0.03, -0.01, 0.01, "lower than"),
+        (-0.01, 0.03, 0.01, "not distinguishable from"),
+        (0.01, 0.03, 0.06, "not distinguishable from"),
+        (-0.03, -0.01, 0.06, "not distinguishable from"),
+        (0.0, 0.03, 0.01, "not distinguishable from"),
+        (-0.03, 0.0, 0.01, "not distinguishable from"),
+    ],
+)
+def test_verdict_needs_interval_and_adjusted_p(low, high, p, expected):
+    assert verdict({"low": low, "high": high}, 0, DIFFERENCE, p, 0.95) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.1, 1.3, "above"),
+        (0.2, 0.9, "below"),
+        (0.9, 1.1, "not distinguishable from"),
+        (None, None, "not distinguishable from"),
+    ],
+)
+def test_a_verdict_without_p_follows_the_interval(low, high, expected):
+    assert verdict({"low": low, "high": high}, 1) == expected
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_statsmodels(p_values):
+    found = holm({str(i): p for i, p in enumerate(p_values)})
+    expected = multipletests(p_values, method="holm")[1]
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+calls = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+
+
+@given(calls)
+def test_mcnemar_is_statsmodels(pairs):
+    a, b = np.array(pairs).T
+    table = [[int(((a == i) & (b == j)).sum()) for j in (1, 0)] for i in (1, 0)]
+    found = mcnemar(a, b, np.arange(len(a)))
+    assert (found.only_a, found.only_b) == (table[0][1], table[1][0])
+    assert found.p_exact == pytest.approx(sm_mcnemar(table, exact=True).pvalue, abs=1e-12)
+    if found.only_a + found.only_b:
+        # One image a patient: Durkalski's test is McNemar's without a continuity correction.
+        plain = sm_mcnemar(table, exact=False, correction=False).pvalue
+        assert found.p_clustered == pytest.approx(plain, abs=1e-12)
+
+
+def test_clustered_mcnemar_takes_a_patients_images_for_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 40)) < [[0.9], [0.6]]
+    once = mcnemar(a, b, np.arange(40))
+    many = mcnemar(np.repeat(a, 3), np.repeat(b, 3), np.repeat(np.arange(40), 3))
+    assert many.p_clustered == pytest.approx(once.p_clustered)
+    assert many.p_exact < once.p_exact
+    shares = np.bincount(np.arange(40), a.astype(float) - b)
+    statistic = shares.sum() ** 2 / (shares**2).sum()
+    assert once.p_clustered == pytest.approx(stats.chi2.sf(statistic, 1))
+
+
+# Files
+
+
+def write_predictions(study, variant, seed, layout, probability):
+    """Predictions as ``score`` writes them: 60 test images of 20 patients, and some of val."""
+    path = layout.predictions(variant, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels, _, patients = binormal(0, 20)
+    table = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "patient": patients})
+    table["patient"] = "00" + table.patient.astype(str)
+    table["split"], table["label"] = "test", labels
+    table["subtype"], table["probability"] = np.where(labels, "virus", "normal"), probability
+    other = table.head(9).assign(split="val", probability=0.5)
+    other["path"] = "train/" + other.path
+    text = pd.concat([other, table])[COLUMNS].to_csv(index=False, float_format="%.9g")
+    path.write_text(text)
+    record = {
+        "config_sha256": study.prediction_hash(variant),
+        "predictions_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(record))
+    return path
+
+
+def resave(path, table):
+    """Write altered predictions back, with their hash."""
+    path.write_text(table.to_csv(index=False, float_format="%.9g"))
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def write_images(layout):
+    """Manifest and mask table of the test images that ``write_predictions`` names."""
+    labels, _, patients = binormal(0, 20)
+    table = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "sha256": "0"})
+    table["label"], table["subtype"] = labels, np.where(labels, "virus", "normal")
+    table["patient"], table["split"] = patients, "test"
+    table["width"], table["height"], table["bytes"] = 100 + np.arange(60) // 2, 100, 5000
+    table["note"] = ""
+    table.to_csv(layout.manifest, index=False)
+    masks = table[["path"]].assign(confidence=np.linspace(0, 1, 60), area=0.3, cut=0.5)
+    masks.to_csv(layout.mask_table, index=False)
+
+
+@pytest.fixture
+def scored(study, tmp_path):
+    """A layout with predictions of every variant; plain_deit's are far worse."""
+    layout = Layout("tiny", results=tmp_path / "results")
+    _, scores, _ = binormal(0, 20, between=0.7)
+    rng = np.random.default_rng(0)
+    for variant in study.variants:
+        for seed in study.seeds:
+            noise = rng.normal(0, 0.1, 60)
+            quality = -1 if variant == "plain_deit" else 1
+            probability = 1 / (1 + np.exp(-(quality * (scores - 0.7) + noise)))
+            write_predictions(study, variant, seed, layout, probability)
+    write_images(layout)
+    return layout
+
+
+def test_evaluation_agrees_with_scikit_learn(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    assert json.loads(scored.metrics("no_seg").read_text()) == record
+    assert (record["images"], record["patients"], record["threshold"]) == (60, 20, 0.5)
+    aucs = []
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str}).query("split == 'test'")
+        called = table.probability >= 0.5
+        found = record["seeds"][str(seed)]
+        aucs.append(sk.roc_auc_score(table.label, table.probability))
+        assert found["auc"]["estimate"] == pytest.approx(aucs[-1])
+        assert found["f1"]["estimate"] == pytest.approx(sk.f1_score(table.label, called))
+        cells = sk.confusion_matrix(table.label, called).ravel().tolist()
+        assert list(found["confusion"].items()) == list(
+            zip(("tn", "fp", "fn", "tp"), cells, strict=True)
+        )
+        alone = auc_interval(table.label, table.probability.to_numpy(), table.patient, 200)
+        assert (found["auc"]["low"], found["auc"]["high"]) == pytest.approx((alone.low, alone.high))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert record["predictions_sha256"][str(seed)] == digest
+    headline = record["headline"]["auc"]
+    assert headline["estimate"] == pytest.approx(np.mean(aucs))
+    assert headline["sd"] == pytest.approx(abs(aucs[0] - aucs[1]) / math.sqrt(2))
+    assert headline["low"] < headline["estimate"] < headline["high"]
+    assert set(record["headline"]) == set(METRICS)
+
+
+def test_a_single_seed_has_no_deviation(tiny, tmp_path):
+    study = study_from(tiny | {"seeds": [3]}, "x")
+    layout = Layout("tiny", results=tmp_path)
+    write_predictions(study, "no_seg", 3, layout, np.linspace(0.01, 0.99, 60))
+    write_images(layout)
+    auc = evaluate_variant(study, "no_seg", layout)["headline"]["auc"]
+    assert (auc["sd"], auc["min"], auc["max"], auc["se_seeds"]) == (None, None, None, 0)
+
+
+def test_every_number_of_a_record_is_finite_or_null_and_inside_its_interval(study, scored):
+    evaluate_variant(study, "no_seg", scored)
+    text = scored.metrics("no_seg").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    seen = 0
+
+    def walk(value):
+        nonlocal seen
+        if isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, dict):
+            if value.get("low") is not None:
+                assert value["low"] <= value["estimate"] <= value["high"]
+                seen += 1
+            for item in value.values():
+                walk(item)
+
+    walk(json.loads(text))
+    assert seen > 200
+
+
+def test_layers_of_a_metric_agree_with_each_other(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    table, scores = scores_on(study, "no_seg", scored)
+    ensemble = scores.mean(axis=0)
+    expected = sk.roc_auc_score(table.label, ensemble)
+    assert record["ensemble"]["auc"]["estimate"] == pytest.approx(expected)
+    alone = auc_interval(table.label, ensemble, table.patient, 200)
+    assert record["ensemble"]["auc"]["low"] == pytest.approx(alone.low)
+    for name, value in record["headline"].items():
+        singles = [seed[name]["estimate"] for seed in record["seeds"].values()]
+        assert value["estimate"] == pytest.approx(np.mean(singles)), name
+        assert (value["min"], value["max"]) == (min(singles), max(singles))
+        assert value["sd"] == pytest.approx(np.std(singles, ddof=1))
+
+
+def test_thresholds_come_from_validation_and_the_test_set_chooses_nothing(study, scored):
+    """Each seed's thresholds are those of its own validation rows, whatever the test rows say."""
+    rng = np.random.default_rng(7)
+    expected = {}
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str})
+        val = table.split == "val"
+        table.loc[val, "probability"] = rng.random(val.sum()).round(3)
+        resave(path, table)
+        labels, values = table.label[val].to_numpy(), table.probability[val].to_numpy()
+        expected[str(seed)] = choose_thresholds(labels, values, 0.5, 0.95)
+    record = evaluate_variant(study, "no_seg", scored)
+    for seed, points in expected.items():
+        path = scored.predictions("no_seg", int(seed))
+        table = pd.read_csv(path).query("split == 'test'")
+        for point, threshold in points.items():
+            found = record["seeds"][seed]["points"][point]
+            assert found["threshold"] == threshold
+            called = table.probability >= threshold
+            recall = sk.recall_score(table.label, called)
+            assert found["sensitivity"]["estimate"] == pytest.approx(recall)
+    before = {s: v["points"]["youden"]["threshold"] for s, v in record["seeds"].items()}
+    for seed in study.seeds:  # turn the test set upside down
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str})
+        test = table.split == "test"
+        table.loc[test, "probability"] = 1 - table.probability[test]
+        resave(path, table)
+    after = evaluate_variant(study, "no_seg", scored)
+    assert {s: v["points"]["youden"]["threshold"] for s, v in after["seeds"].items()} == before
+    assert after["calibration"]["temperatures"] == record["calibration"]["temperatures"]
+
+
+def test_validation_images_of_one_class_are_refused_by_name(study, scored):
+    path = scored.predictions("no_seg", 0)
+    for seed in study.seeds:
+        file = scored.predictions("no_seg", seed)
+        table = pd.read_csv(file, dtype={"patient": str})
+        table.loc[table.split == "val", "label"] = 1
+        resave(file, table)
+    with pytest.raises(StudyError, match=rf"{path}.*both classes.*validation_folds"):
+        evaluate_variant(study, "no_seg", scored)
+
+
+def test_images_the_manifest_does_not_know_are_refused(study, scored):
+    scored.manifest.write_text(scored.manifest.read_text().replace("test/7.jpeg", "test/x.jpeg"))
+    with pytest.raises(StudyError, match=r"manifest lacks 1 scored images.*test/7\.jpeg"):
+        evaluate_variant(study, "no_seg", scored)
+
+
+def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(study, scored):
+    """All probabilities 0.4: no image is called, so that precision is 0 / 0."""
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        table = pd.read_csv(path, dtype={"patient": str}).assign(probability=0.4)
+        resave(path, table)
+    found = evaluate_variant(study, "no_seg", scored)["headline"]
+    for name in ("ppv", "mcc"):
+        assert (found[name]["estimate"], found[name]["low"]) == (None, None)
+        assert found[name]["undefined"] == 1
+    expected = stats.binomtest(0, 10).proportion_ci(method="wilson")  # 10 patients, not 30 images
+    assert found["sensitivity"]["high"] == pytest.approx(expected.high)
+    assert (found["sensitivity"]["low"], found["specificity"]["high"]) == (0, 1)
+    assert found["auc"]["estimate"] == 0.5
+
+
+def test_a_score_at_the_threshold_is_called_pneumonia(study, scored):
+    for seed in study.seeds:
+        path = scored.predictions("no_seg", seed)
+        resave(path, pd.read_csv(path, dtype={"patient": str}).assign(probability=0.5))
+    assert evaluate_variant(study, "no_seg", scored)["headline"]["sensitivity"]["estimate"] == 1
+
+
+def test_comparisons_outside_the_family_are_not_adjusted(study, scored, tiny):
+    tiny["statistics"]["family"] = ["plain_deit"]
+    record = compare_variants(study_from(tiny, "x"), scored)
+    assert record["family"] == ["plain_deit"]
+    found = record["differences"]
+    assert found["plain_deit"]["p_adjusted"] == found["plain_deit"]["p_value"]
+    assert found["seg_0.1"]["p_adjusted"] is None
+    everything = compare_variants(study, scored)
+    assert everything["family"] == ["seg_0.1", "no_tta", "plain_deit"]
+    assert everything["differences"]["plain_deit"]["p_adjusted"] == pytest.approx(
+        3 * found["plain_deit"]["p_value"]
+    )
+
+
+@pytest.mark.parametrize("family", [["no_seg"], ["nonsense"]])
+def test_a_family_of_other_names_is_refused(tiny, family):
+    tiny["statistics"]["family"] = family
+    with pytest.raises(StudyError, match=r"statistics\.family.*choose from"):
+        study_from(tiny, "x")
+
+
+def test_subgroups_are_those_of_a_literal_selection(study, scored):
+    record = evaluate_variant(study, "no_seg", scored)
+    table, scores = scores_on(study, "no_seg", scored)
+    by_name = {(g["by"], g["group"]): g for g in record["subgroups"]}
+    viral = by_name["subtype", "Viral"]
+    assert (viral["images"], viral["pneumonia"], viral["patients"]) == (60, 30, 20)
+    assert viral["auc"]["estimate"] == pytest.approx(record["headline"]["auc"]["estimate"])
+    quarters = [g for g in record["subgroups"] if g["by"] == "mask_confidence"]
+    assert [g["images"] for g in quarters] == [15] * 4
+    first = table.label[:15]
+    expected = np.mean([sk.roc_auc_score(first, row[:15]) for row in scores])
+    assert quarters[0]["auc"]["estimate"] == pytest.approx(expected)
+    assert sum(g["images"] for g in record["subgroups"] if g["by"] == "pixels") == 60
+    bacterial = by_name["subtype", "Bacterial"]  # none here: no AUC, no sensitivity
+    assert (bacterial["auc"]["estimate"], bacterial["sensitivity"]["estimate"]) == (None, None)
+
+
+def test_series_of_normal_images_stand_with_all_of_pneumonia():
+    patients = ["IM-1", "NORMAL2-IM-1", "NORMAL2-IM-2", "person1_virus", "person2_bacteria"]
+    table = pd.DataFrame({"patient": patients, "label": [0, 0, 0, 1, 1]})
+    table["subtype"] = ["normal"] * 3 + ["virus", "bacteria"]
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, range(5)))
+    found = {name: list(chosen) for by, name, chosen in groups_of(table, quality) if by == "series"}
+    assert found == {
+        "IM": [True, False, False, True, True],
+        "NORMAL2-IM": [False, True, True, True, True],
+    }
+    one_series = table[table.patient != "IM-1"].reset_index(drop=True)
+    assert "series" not in {by for by, *_ in groups_of(one_series, quality[1:])}
+
+
+def test_what_is_the_same_in_all_images_has_no_quarters():
+    table = pd.DataFrame({"patient": list("abcd"), "label": [0, 1, 0, 1], "subtype": "virus"})
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, range(4)))
+    quality["pixels"] = 0.05
+    assert {by for by, *_ in groups_of(table, quality)} == {"subtype", *QUALITIES} - {"pixels"}
+
+
+def test_calls_that_differ_between_seeds_are_counted_by_pair():
+    labels, names = np.array([0, 1, 1, 0]), np.array(list("abcd"))
+    three = np.array([[0, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0]], float)
+    scores, thresholds = {"three": three, "one": three[:1]}, {"three": 0.5, "one": 0.5}
+    found = count_errors(labels, names, scores, thresholds, "three")["variants"]
+    assert found["three"]["between_seeds"] == [1, 3]
+    assert found["one"]["between_seeds"] is None
+
+
+def test_errors_are_those_of_a_literal_count(study, scored):
+    found = compare_variants(study, scored)["errors"]
+    wrong, tables = {}, {}
+    for variant in study.variants:
+        files = [pd.read_csv(scored.predictions(variant, seed)) for seed in study.seeds]
+        tables[variant] = [file[file.split == "test"].reset_index() for file in files]
+        mean = sum(table.probability for table in tables[variant]) / len(files)
+        wrong[variant] = {
+            i for i, p in enumerate(mean) if (p >= 0.5) != tables[variant][0].label[i]
+        }
+    assert wrong["plain_deit"] - wrong["no_seg"]
+    for variant, one in found["variants"].items():
+        labels, patients = tables[variant][0].label, tables[variant][0].patient
+        mine = [
+            {i for i, p in enumerate(table.probability) if (p >= 0.5) != labels[i]}
+            for table in tables[variant]
+        ]
+        assert one == {
+            "threshold": 0.5,
+            "images": len(wrong[variant]),
+            "false_positives": sum(labels[i] == 0 for i in wrong[variant]),
+            "false_negatives": sum(labels[i] == 1 for i in wrong[variant]),
+            "patients": len({patients[i] for i in wrong[variant]}),
+            "with_reference": len(wrong[variant] & wrong["no_seg"]),
+            "every_seed": len(set.intersection(*mine)),
+            "some_seed": len(set.union(*mine)),
+            "between_seeds": [len(mine[0] ^ mine[1])] * 2,
+        }
+    everywhere = set.intersection(*wrong.values())
+    assert found["every_variant"] == len(everywhere)
+    assert found["every_variant_false_positives"] == sum(labels[i] == 0 for i in everywhere)
+    assert found["some_variant"] == len(set.union(*wrong.values()))
+
+
+def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored):
+    record = compare_variants(study, scored)
+    assert json.loads(scored.comparisons.read_text()) == record
+    assert record["reference"] == "no_seg"
+    differences = record["differences"]
+    assert list(differences) == ["seg_0.1", "no_tta", "plain_deit"]
+    adjusted = literal_holm({name: value["p_value"] for name, value in differences.items()})
+    assert {n: v["p_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
+    assert differences["plain_deit"]["verdict"] == "lower than"
+    assert differences["no_tta"]["verdict"] == "not distinguishable from"
+    means = {
+        variant: evaluate_variant(study, variant, scored)["headline"]["auc"]["estimate"]
+        for variant in ("no_seg", "plain_deit")
+    }
+    expected = means["plain_deit"] - means["no_seg"]
+    assert differences["plain_deit"]["estimate"] == pytest.approx(expected)
+
+
+def test_patients_are_read_as_text(study, scored):
+    assert read_predictions(study, "no_seg", 0, scored).patient.iloc[-1] == "0019"
+
+
+def test_an_altered_prediction_file_is_refused(study, scored):
+    path = scored.predictions("no_seg", 1)
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text(path.read_text().replace("virus", "bacteria"))
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    for step in (evaluate_variant, lambda *a: compare_variants(a[0], a[2])):
+        with pytest.raises(StudyError) as caught:
+            step(study, "no_seg", scored)
+        assert all(text in str(caught.value) for text in (str(path), before[:12], after[:12]))
+
+
+def test_predictions_of_another_config_are_refused(study, scored, tiny):
+    tiny["training"]["learning_rate"] = 2e-3
+    other = study_from(tiny, "x")
+    with pytest.raises(StudyError) as caught:
+        read_predictions(other, "no_seg", 0, scored)
+    hashes = [s.prediction_hash("no_seg")[:12] for s in (study, other)]
+    assert all(text in str(caught.value) for text in hashes)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_missing_predictions_are_named(study, scored, suffix):
+    path = scored.predictions("no_seg", 0).with_suffix(suffix)
+    path.unlink()
+    with pytest.raises(StudyError, match=str(path)):
+        read_predictions(study, "no_seg", 0, scored)
+
+
+def rename_first_test_image(study, variant, seed, layout):
+    path = layout.predictions(variant, seed)
+    path.write_text(path.read_text().replace("\ntest/0.jpeg", "\ntest/other.jpeg"))
+    record = json.loads(path.with_suffix(".json").read_text())
+    record["predictions_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def test_seeds_and_variants_scored_on_other_images_are_refused(study, scored):
+    rename_first_test_image(study, "seg_0.1", 1, scored)
+    with pytest.raises(StudyError, match=r"seg_0.1/seed-1.csv: other images than .* seed 0"):
+        evaluate_variant(study, "seg_0.1", scored)
+    rename_first_test_image(study, "seg_0.1", 0, scored)
+    with pytest.raises(StudyError, match=r"seg_0.1: scored on other images than no_seg"):
+        compare_variants(study, scored)

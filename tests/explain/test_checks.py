@@ -1,0 +1,529 @@
+"""Lung focus, similarity of maps, randomisation, removal of pixels, and painted attention."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
+from scipy.stats import spearmanr
+
+from hybridlungvit.config import Study, study_from
+from hybridlungvit.data.augment import to_input
+from hybridlungvit.evaluation.score import score
+from hybridlungvit.explain import sanity
+from hybridlungvit.explain.attention_maps import paint_attention
+from hybridlungvit.explain.cases import focus_variants, read_focus, read_saliency, subsample
+from hybridlungvit.explain.faithfulness import (
+    check_faithfulness,
+    margin_changes,
+    random_heat,
+    removal_order,
+)
+from hybridlungvit.explain.focus import (
+    central_boxes,
+    focus_table,
+    heat_share,
+    lung_focus,
+    measure_focus,
+    summarise,
+)
+from hybridlungvit.explain.gradcam import TestImages, gradcam_maps, heat_of, spare_gradients
+from hybridlungvit.explain.saliency import check_saliency
+from hybridlungvit.explain.similarity import (
+    derangement,
+    mean_intervals,
+    rank_correlation,
+    ssim,
+)
+from hybridlungvit.io import StudyError
+from hybridlungvit.model import build_model
+from hybridlungvit.model.tokens import LungTokens, cut_positions
+from hybridlungvit.training.loop import train
+
+# The ROAD code of grad-cam compares torch with numpy in a way that numpy frowns upon.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _single_thread():
+    torch.set_num_threads(1)
+
+
+def lungs(count=3, side=32):
+    masks = np.zeros((count, side, side), bool)
+    for i in range(count):
+        masks[i, 6 + i : 26, 4 : 14 + i] = True
+    return masks
+
+
+# Focus
+
+
+@given(st.integers(1, 8), st.floats(1e-3, 10))
+def test_uniform_heat_has_focus_one(height, level):
+    masks = np.zeros((2, 8, 8), bool)
+    masks[:, :height, 1:5] = True
+    assert lung_focus(np.full((2, 8, 8), level), masks) == pytest.approx([1, 1], rel=1e-12)
+
+
+def test_heat_inside_the_mask_alone_has_the_inverse_area_as_focus():
+    masks = lungs()
+    heat = rng.random(masks.shape) * masks
+    assert heat_share(heat, masks) == pytest.approx([1, 1, 1])
+    assert lung_focus(heat, masks) == pytest.approx(1 / masks.mean(axis=(1, 2)))
+    assert lung_focus(heat, ~masks) == pytest.approx([0, 0, 0])
+
+
+def test_focus_is_undefined_without_heat_or_region():
+    heat, masks = np.ones((2, 4, 4)), np.ones((2, 4, 4), bool)
+    heat[0], masks[1] = 0, False
+    assert np.isnan(lung_focus(heat, masks)).all()
+
+
+@given(st.floats(0.001, 1), st.integers(5, 40))
+def test_central_boxes_are_centred_and_have_the_area(area, side):
+    (box,) = central_boxes(np.array([area]), side)
+    assert box.mean() == pytest.approx(area)
+    assert box.min() >= 0
+    assert box.max() <= 1 + 1e-12
+    assert np.allclose(box, box[::-1])
+    assert np.allclose(box, box.T)
+
+
+def test_a_central_box_covers_the_pixels_by_hand():
+    expected = np.zeros((4, 4))
+    expected[1:3, 1:3] = 1
+    assert np.allclose(central_boxes(np.array([0.25]), 4)[0], expected)
+    (wide,) = central_boxes(np.array([9 / 16]), 4)  # 3 of 4 pixels a side: half a pixel over
+    assert np.allclose(wide[0], [0.25, 0.5, 0.5, 0.25])
+    assert np.allclose(wide[1], [0.5, 1, 1, 0.5])
+
+
+@st.composite
+def patients(draw):
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=20))
+    return np.array(names)
+
+
+@given(patients(), st.integers(0, 5))
+def test_partners_are_a_seeded_derangement_across_patients(names, seed):
+    partner = derangement(names, seed)
+    assert sorted(partner) == list(range(len(names)))
+    assert (partner != np.arange(len(names))).all()
+    assert np.array_equal(partner, derangement(names, seed))
+    _, counts = np.unique(names, return_counts=True)
+    if 2 * counts.max() <= len(names):
+        assert (names[partner] != names).all()
+
+
+def test_another_seed_gives_other_partners():
+    names = np.arange(50)
+    assert not np.array_equal(derangement(names, 0), derangement(names, 1))
+
+
+def predictions(count=6):
+    return pd.DataFrame(
+        {
+            "path": [f"test/{i}" for i in range(count)],
+            "patient": [f"p{i}" for i in range(count)],
+            "label": [0, 0, 0, 1, 1, 1][:count],
+            "probability": [0.1, 0.2, 0.8, 0.9, 0.7, 0.3][:count],
+        }
+    )
+
+
+def test_the_focus_table_is_the_literal_ratio_on_own_and_borrowed_masks():
+    table, masks = predictions(), lungs(6)
+    heat = rng.random(masks.shape).astype(np.float32)
+    found = focus_table(table, heat, masks, seed=3)
+    partner = derangement(table.patient.to_numpy(), 3)
+    for i in range(6):
+        for column, mask in (("focus", masks[i]), ("focus_shuffled", masks[partner[i]])):
+            inside = sum(float(h) for h, m in zip(heat[i].flat, mask.flat, strict=True) if m)
+            expected = inside / float(heat[i].astype(float).sum()) / (mask.sum() / mask.size)
+            assert found[column][i] == pytest.approx(expected)
+        assert found.area_share[i] == masks[i].sum() / masks[i].size
+        assert found.heat_share[i] == pytest.approx(found.focus[i] * found.area_share[i])
+    assert found.path.equals(table.path)
+    assert not np.allclose(found.focus, found.focus_shuffled)
+
+
+def test_groups_are_the_classes_and_the_calls_at_the_threshold(study):
+    table = predictions().assign(focus=[1, 2, 3, 4, 5, 6.0], focus_shuffled=1.0, focus_box=0.5)
+    groups = {(g["class"], g["called"]): g for g in summarise(table, study, 0.75)}
+    means = {key: group["focus"]["estimate"] for key, group in groups.items()}
+    assert means["all", "all"] == 3.5
+    assert (means["normal", "all"], means["pneumonia", "all"]) == (2, 5)
+    assert means["normal", "right"] == 1.5
+    assert means["normal", "wrong"] == 3
+    assert means["pneumonia", "right"] == 4
+    assert means["pneumonia", "wrong"] == 5.5
+    assert groups["all", "all"]["over_shuffled"]["estimate"] == 2.5
+    assert groups["all", "all"]["over_box"]["estimate"] == 3
+    assert groups["normal", "wrong"]["focus"]["low"] is None  # one patient alone
+    assert groups["normal", "right"]["focus"]["low"] == 1
+    called = summarise(table, study, 0.65)
+    assert called[-1]["focus"]["estimate"] == 6
+    assert called[-2]["focus"]["estimate"] == 4.5
+
+
+def test_images_without_heat_are_counted_and_left_out(study):
+    table = predictions().assign(focus=[np.nan, 2, 3, 4, 5, 6], focus_shuffled=1.0, focus_box=1.0)
+    table.loc[0, ["focus_shuffled", "focus_box"]] = np.nan
+    overall = summarise(table, study, 0.5)[0]
+    assert (overall["images"], overall["undefined"]) == (5, 1)
+    assert overall["focus"]["estimate"] == 4
+    empty = summarise(table.iloc[:1], study, 0.5)[0]
+    assert empty["focus"] == {"estimate": None, "low": None, "high": None}
+    json.dumps(empty, allow_nan=False)
+
+
+def test_intervals_resample_whole_patients(study):
+    values = np.array([[0.0], [0.0], [0.0], [1.0], [1.0], [1.0]])
+    table = pd.DataFrame({"patient": list("aaabbb"), "label": 0})
+    given = study.statistics.model_copy(update={"resamples": 2000})
+    (interval,) = mean_intervals(values, table, given)
+    assert (interval["low"], interval["estimate"], interval["high"]) == (0, 0.5, 1)
+    (narrow,) = mean_intervals(values, table.assign(patient=list("abcdef")), given)
+    assert 0 < narrow["low"] < 0.5 < narrow["high"] < 1
+
+
+# Similarity
+
+
+def literal_ssim(a, b):
+    """Wang et al. 2004, equation 13, window by window."""
+    offsets = np.arange(-5, 6)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for y in range(5, a.shape[0] - 5):
+        for x in range(5, a.shape[1] - 5):
+            p, q = (m[y - 5 : y + 6, x - 5 : x + 6] for m in (a, b))
+            mean_p, mean_q = (window * p).sum(), (window * q).sum()
+            var_p = (window * (p - mean_p) ** 2).sum()
+            var_q = (window * (q - mean_q) ** 2).sum()
+            cov = (window * (p - mean_p) * (q - mean_q)).sum()
+            top = (2 * mean_p * mean_q + 1e-4) * (2 * cov + 9e-4)
+            values.append(top / ((mean_p**2 + mean_q**2 + 1e-4) * (var_p + var_q + 9e-4)))
+    return np.mean(values)
+
+
+def test_ssim_is_that_of_the_paper():
+    first, second = rng.random((2, 17, 21))
+    assert ssim(first, second) == pytest.approx(literal_ssim(first, second), abs=1e-12)
+    blend = 0.7 * first + 0.3 * second
+    assert ssim(first, blend) == pytest.approx(literal_ssim(first, blend), abs=1e-12)
+    assert ssim(first, first) == pytest.approx(1, abs=1e-12)
+    assert ssim(first, 1 - first) < 0
+
+
+def test_rank_correlation_is_scipys_and_zero_for_a_constant_map():
+    first, second = rng.integers(0, 6, (2, 9, 9)).astype(float)
+    expected = spearmanr(first.ravel(), second.ravel()).statistic
+    assert rank_correlation(first, second) == pytest.approx(expected)
+    assert rank_correlation(first, np.exp(first)) == pytest.approx(1)
+    assert rank_correlation(first, -first) == pytest.approx(-1)
+    assert rank_correlation(first, np.zeros((9, 9))) == 0
+
+
+# Attention
+
+
+@given(st.data())
+def test_painted_attention_keeps_its_sum_on_each_side(data):
+    side = data.draw(st.integers(4, 24))
+    grid = data.draw(st.integers(1, 5))
+    cut = data.draw(st.integers(1, 2 * side - 1)) / 2
+    weights = np.random.default_rng(side).random((1, 2 * grid**2))
+    (painted,) = paint_attention(weights, [cut], side)
+    assert painted.sum() == pytest.approx(weights.sum())
+    left = weights.copy()
+    left[:, grid**2 :] = 0
+    (half,) = paint_attention(left, [cut], side)
+    assert half.sum() == pytest.approx(left.sum())
+    assert (half[:, int(np.ceil(cut)) :] == 0).all()
+    # Equal weights: an even map on each side, whatever the cells.
+    (even,) = paint_attention(np.full((1, 2 * grid**2), 1 / (2 * grid**2)), [cut], side)
+    assert np.allclose(even[:, : int(cut)], 0.5 / (side * cut))
+    assert np.allclose(even[:, int(np.ceil(cut)) :], 0.5 / (side * (side - cut)))
+
+
+@pytest.mark.parametrize("cut", [3.0, 6.0, 9.0])
+def test_a_painted_token_is_where_the_model_pools_it_from(cut):
+    side, grid = 12, 3  # cells are whole pixels here, on both sides
+    pool = LungTokens((side, side), side, side, grid)  # at image size nothing is interpolated
+    features = torch.zeros(1, 1, side, side, requires_grad=True)
+    left, right, _ = pool(features, torch.tensor([cut]))
+    tokens = torch.cat([left, right], dim=1)[0, :, 0]  # (2·g²,)
+    for token in range(2 * grid**2):
+        (origin,) = torch.autograd.grad(tokens[token], features, retain_graph=True)
+        weights = np.zeros((1, 2 * grid**2))
+        weights[0, token] = 1
+        painted = paint_attention(weights, [cut], side)[0]
+        assert np.allclose(painted, origin[0, 0].numpy(), atol=1e-6)
+
+
+# Randomisation
+
+
+def scrambled(study, variant):
+    """A model whose every parameter differs from any initialisation."""
+    torch.manual_seed(7)
+    model = build_model(study.recipe(variant), pretrained=False).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 + 0.02 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture
+def tests_of_noise():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (6, 32, 32), dtype=torch.uint8, generator=generator)
+    return TestImages(predictions(), images, torch.from_numpy(lungs(6)))
+
+
+@pytest.mark.parametrize("variant", ["no_seg", "seg_0.1", "plain_deit"])
+def test_the_cascade_randomises_from_head_to_stem(study, variant):
+    model = scrambled(study, variant)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    done = set()
+    named = sanity.stages(model)
+    assert named[0][0] == "classifier"
+    assert named[-1][0] == "embedding"
+    steps = sanity.randomised(model, study.recipe(variant), seed=0)
+    for (name, keys), (found, changed) in zip(named, steps, strict=True):
+        assert found == name
+        assert keys
+        assert not done & set(keys)
+        done |= set(keys)
+        for key, value in changed.state_dict().items():
+            assert torch.equal(value, before[key]) != (key in done), (name, key)
+    assert {key for key in before if key not in done} == {
+        key for key in before if key.startswith("segment.")
+    }
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_stages_go_from_the_classifier_to_the_embedding(tiny):
+    tiny["model"]["stem_options"] |= {"depth": 3}
+    deep = study_from(tiny, "tiny")
+    blocks = ["block 3", "block 2", "block 1", "embedding"]
+    names = [name for name, _ in sanity.stages(build_model(deep.recipe("no_seg"), False))]
+    assert names == ["classifier", "cross-attention", "token encoders", "projection", *blocks]
+    plain = dict(sanity.stages(build_model(deep.recipe("plain_deit"), False)))
+    assert list(plain) == ["classifier", *blocks]
+    assert "stem.vit.norm.weight" in plain["block 3"]
+    assert {"stem.vit.pos_embed", "stem.vit.cls_token"} <= set(plain["embedding"])
+
+
+def test_the_cascade_draws_from_its_seed_alone(study):
+    model, recipe = scrambled(study, "no_seg"), study.recipe("no_seg")
+
+    def last(seed):
+        *_, (_, changed) = sanity.randomised(model, recipe, seed)
+        return torch.cat([value.flatten() for value in changed.state_dict().values()])
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = last(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(last(0), first)
+    assert not torch.equal(last(1), first)
+
+
+@pytest.mark.parametrize("variant", ["no_seg", "plain_deit"])
+def test_sparing_gradients_changes_no_map(study, tests_of_noise, variant):
+    model = scrambled(study, variant)
+    expected = gradcam_maps(model, tests_of_noise.images, tests_of_noise.masks, target=1)
+    spared = spare_gradients(copy.deepcopy(model))
+    assert not any(p.requires_grad for p in spared.stem.vit.patch_embed.parameters())
+    assert np.allclose(heat_of(spared, tests_of_noise, 4), expected, atol=1e-5)
+
+
+def test_maps_of_an_unchanged_model_pass_for_a_failed_sanity_check(
+    study, tests_of_noise, monkeypatch
+):
+    model = spare_gradients(scrambled(study, "no_seg"))
+    heat = heat_of(model, tests_of_noise, 6)
+    count = len(sanity.stages(model))
+    monkeypatch.setattr(sanity, "randomised", lambda *_: iter([("same", model)] * count))
+    record = sanity.check_sanity(study, "no_seg", model, tests_of_noise, heat)
+    assert all(stage["rank"]["low"] > 0.999 for stage in record["stages"])
+    assert all(stage["ssim"]["low"] > 0.999 for stage in record["stages"])
+    assert record["verdict"] == "above"
+
+
+def test_agreement_of_equal_and_of_unrelated_seeds(study, tests_of_noise):
+    one, two = np.random.default_rng(1).random((2, 6, 32, 32)).astype(np.float32)
+    same = sanity.check_agreement(np.stack([one, one, one]), tests_of_noise, study)
+    assert same["pairs"] == 3
+    assert same["seeds"]["rank"]["estimate"] == pytest.approx(1)
+    assert same["seeds"]["ssim"]["estimate"] == pytest.approx(1)
+    assert same["others"]["rank"]["estimate"] == pytest.approx(0, abs=0.05)
+    assert same["verdict"] == "above"
+    unrelated = sanity.check_agreement(np.stack([one, two]), tests_of_noise, study)
+    assert unrelated["seeds"]["rank"]["estimate"] == pytest.approx(0, abs=0.05)
+    assert sanity.check_agreement(one[None], tests_of_noise, study) is None
+
+
+# Faithfulness
+
+
+def test_removal_order_ranks_heat_and_breaks_ties_by_the_second_map():
+    heat = np.array([[[0.0, 0.9], [0.0, 0.0]]])
+    ties = np.array([[[0.3, 0.0], [0.1, 0.2]]])
+    assert removal_order(heat, ties).tolist() == [[[0.5, 0.75], [0.0, 0.25]]]
+
+
+def test_random_heat_is_smooth_and_seeded():
+    maps = random_heat(2, (4, 4), 32, seed=0)
+    assert maps.shape == (2, 32, 32)
+    assert np.array_equal(maps, random_heat(2, (4, 4), 32, seed=0))
+    assert not np.allclose(maps[0], maps[1])
+    assert np.abs(np.diff(maps, axis=2)).max() < 0.2  # a grid step of at most 1 over 8 pixels
+
+
+def bright_corner(study):
+    """A model that reads nothing but the mean of the upper left quarter."""
+
+    class Corner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = build_model(study.recipe("no_seg"), pretrained=False).stem
+
+        def forward(self, inputs, masks):
+            value = inputs[:, :, :16, :16].mean(dim=(1, 2, 3))
+            logits = torch.stack([-value, value], dim=1)
+            return type("Output", (), {"logits": logits})
+
+    return Corner()
+
+
+def corner_images():
+    images = torch.zeros(6, 32, 32, dtype=torch.uint8)
+    images[:, :16, :16] = 200
+    return TestImages(predictions(), images, torch.from_numpy(lungs(6)))
+
+
+def test_removing_what_a_model_reads_lowers_its_log_odds_more_than_chance(study):
+    tests, model = corner_images(), bright_corner(study)
+    heat = np.zeros((6, 32, 32), np.float32)
+    heat[:, :16, :16] = 1
+    record = check_faithfulness(study, model, tests, heat)
+    assert record["verdict"] == "below"
+    assert record["removed"] == [0.2, 0.5]
+    away = check_faithfulness(study, model, tests, 1 - heat)
+    assert away["verdict"] == "above"
+    assert record["random"] == away["random"]
+
+
+def test_changes_are_those_of_road_on_each_image(study):
+    tests, model = corner_images(), bright_corner(study)
+    order = removal_order(random_heat(6, (4, 4), 32, 1), random_heat(6, (4, 4), 32, 2))
+    found = margin_changes(model, tests, order, [0.2, 0.5], study)
+    assert np.array_equal(found, margin_changes(model, tests, order, [0.2, 0.5], study))
+
+    def margin(grey):
+        logits = model(to_input(grey[:, 0], model.stem.mean, model.stem.std), None).logits
+        return logits[:, 1] - logits[:, 0]
+
+    for i in range(6):
+        grey = tests.images[i : i + 1, None].float() / 255
+        for j, share in enumerate((0.2, 0.5)):
+            road = ROADMostRelevantFirst(100 * (1 - share))
+            (expected,) = road(grey, order[i : i + 1], [lambda output: output], margin)
+            assert found[i, j] == pytest.approx(float(expected), abs=0.02)  # up to ROAD's noise
+    assert (found[:, 0] != 0).any()
+
+
+# Stages
+
+
+def test_the_subsample_is_seeded_and_within_the_test_set(tiny):
+    study = study_from(tiny, "tiny")
+    rows = subsample(study, 30)
+    assert len(rows) == len(set(rows)) == 8
+    assert np.array_equal(rows, np.sort(rows))
+    assert rows.max() < 30
+    assert np.array_equal(rows, subsample(study, 30))
+    other = study_from(tiny | {"explanation": {"subsample": 8, "seed": 1}}, "tiny")
+    assert not np.array_equal(subsample(other, 30), rows)
+    assert subsample(study, 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_explanation_settings_decide_no_training(tiny):
+    one = study_from(tiny, "tiny")
+    two = study_from(tiny | {"explanation": {"subsample": 4, "seed": 9}}, "tiny")
+    assert isinstance(one, Study)
+    for variant in tiny["variants"]:
+        assert one.training_hash(variant) == two.training_hash(variant)
+        assert one.prediction_hash(variant) == two.prediction_hash(variant)
+
+
+def test_focus_is_measured_for_reference_and_plain_control(study, tiny):
+    assert focus_variants(study) == ["no_seg", "plain_deit"]
+    tiny["variants"].pop("plain_deit")
+    assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
+    tiny["model"]["head"] = "linear"
+    assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
+
+
+@pytest.fixture
+def trained(study, layout):
+    for seed in study.seeds:
+        train(study, "no_seg", seed, layout)
+        score(study, "no_seg", seed, layout)
+    return layout
+
+
+def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny, trained):
+    record = measure_focus(study, "no_seg", trained)
+    checks = check_saliency(study, "no_seg", trained)
+    paths = [
+        trained.focus("no_seg"),
+        trained.focus("no_seg").with_suffix(".json"),
+        trained.saliency("no_seg"),
+    ]
+    first = [path.read_bytes() for path in paths]
+    measure_focus(study, "no_seg", trained)
+    check_saliency(study, "no_seg", trained)
+    assert [path.read_bytes() for path in paths] == first
+    rows = pd.read_csv(paths[0])
+    tests = pd.read_csv(trained.predictions("no_seg", 0)).query("split == 'test'")
+    assert rows.path.tolist() == tests.path.tolist()
+    assert rows.probability.tolist() == tests.probability.tolist()
+    assert record["groups"][0]["focus"]["estimate"] == pytest.approx(rows.focus.mean())
+    assert checks["images"] == 8
+    assert checks["agreement"]["pairs"] == 1
+
+    tiny["variants"].pop("plain_deit")
+    alone = study_from(tiny, "tiny")
+    assert read_focus(alone, trained)["no_seg"]["groups"] == record["groups"]
+    assert read_saliency(alone, trained)["sanity"] == checks["sanity"]
+    other = study_from(tiny | {"explanation": {"subsample": 5}}, "tiny")
+    with pytest.raises(StudyError, match=r"explanation.*Run `saliency --variant no_seg` again"):
+        read_saliency(other, trained)
+    predictions = trained.predictions("no_seg", 0)
+    predictions.write_text(predictions.read_text() + "\n")
+    with pytest.raises(StudyError, match="made from predictions"):
+        read_focus(alone, trained)
+
+
+def test_cuts_of_the_painted_maps_are_the_models(study, tests_of_noise):
+    model = scrambled(study, "no_seg")
+    inputs = to_input(tests_of_noise.images, model.stem.mean, model.stem.std)
+    with torch.inference_mode():
+        output = model(inputs, tests_of_noise.masks)
+    assert torch.equal(output.cuts, cut_positions(tests_of_noise.masks))
+    painted = paint_attention(output.attention.numpy(), output.cuts.numpy(), 32)
+    assert painted.sum(axis=(1, 2)) == pytest.approx(np.ones(6), abs=1e-5)

@@ -1,0 +1,210 @@
+"""Grad-CAM: a heat map that exists, depends on what it should, and the rule that picks cases."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybridlungvit.data.augment import to_input
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.score import score
+from hybridlungvit.explain.cases import choose_cases
+from hybridlungvit.explain.gradcam import explain_variant, gradcam_maps
+from hybridlungvit.io import StudyError
+from hybridlungvit.model import HybridLungViT, PlainViT
+from hybridlungvit.paper.galleries import read_cases
+from hybridlungvit.training.loop import train
+
+STEM = {
+    "stem": "deit_tiny_patch16_224",
+    "image_size": 32,
+    "stem_options": {"depth": 2, "patch_size": 8},
+}
+
+
+def hybrid(**changes):
+    return HybridLungViT(
+        **STEM, d_model=16, token_grid=2, map_size=8, encoder_layers=1, heads=2, **changes
+    ).eval()
+
+
+def plain():
+    return PlainViT(**STEM).eval()
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def batch():
+    masks = torch.zeros(3, 32, 32, dtype=torch.bool)
+    masks[:, 8:24, 2:20] = True
+    return torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), masks
+
+
+def assert_heat(heat):
+    assert heat.shape == (3, 32, 32)
+    assert heat.dtype == np.float32
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+    assert (heat.max(axis=(1, 2)) > 0.5).all()
+    assert (np.ptp(heat, axis=(1, 2)) > 0.5).all()
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+def test_heat_is_a_map_between_zero_and_one(make, batch):
+    assert_heat(gradcam_maps(make(), *batch, target=1))
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+def test_heat_depends_on_the_class(make, batch):
+    model = make()
+    first, other = (gradcam_maps(model, *batch, target=t) for t in (0, 1))
+    assert np.abs(first - other).max() > 0.1
+    assert np.array_equal(gradcam_maps(model, *batch, target=1), other)
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+def test_heat_depends_on_the_weights(make, batch):
+    model = make()
+    before = gradcam_maps(model, *batch, target=1)
+    with torch.no_grad():
+        for parameter in model.stem.vit.patch_embed.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    assert np.abs(gradcam_maps(model, *batch, target=1) - before).max() > 0.05
+
+
+def test_heat_of_the_hybrid_is_grad_cam_by_hand(batch):
+    model = hybrid()
+    images, masks = batch
+    found = gradcam_maps(model, images, masks, target=1)
+    features = model.project(model.stem(to_input(images, model.stem.mean, model.stem.std))).detach()
+    features.requires_grad_()
+    model.project = torch.nn.Identity()
+    model.stem.forward = lambda _: features
+    logits = model(torch.zeros(3, 3, 32, 32), masks).logits
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), features)
+    cam = F.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True)).detach()
+    cam = F.interpolate(cam, size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+    low, high = cam.amin((1, 2), keepdim=True), cam.amax((1, 2), keepdim=True)
+    expected = ((cam - low) / (high - low)).numpy()
+    assert np.abs(found - expected).max() < 1e-3
+
+
+def test_heat_of_the_hybrid_survives_a_frozen_stem(batch):
+    model = hybrid()
+    expected = gradcam_maps(model, *batch, target=1)
+    model.stem.freeze(True)
+    heat = gradcam_maps(model, *batch, target=1)
+    assert_heat(heat)
+    assert np.allclose(heat, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", ["mask", "midline"])
+def test_the_mask_enters_the_map_where_the_cut_follows_it(batch, cut):
+    images, masks = batch
+    model = hybrid(cut=cut)
+    maps = [gradcam_maps(model, images, m, target=1) for m in (masks, masks.roll(10, 2))]
+    assert (np.abs(maps[0] - maps[1]).max() > 1e-3) == (cut == "mask")
+
+
+def freeze_stem(model):
+    model.stem.freeze(True)
+
+
+def freeze_up_to_the_map(model):
+    model.stem.requires_grad_(False)
+    model.project.requires_grad_(False)
+
+
+def freeze_all(model):
+    model.requires_grad_(False)
+
+
+def cut_off(model):
+    """Leave the graph whole, but let nothing through: the classifier's weights are zero."""
+    torch.nn.init.zeros_(model.classify.weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "spoil"),
+    [
+        (hybrid, freeze_up_to_the_map),
+        (hybrid, freeze_all),
+        (hybrid, cut_off),
+        (plain, freeze_stem),
+        (plain, freeze_all),
+        (plain, cut_off),
+    ],
+)
+def test_a_map_without_gradient_is_an_error_and_not_empty(make, spoil, batch):
+    model = make()
+    spoil(model)
+    with pytest.raises(StudyError, match="no gradient reaches"):
+        gradcam_maps(model, *batch, target=1)
+
+
+# Cases
+
+
+def table(rows):
+    return pd.DataFrame(rows, columns=["label", "probability"], index=range(10, 10 + len(rows)))
+
+
+def test_cases_are_the_extremes_of_each_class():
+    rows = [(0, 0.1), (0, 0.3), (0, 0.05), (0, 0.7), (0, 0.9), (0, 0.45)]
+    rows += [(1, 0.2), (1, 0.99), (1, 0.6), (1, 0.52), (1, 0.4), (1, 0.01)]
+    assert list(choose_cases(table(rows), 0.5)) == [
+        (12, "surest right"),
+        (14, "surest wrong"),
+        (15, "nearest the threshold"),
+        (17, "surest right"),
+        (21, "surest wrong"),
+        (19, "nearest the threshold"),
+    ]
+
+
+def test_a_class_without_errors_has_no_surest_wrong():
+    rows = [(0, 0.1), (0, 0.3), (1, 0.8), (1, 0.6)]
+    assert list(choose_cases(table(rows), 0.5)) == [
+        (10, "surest right"),
+        (11, "nearest the threshold"),
+        (12, "surest right"),
+        (13, "nearest the threshold"),
+    ]
+
+
+def test_cases_follow_the_threshold():
+    rows = [(0, 0.6), (0, 0.85), (1, 0.75), (1, 0.9), (1, 0.8)]
+    assert list(choose_cases(table(rows), 0.8)) == [
+        (10, "surest right"),
+        (11, "surest wrong"),
+        (11, "nearest the threshold"),
+        (13, "surest right"),
+        (12, "surest wrong"),
+        (14, "nearest the threshold"),
+    ]
+
+
+def test_explained_cases_belong_to_the_test_set_and_to_each_other(study, layout):
+    train(study, "no_seg", 0, layout)
+    scored = score(study, "no_seg", 0, layout)
+    explain_variant(study, "no_seg", layout)
+    cases = read_cases(layout.gradcam("no_seg"))
+    images = np.load(layout.images)
+    manifest = read_manifest(layout.manifest)
+    probability = scored.set_index("path").probability
+    for i, path in enumerate(cases["path"]):
+        row = manifest.index[manifest.path == path].item()
+        assert path.startswith("test/")
+        assert np.array_equal(cases["images"][i], images[row])
+        assert cases["label"][i] == manifest.label[row]
+        assert cases["probability"][i] == pytest.approx(probability[path])
+        columns = np.nonzero(cases["masks"][i])[1] + 0.5
+        assert abs(cases["cuts"][i] - columns.mean()) <= 0.5
+    assert cases["heat"].shape == cases["images"].shape
+    assert (cases["heat"].max(axis=(1, 2)) > 0).any()

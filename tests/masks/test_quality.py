@@ -1,0 +1,335 @@
+"""Mask quality: agreement with known lungs, intervals, halves, the shortcut check, and files."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from hybridlungvit.config import Statistics, study_from
+from hybridlungvit.data.decode import read_grey
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.io import StudyError, file_sha256, read_json
+from hybridlungvit.masks import agreement, quality
+from hybridlungvit.masks.annotated import (
+    Case,
+    dice,
+    half_of,
+    mean_x,
+    measure,
+    measure_mirror,
+    read_cases,
+    read_image,
+    read_lungs,
+)
+from hybridlungvit.masks.fit import LungMask, lung_mask_steps, lung_mask_with_confidence
+from hybridlungvit.masks.report import choose_ranks, report_masks
+
+# Agreement of two masks
+
+
+def block(*columns):
+    """A mask of 10 by 20 px with lung in the rows 2 to 7 of some columns."""
+    mask = np.zeros((10, 20), bool)
+    mask[2:8, list(columns)] = True
+    return mask
+
+
+def test_dice_and_mean_x_of_hand_made_masks():
+    assert dice(block(2, 3), block(2, 3)) == 1
+    assert dice(block(2, 3), block(12, 13)) == 0
+    assert dice(block(2, 3), block(3, 4)) == pytest.approx(0.5)
+    assert dice(block(), block()) == 1
+    assert mean_x(block(0, 19)) == pytest.approx(0.5)
+    assert mean_x(block(3)) == pytest.approx(3.5 / 20)
+    assert mean_x(block()) == 0.5
+
+
+@pytest.fixture
+def single(tmp_path):
+    """One annotated image whose lungs are the columns 2 to 5 and 14 to 17; column 5 is ignored."""
+    image, lungs = tmp_path / "image.png", tmp_path / "lungs.png"
+    values = block(2, 3, 4, 14, 15, 16, 17) * np.uint8(255)
+    values[:, 5] = 127
+    cv2.imwrite(str(lungs), values)
+    cv2.imwrite(str(image), np.tile(np.arange(40, dtype=np.uint8) * 5, (20, 1)))
+    return Case(image, 1, "p", "reporting", lungs)
+
+
+def answer(mask):
+    return lambda image, case: LungMask(mask, 0.5)
+
+
+def test_radiographs_are_decoded_as_those_of_a_study(single):
+    """Twelve bits in a file of sixteen: OpenCV alone would keep the upper eight, nearly nothing."""
+    deep = np.tile(np.arange(40, dtype=np.uint16) * 100, (20, 1))
+    cv2.imwrite(str(single.image), deep)
+    seen = []
+    measure([single], lambda image, case: seen.append(image) or LungMask(block(2, 15), 0.5))
+    assert np.array_equal(seen[0], read_grey(single.image, 224))
+    assert seen[0].max() > 200
+    assert np.array_equal(seen[0], read_image(single))
+
+
+def test_measure_ignores_what_the_reader_left_open(single):
+    found = measure([single], answer(block(2, 3, 4, 5, 14, 15, 16, 17))).iloc[0]
+    assert found.dice == 1
+    assert found.label == 1 and found["class"] == "PNEUMONIA"
+    assert not found.one_sided
+    assert found.area == pytest.approx(8 * 6 / 200)
+
+
+def test_cut_error_is_in_pixels_of_an_image_224_wide(single):
+    known = block(2, 3, 4, 14, 15, 16, 17)
+    found = measure([single], answer(np.roll(known, 1, axis=1))).iloc[0]
+    assert found.cut_error == pytest.approx(224 / 20)
+    assert found.known_cut == pytest.approx(mean_x(known))
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(block(), True), (block(2), True),
+                                                (block(2, 15), False)])  # fmt: skip
+def test_empty_and_one_sided_masks_are_found(single, mask, expected):
+    assert bool(measure([single], answer(mask)).one_sided[0]) == expected
+
+
+def test_a_mask_of_another_size_is_brought_to_the_annotation(single):
+    large = np.repeat(np.repeat(block(2, 3, 4, 14, 15, 16, 17), 3, axis=0), 3, axis=1)
+    assert measure([single], answer(large)).dice[0] == 1
+
+
+def test_mirror_agreement(single):
+    assert measure_mirror([single]).mirror_dice[0] == 1  # the generator's mirror property
+    lopsided = measure_mirror([single], answer(block(2, 3))).iloc[0]
+    assert lopsided.mirror_dice == 0
+    assert lopsided.mirror_shift == pytest.approx(224 * 14 / 20)
+
+
+def test_steps_end_in_the_mask_and_mirror_with_the_image():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (90, 110), np.uint8), (0, 0), 6)
+    steps, mirrored = lung_mask_steps(image), lung_mask_steps(image[:, ::-1])
+    whole = lung_mask_with_confidence(image)
+    assert np.array_equal(steps.result.mask, whole.mask)
+    assert steps.result.confidence == whole.confidence
+    for name in ("working", "edges"):
+        assert np.allclose(getattr(steps, name), getattr(mirrored, name)[:, ::-1], atol=1e-6)
+    for name in ("start", "fitted"):
+        left, right = getattr(mirrored, name)
+        assert getattr(steps, name) == pytest.approx(np.stack([right, left]) * (-1, 1) + (1, 0))
+
+
+# Intervals
+
+
+def test_weighted_quantile_equals_numpys_on_repeated_values():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=30)
+    weights = rng.integers(0, 4, (20, 30)).astype(float)
+    for q in (0, 0.05, 0.5, 0.95, 1):
+        expected = [np.quantile(np.repeat(values, row.astype(int)), q) for row in weights]
+        assert agreement.weighted_quantile(values, weights, q) == pytest.approx(expected)
+
+
+def table_of(patients, per_patient=2, seed=0):
+    """Images whose Dice varies by patient only."""
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"p{i}" for i in range(patients)], per_patient)
+    values = np.repeat(rng.normal(0.9, 0.03, patients), per_patient)
+    labels = np.repeat(np.arange(patients) % 2, per_patient)
+    return pd.DataFrame({"patient": names, "dice": values, "label": labels})
+
+
+def test_interval_is_seeded_and_resamples_patients_not_images():
+    table = table_of(40, per_patient=4)
+    mean = agreement.mean_of("dice")
+    value = agreement.patient_interval(table, mean)
+    assert value == agreement.patient_interval(table, mean)
+    assert value.estimate == pytest.approx(table.dice.mean())
+    assert value.low < value.estimate < value.high
+    singles = agreement.patient_interval(table.assign(patient=np.arange(len(table))), mean)
+    assert value.high - value.low > 1.6 * (singles.high - singles.low)  # √4 = 2 in the limit
+
+
+def test_class_gap_is_normal_minus_pneumonia():
+    table = pd.DataFrame({"dice": [0.9, 0.8, 0.5], "label": [0, 0, 1]})
+    assert agreement.class_gap(table, np.ones((1, 3)))[0] == pytest.approx(0.35)
+
+
+# Annotated phantoms
+
+
+def test_half_splits_by_patient(phantoms):
+    assert half_of("person12_virus") == half_of("person12virus")
+    cases = read_cases(phantoms, phantoms / "lungs.csv")
+    parts = [read_cases(phantoms, phantoms / "lungs.csv", h) for h in ("reporting", "development")]
+    assert len(cases) == sum(map(len, parts)) == 90
+    first, second = ({case.patient for case in part} for part in parts)
+    assert first and second and not first & second
+
+
+def test_the_generator_agrees_with_the_phantoms(phantoms):
+    images = measure(read_cases(phantoms, phantoms / "lungs.csv", "reporting"))
+    assert images.dice.mean() > 0.8
+    assert images.cut_error.median() < 4
+    assert not images.one_sided.any()
+
+
+def test_report_writes_table_images_and_gallery(phantoms, tmp_path, capsys):
+    summary = report_masks(phantoms, phantoms / "lungs.csv", tmp_path, "reporting")
+    assert "reporting half" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "table.csv", "images.csv", "gallery.pdf", "gallery.png",
+    }  # fmt: skip
+    table, images = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("table", "images"))
+    assert table.measure.tolist() == summary.measure.tolist()
+    row = table.set_index("measure").loc["Dice, mean"]
+    assert row.low < row.estimate < row.high
+    assert row.estimate == pytest.approx(images.dice.mean(), abs=1e-5)
+    assert set(images.half) == {"reporting"}
+
+
+def test_ranks_name_best_median_and_worst_of_each_class():
+    images = pd.DataFrame({"label": [0, 1, 0, 1, 0, 1], "dice": [0.5, 0.1, 0.9, 0.3, 0.7, 0.2]})
+    expected = [(2, "best"), (4, "median"), (0, "worst"), (3, "best"), (5, "median"), (1, "worst")]
+    assert choose_ranks(images) == expected
+
+
+# Unusable annotations
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("image,class\na.jpeg,NORMAL\n", "no column mask; expected image, class, mask"),
+        ("image,class,mask\nnone.jpeg,NORMAL,none.png\n", "image none.jpeg: no such file"),
+        ("image,class,mask\nIM-0001-0001.jpeg,NORMAL,none.png\n", "mask none.png: no such file"),
+        ("image,class,mask\nIM-0001-0001.jpeg,HEALTHY,a.png\n", "expected NORMAL or PNEUMONIA"),
+        ("image,class,mask\nIM-0001-0001.jpeg,,a.png\n", "line 2 has an empty field"),
+        ("image,class,mask\n", "must hold images of NORMAL and PNEUMONIA"),
+    ],
+)
+def test_unusable_annotations_are_named(phantoms, tmp_path, text, expected):
+    path = tmp_path / "lungs.csv"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=expected):
+        read_cases(phantoms, path)
+
+
+def test_missing_csv_and_bad_masks_are_named(phantoms, tmp_path):
+    with pytest.raises(StudyError, match="nowhere"):
+        read_cases(phantoms, tmp_path / "nowhere.csv")
+    for value, expected in ((0, "no lung"), (9, r"also the values \[9\]")):
+        cv2.imwrite(str(tmp_path / "mask.png"), np.full((4, 4), value, np.uint8))
+        with pytest.raises(StudyError, match=expected):
+            read_lungs(tmp_path / "mask.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(StudyError, match="cannot be decoded"):
+        read_lungs(tmp_path / "text.png")
+
+
+def test_the_command_ends_with_one_message(phantoms, tmp_path):
+    command = [sys.executable, "-m", "hybridlungvit", "masks", "--data", str(phantoms)]
+    command += ["--annotations", str(tmp_path / "no.csv"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no.csv: cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Quality control of a study
+
+
+def shortcut_table(leak, patients=150, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(patients) % 2, 2)
+    count = len(labels)
+    return pd.DataFrame(
+        {
+            "label": labels,
+            "patient": np.repeat([f"p{i}" for i in range(patients)], 2),
+            "area": rng.normal(0.3, 0.03, count) + leak * labels,
+            "cut": rng.normal(0.5, 0.02, count),
+        }
+    )
+
+
+def test_shortcut_auc_tells_a_leak_from_chance():
+    statistics = Statistics(resamples=200)
+    fair = quality.shortcut_check(shortcut_table(0.0), statistics, 0)
+    assert abs(fair["auc"]["estimate"] - 0.5) < 0.08
+    leaked = quality.shortcut_check(shortcut_table(0.2), statistics, 0)
+    assert leaked["auc"]["estimate"] > 0.99
+    assert (leaked["images"], leaked["patients"], leaked["folds"]) == (300, 150, 5)
+
+
+def test_shortcut_check_does_not_recognise_patients():
+    table = shortcut_table(0.0)
+    own = table.patient.str[1:].astype(int) / 150
+    noise = np.random.default_rng(2).permutation(150)[table.patient.str[1:].astype(int)] / 150
+    found = quality.shortcut_check(table.assign(area=own, cut=noise), Statistics(resamples=200), 0)
+    assert found["auc"]["estimate"] < 0.62
+
+
+def test_shortcut_check_needs_two_patients_a_class():
+    table = shortcut_table(0.0, patients=2)
+    with pytest.raises(StudyError, match="two patients"):
+        quality.shortcut_check(table, Statistics(), 0)
+
+
+def test_quality_record_of_a_phantom_study(cached, study):
+    record = read_json(cached.mask_quality)
+    assert record["masks_sha256"] == file_sha256(cached.mask_table)
+    groups = {(g["split"], g["class"]): g for g in record["groups"]}
+    manifest = read_manifest(cached.manifest)
+    assert groups["all", "all"]["images"] == len(manifest)
+    assert groups["test", "NORMAL"]["images"] == int(
+        ((manifest.split == "test") & (manifest.label == 0)).sum()
+    )
+    masks = pd.read_csv(cached.mask_table)
+    assert groups["all", "all"]["cut_mean"] == pytest.approx(masks.cut.mean())
+    known = record["annotated"]
+    assert (known["half"], known["images"]) == ("all", len(manifest))
+    assert known["dice"]["all"]["low"] < known["dice"]["all"]["estimate"]
+    assert set(known["shortcut"]) == {"masks", "known"}
+    assert record["shortcut"]["images"] == int((manifest.split != "test").sum())
+
+
+def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):
+    tiny["data"].pop("phantom")
+    tiny["data"]["source"] = "folder"
+    table = quality.read_masks(cached)
+    plain = study_from(tiny, "x")
+    assert quality.compare_with_annotations(phantoms, plain, table) is None
+    tiny["data"]["annotations"] = str(phantoms / "lungs.csv")
+    given = study_from(tiny, "x")
+    known = quality.compare_with_annotations(phantoms, given, table)
+    assert known is not None and known["half"] == "reporting"
+    assert 0 < known["images"] < 90
+    with pytest.raises(StudyError, match="not of both classes"):
+        quality.compare_with_annotations(phantoms, given, table[table.label == 0])
+
+
+def test_annotations_change_no_other_result(tiny):
+    plain = study_from(tiny, "x").recipe("no_seg").data_identity()
+    assert "annotations" not in plain
+    tiny["data"]["annotations"] = "lungs.csv"
+    with pytest.raises(StudyError, match="phantoms bring their own"):
+        study_from(tiny, "x")
+
+
+def test_masks_of_other_images_are_refused(layout):
+    table = pd.read_csv(layout.mask_table)
+    layout.mask_table.unlink()
+    table[::-1].to_csv(layout.mask_table, index=False)
+    with pytest.raises(StudyError, match="other images"):
+        quality.read_masks(layout)
+
+
+def test_quality_is_reproducible(cached, phantoms, study, layout):
+    before = json.dumps(read_json(cached.mask_quality))
+    layout.mask_quality.unlink()
+    quality.write_quality(phantoms, study, layout)
+    assert json.dumps(read_json(layout.mask_quality)) == before

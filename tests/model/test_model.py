@@ -1,0 +1,402 @@
+"""Stem, hybrid, plain control and test-time augmentation."""
+
+import hashlib
+import os
+import pickle
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from hybridlungvit.config import study_from
+from hybridlungvit.io import StudyError
+from hybridlungvit.model import HybridLungViT, PlainViT, build_model
+from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.model.stem import Stem
+
+TINY_STEM = "deit_tiny_patch16_224"
+DISTILLED = "deit_tiny_distilled_patch16_224"
+OPTIONS = {"depth": 2, "patch_size": 8}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def hybrid(**changes):
+    values = {"d_model": 16, "token_grid": 2, "map_size": 8, "encoder_layers": 1, "heads": 2}
+    return HybridLungViT(TINY_STEM, 32, stem_options=OPTIONS, **(values | changes))
+
+
+def plain(**options):
+    return PlainViT(TINY_STEM, 32, stem_options=OPTIONS | options)
+
+
+def batch(size=3):
+    """Normalised images, and masks whose lungs lie left of the centre."""
+    masks = torch.zeros(size, 32, 32, dtype=torch.bool)
+    masks[:, 8:24, 2:16] = True
+    return torch.randn(size, 3, 32, 32), masks
+
+
+def digest(module):
+    """SHA-256 over names and bytes of all parameters and buffers."""
+    content = [(k, v.numpy().tobytes()) for k, v in sorted(module.state_dict().items())]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+# Forward and backward
+
+
+@pytest.mark.parametrize("segmentation", [False, True])
+@pytest.mark.parametrize("grid", [1, 3])
+def test_hybrid_returns_logits_attention_and_segmentation_if_asked(segmentation, grid):
+    output = hybrid(segmentation=segmentation, token_grid=grid).eval()(*batch())
+    assert output.logits.shape == (3, 2)
+    assert output.attention.shape == (3, 2 * grid**2)
+    assert torch.allclose(output.attention.sum(1), torch.ones(3), atol=1e-6)
+    assert (output.attention >= 0).all()
+    assert output.segmentation is None or output.segmentation.shape == (3, 32, 32)
+    assert (output.segmentation is not None) == segmentation
+
+
+def test_plain_control_ignores_masks_and_returns_logits_alone():
+    model, (images, masks) = plain().eval(), batch()
+    output = model(images, masks)
+    assert output.logits.shape == (3, 2)
+    assert output.attention is None
+    assert output.segmentation is None
+    assert torch.equal(output.logits, model(images, ~masks).logits)
+
+
+def test_attention_is_the_softmax_it_claims_to_be():
+    attend = hybrid(heads=1).eval().fusion.cross_attention
+    query, tokens = torch.randn(2, 16), torch.randn(2, 8, 16)
+    key, value = attend.key_value(tokens).chunk(2, 2)
+    mixed = F.scaled_dot_product_attention(attend.query(query)[:, None], key, value)
+    answer, weights = attend(query, tokens)
+    assert torch.allclose(answer, attend.output(mixed[:, 0]), atol=1e-6)
+    assert torch.allclose(torch.einsum("bn,bnd->bd", weights, value), mixed[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_reach_the_stem_unless_it_is_frozen(make, frozen):
+    model = make()
+    model.stem.freeze(frozen)
+    model.train()
+    model(*batch()).logits.square().sum().backward()
+    first = model.stem.vit.patch_embed.proj.weight.grad
+    assert (first is None) if frozen else (first.abs().sum() > 0)
+    heads = [p for name, p in model.named_parameters() if not name.startswith("stem.")]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads)
+
+
+def test_each_token_set_reaches_the_logits():
+    fusion = hybrid().eval().fusion
+    sets = [torch.randn(2, 4, 16, requires_grad=True) for _ in range(3)]
+    embedding, _ = fusion(*sets)
+    (embedding * torch.randn(2, 16)).sum().backward()
+    assert all(tokens.grad.abs().sum() > 0 for tokens in sets)
+
+
+def test_mask_cut_reacts_to_the_mask_and_midline_does_not():
+    images, masks = batch()
+    for cut, reacts in (("mask", True), ("midline", False)):
+        model = hybrid(cut=cut).eval()
+        change = (model(images, masks).logits - model(images, masks.flip(2)).logits).abs()
+        assert (change.max() > 1e-4) == reacts
+
+
+def test_midline_is_the_mask_cut_of_a_symmetric_mask():
+    images, masks = batch()
+    model = hybrid(cut="midline").eval()
+    expected = model(images, masks).logits
+    model.cut = "mask"
+    assert torch.equal(model(images, masks | masks.flip(2)).logits, expected)
+
+
+# Freezing
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+def test_a_frozen_stem_keeps_its_bytes_while_the_head_learns(make):
+    model = make()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    for frozen in (True, False):
+        model.stem.freeze(frozen)
+        model.train()
+        stem, head = digest(model.stem), digest(model.classify)
+        optimizer.zero_grad()
+        F.cross_entropy(model(*batch()).logits, torch.tensor([0, 1, 1])).backward()
+        optimizer.step()
+        assert (digest(model.stem) == stem) == frozen
+        assert digest(model.classify) != head
+
+
+def test_a_frozen_stem_has_no_dropout_until_it_is_unfrozen():
+    noisy = OPTIONS | {"drop_path_rate": 0.5, "proj_drop_rate": 0.5}
+    stem, (images, _) = Stem(TINY_STEM, 32, options=noisy), batch()
+    stem.freeze(True)
+    stem.train()
+    assert not any(module.training for module in stem.vit.modules())
+    assert torch.equal(stem(images), stem(images))
+    stem.freeze(False)
+    assert all(module.training for module in stem.vit.modules())
+    assert all(parameter.requires_grad for parameter in stem.parameters())
+    assert not torch.equal(stem(images), stem(images))
+    stem.eval()
+    assert not any(module.training for module in stem.vit.modules())
+    stem.freeze(True)
+    stem.freeze(False)
+    assert not any(module.training for module in stem.vit.modules())
+
+
+# Weights
+
+
+def save(vit, path, wrap=False):
+    state = {key: value.contiguous() for key, value in vit.state_dict().items()}
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state} if wrap else state, path)
+    return path
+
+
+def timm_model(name=TINY_STEM, size=32, **options):
+    """A random timm model of 1000 classes, its tokens far from zero."""
+    vit = timm.create_model(name, img_size=size, **(OPTIONS | options)).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return vit
+
+
+@pytest.mark.parametrize("name", [TINY_STEM, DISTILLED])
+@pytest.mark.parametrize("file", ["w.safetensors", "w.pth"])
+@torch.inference_mode()
+def test_stem_is_timms_own_model(tmp_path, name, file):
+    vit, (images, _) = timm_model(name), batch()
+    stem = Stem(name, 32, save(vit, tmp_path / file), OPTIONS).eval()
+    tokens = vit.forward_features(images)
+    prefix = {TINY_STEM: 1, DISTILLED: 2}[name]
+    assert tokens.shape[1] == prefix + 16
+    features = stem(images)
+    assert features.shape == (3, stem.dim, 4, 4)
+    for place in range(16):
+        assert torch.equal(features[:, :, place // 4, place % 4], tokens[:, prefix + place])
+    assert torch.equal(stem.pooled(images), vit.forward_head(tokens, pre_logits=True))
+
+
+# Published weights are not ours to ship and a test must need no network: .ci/run names a file.
+PUBLISHED = os.environ.get("HYBRIDLUNGVIT_TEST_WEIGHTS", "")
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="HYBRIDLUNGVIT_TEST_WEIGHTS names no DeiT-Tiny weights")
+@pytest.mark.parametrize("size", [224, 128])
+def test_published_weights_give_what_timm_gives(size):
+    overlay = {"file": PUBLISHED}
+    own = timm.create_model(
+        TINY_STEM, pretrained=True, pretrained_cfg_overlay=overlay, img_size=size
+    ).eval()
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    stem = Stem(TINY_STEM, size, PUBLISHED).eval()
+    with torch.inference_mode():
+        expected = own.forward_features(images)[:, 1:].transpose(1, 2)
+        assert torch.equal(stem(images).flatten(2), expected)
+        assert torch.equal(
+            stem.pooled(images), own.forward_head(own.forward_features(images), True)
+        )
+
+
+def test_weights_wrapped_as_deit_publishes_them_load_too(tmp_path):
+    vit = timm_model()
+    stem = Stem(TINY_STEM, 32, str(save(vit, tmp_path / "w.pth", wrap=True)), OPTIONS)
+    assert torch.equal(stem.vit.blocks[1].mlp.fc1.weight, vit.blocks[1].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [(TINY_STEM, 1), (DISTILLED, 2)])
+@torch.inference_mode()
+def test_position_embeddings_are_resampled_to_another_image_size(tmp_path, name, prefix):
+    vit = timm_model(name)
+    stem = Stem(name, 48, save(vit, tmp_path / "w.safetensors"), OPTIONS).eval()
+    old, new = vit.pos_embed, stem.vit.pos_embed
+    assert torch.equal(new[:, :prefix], old[:, :prefix])
+    grid = old[:, prefix:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(6, 6), mode="bicubic", antialias=True)
+    assert torch.allclose(new[:, prefix:], grid.flatten(2).transpose(1, 2), atol=1e-6)
+    assert torch.equal(stem.vit.patch_embed.proj.weight, vit.patch_embed.proj.weight)
+    assert stem(torch.randn(1, 3, 48, 48)).shape == (1, stem.dim, 6, 6)
+
+
+def test_unknown_stem_names_a_near_one():
+    with pytest.raises(StudyError, match=r"'deit_tiny_patch16_244'.* deit_tiny_patch16_224"):
+        Stem("deit_tiny_patch16_244", 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("resnet18", "no vision transformer"), ("gmixer_12_224", "no vision transformer")],
+)
+def test_a_model_without_patch_tokens_is_refused(name, why):
+    with pytest.raises(StudyError, match=f"(?s){name}.*{why}|{why}.*{name}"):
+        Stem(name, 32)
+
+
+def test_image_size_must_be_a_multiple_of_the_patch():
+    with pytest.raises(StudyError, match=r"data.image_size: 36 .* patch 8"):
+        Stem(TINY_STEM, 36, options=OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["deit", "no_such_thing", ""])
+def test_an_unknown_stem_always_gets_names_to_try(name):
+    with pytest.raises(StudyError, match=r"try one of (vit|deit)\w+, (vit|deit)"):
+        Stem(name, 32)
+
+
+def test_unknown_stem_option_is_named():
+    with pytest.raises(
+        StudyError, match=r"stem_options\.depthh: .* did you mean 'depth'"
+    ) as caught:
+        Stem(TINY_STEM, 32, options={"depthh": 1})
+    assert "weights" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("deit_small_patch16_224", {}), (TINY_STEM, {"depth": 3}), (TINY_STEM, {"depth": 1})],
+)
+def test_weights_of_another_model_are_refused(tmp_path, name, options):
+    path = save(timm_model(name, **options), tmp_path / "other.safetensors")
+    with pytest.raises(StudyError, match=r"other.safetensors: these are no weights of 'deit_tiny"):
+        Stem(TINY_STEM, 32, path, OPTIONS)
+
+
+def test_weights_of_a_cnn_are_refused(tmp_path):
+    path = save(timm.create_model("resnet10t"), tmp_path / "cnn.pth")
+    with pytest.raises(StudyError, match=r"cnn.pth: these are no weights"):
+        Stem(TINY_STEM, 32, path, OPTIONS)
+
+
+def test_distilled_weights_are_refused_by_a_plain_stem_of_full_size(tmp_path):
+    options = {"depth": 1}
+    vit = timm.create_model(DISTILLED, **options)
+    path = save(vit, tmp_path / "distilled.safetensors")
+    with pytest.raises(StudyError, match=r"distilled.safetensors"):
+        Stem(TINY_STEM, 224, path, options)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, how):
+    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
+    if how == "torch":
+        torch.save({"model": Malicious(str(trace))}, path)
+    else:
+        path.write_bytes(pickle.dumps(Malicious(str(trace))))
+    with pytest.raises(StudyError, match=r"evil.pth.*refused"):
+        Stem(TINY_STEM, 32, path, OPTIONS)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("file", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_truncated_weights_are_named(tmp_path, file, keep):
+    path = save(timm_model(), tmp_path / file)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(StudyError, match=file):
+        Stem(TINY_STEM, 32, path, OPTIONS)
+
+
+@pytest.mark.parametrize("file", ["nowhere.safetensors", "nowhere.pth"])
+def test_missing_weights_are_named(tmp_path, file):
+    with pytest.raises(StudyError, match=file):
+        Stem(TINY_STEM, 32, tmp_path / file, OPTIONS)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"model": 3}, torch.zeros(2)])
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(StudyError, match=r"odd\.pth"):
+        Stem(TINY_STEM, 32, tmp_path / "odd.pth", OPTIONS)
+
+
+# Test-time augmentation
+
+
+@pytest.mark.parametrize("make", [hybrid, plain])
+def test_tta_gives_an_image_and_its_mirror_the_same_probability(make):
+    model = make().eval()
+    images = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
+    _, masks = batch(4)
+    mirrored = images.flip(2), masks.flip(2)
+    found = pneumonia_probability(model, images, masks, tta=True)
+    assert torch.allclose(pneumonia_probability(model, *mirrored, tta=True), found, atol=1e-6)
+    single = [
+        pneumonia_probability(model, *pair, tta=False) for pair in ((images, masks), mirrored)
+    ]
+    assert (single[0] - single[1]).abs().max() > 1e-3
+    assert torch.allclose(found, (single[0] + single[1]) / 2, atol=1e-12)
+
+
+def test_probability_is_the_softmax_of_the_pneumonia_logit():
+    model = plain().eval()
+    images = torch.randint(0, 256, (4, 32, 32), dtype=torch.uint8)
+    _, masks = batch(4)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    inputs = (images[:, None] / 255 - mean[:, None, None]) / std[:, None, None]
+    normal, pneumonia = model(inputs, masks).logits.double().unbind(1)
+    found = pneumonia_probability(model, images, masks, tta=False)
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, 1 / (1 + (normal - pneumonia).exp()), atol=1e-6)
+
+
+# Recipes
+
+
+def test_build_model_follows_the_recipe(study):
+    base = build_model(study.recipe("no_seg"), pretrained=True)
+    assert isinstance(base, HybridLungViT)
+    assert base.segment is None
+    assert build_model(study.recipe("seg_0.1"), pretrained=True).segment is not None
+    control = build_model(study.recipe("plain_deit"), pretrained=True)
+    assert isinstance(control, PlainViT)
+    for model in (base, control):
+        assert model.stem.grid == (4, 4)
+        assert len(model.stem.vit.blocks) == 1
+
+
+def test_build_model_hands_every_setting_on(tiny):
+    tiny["model"] |= {"d_model": 24, "token_grid": 3, "heads": 3, "encoder_layers": 2}
+    tiny["model"] |= {"dropout": 0.3, "cut": "midline", "map_size": 5}
+    tiny["training"]["lambda_seg"] = 0.1
+    model = build_model(study_from(tiny, "x").recipe("no_seg"), pretrained=False)
+    assert model.cut == "midline"
+    assert model.project.out_features == 24
+    assert model.fusion.positions.shape == (3, 1, 9, 24)
+    assert model.fusion.cross_attention.heads == 3
+    assert model.fusion.cross_attention.dropout.p == 0.3
+    assert len(model.fusion.left_encoder.layers) == 2
+    assert (model.segment.map_size, model.segment.image_size) == (5, 32)
+
+
+def test_build_model_reads_weights_only_when_asked(tiny, tmp_path):
+    vit = timm_model(depth=1)
+    tiny["model"]["pretrained"] = str(save(vit, tmp_path / "w.safetensors"))
+    recipe = study_from(tiny, "x").recipe("no_seg")
+    with_weights = build_model(recipe, pretrained=True).stem.vit.cls_token
+    assert torch.equal(with_weights, vit.cls_token)
+    assert not torch.equal(build_model(recipe, pretrained=False).stem.vit.cls_token, vit.cls_token)

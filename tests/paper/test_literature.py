@@ -1,0 +1,139 @@
+"""Published results: what the file may say, and how the table sets them beside the study's own."""
+
+import re
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from hybridlungvit.config import study_from
+from hybridlungvit.io import StudyError
+from hybridlungvit.paper.literature import literature_table, read_literature
+from hybridlungvit.paper.tables import write_table
+from hybridlungvit.paths import Layout
+
+ROW = {
+    "method": "ResNet & friends",
+    "year": 2020,
+    "cite": "somebody2020",
+    "data": "28 px",
+    "test_set": "official",
+    "test_images": 1234,
+    "split_by": "not stated",
+    "interval": False,
+    "auc": 0.9,
+    "accuracy": 0.85,
+    "confirmed_by": "article",
+    "confirmed": "its results section",
+}
+
+
+@pytest.fixture
+def layout(tmp_path):
+    (tmp_path / "references.bib").write_text("@article{somebody2020,\n  year = {2020}\n}\n")
+    return Layout("tiny", paper=tmp_path)
+
+
+def write(layout, *rows):
+    text = yaml.safe_dump({"rows": list(rows)}, sort_keys=False)
+    (layout.paper / "literature.yaml").write_text(text)
+
+
+def without(*keys):
+    return {key: value for key, value in ROW.items() if key not in keys}
+
+
+def facts(study, patients=("a", "b")):
+    auc = {"estimate": 0.91234, "low": 0.88, "high": 0.93}
+    headline = {"auc": auc, "accuracy": {"estimate": 0.8, "low": 0.7, "high": 0.9}}
+    return SimpleNamespace(
+        study=study,
+        manifest=pd.DataFrame({"patient": patients}),
+        metrics={study.reference: {"headline": headline, "images": 2345}},
+    )
+
+
+def test_the_papers_own_file_is_sound():
+    rows = read_literature(Layout("any", paper=REPOSITORY / "paper"))
+    assert any(row.cite == "kermany2018cell" for row in rows)
+    assert all(row.confirmed for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            ROW | {"cite": "nobody1999"},
+            r"rows.0 \(ResNet & .*\): cite 'nobody1999' is no entry",
+        ),
+        (without("confirmed"), r"rows.0.confirmed: Field required"),
+        (ROW | {"confirmed": ""}, r"rows.0.confirmed"),
+        (without("auc"), r"ResNet & friends: a value is left out without a note"),
+        (ROW | {"auc": 96.8}, r"rows.0.auc: .*\(found 96.8\)"),
+        (ROW | {"split_by": "yes"}, r"rows.0.split_by: .*'patients', 'images' or 'not stated'"),
+        (ROW | {"acuracy": 0.9}, r"rows.0.acuracy: Extra inputs"),
+    ],
+)
+def test_a_bad_row_is_named(layout, row, words):
+    write(layout, row)
+    with pytest.raises(StudyError, match=rf"literature.yaml: .*{words}"):
+        read_literature(layout)
+
+
+def test_missing_files_are_named(layout):
+    with pytest.raises(StudyError, match=r"literature.yaml: cannot be read"):
+        read_literature(layout)
+    write(layout, ROW)
+    (layout.paper / "references.bib").unlink()
+    with pytest.raises(StudyError, match=r"references.bib: cannot be read"):
+        read_literature(layout)
+
+
+def lines(layout, study):
+    table, columns, footer = literature_table(facts(study), read_literature(layout))
+    path = layout.paper / "table.tex"
+    write_table(path, table, columns, footer)
+    return path.read_text().splitlines()
+
+
+def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, study):
+    gap = without("auc") | {"note": "No AUC & no more."}
+    write(layout, ROW, gap, gap | {"confirmed_by": "others"})
+    found = lines(layout, study)
+    published = [line for line in found if r"\citet{somebody2020}" in line]
+    assert published[0].startswith(r"ResNet \& friends & ")
+    assert published[0].endswith(r"28 px & 1,234 & n.s. & 0.900 & 0.850 \\")
+    assert r"friends\textsuperscript{a} & " in published[1]
+    assert r"& -- & 0.850 \\" in published[1]
+    assert r"friends\textsuperscript{*,a} & " in published[2]
+    own = next(line for line in found if "this study" in line)
+    assert r"0.912 (0.880 to 0.930) & 0.800 \\" in own
+    assert "2,345 (generated)" in own
+    assert found[found.index(own) - 1] == r"\midrule"
+    assert found.index(own) > found.index(published[2])
+    text = "\n".join(found)
+    assert text.count(r"\bottomrule") == 1
+    assert r"\textsuperscript{a}~No AUC \& no more." in text
+    assert "not comparable" in text  # the tiny study is synthetic
+    assert "None of the values above the line is given with an interval." in text
+    write(layout, ROW, ROW | {"interval": True})
+    assert "with an interval" not in "\n".join(lines(layout, study))
+
+
+def test_a_study_on_radiographs_carries_no_such_warning(layout, tiny):
+    write(layout, ROW)
+    tiny["data"] = {"source": "folder", "image_size": 32}
+    table, _, footer = literature_table(facts(study_from(tiny, "x")), read_literature(layout))
+    assert " & 2,345 & patients & " in footer[0]
+    assert "not comparable" not in "".join(footer)
+    assert len(re.findall("&", footer[0])) == len(table.columns) - 1
+
+
+def test_without_patients_in_the_names_the_split_is_by_image(layout, tiny):
+    write(layout, ROW)
+    tiny["data"] = {"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}
+    found = facts(study_from(tiny, "x"), patients=("image:1", "image:2"))
+    _, _, footer = literature_table(found, read_literature(layout))
+    assert "PneumoniaMNIST, 64 px & 2,345 & images" in footer[0]

@@ -1,0 +1,76 @@
+"""What stops the workflow before its first job, and leaves everything in place."""
+
+import json
+
+import pytest
+import yaml
+from conftest import TINY, checkout, snakemake
+
+from hybridlungvit.config import study_from
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+from hybridlungvit.preflight import check_start
+
+FOLDER = TINY | {"seeds": [0], "data": {**TINY["data"], "source": "folder"}, "data_root": "gone"}
+del FOLDER["data"]["phantom"]
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout("tiny", results=tmp_path / "results")
+
+
+def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
+    study = study_from(FOLDER, "x")
+    with pytest.raises(StudyError, match="data_root: no folder gone"):
+        check_start(study, layout, {"cache", "train", "score"})
+    check_start(study, layout, {"tables", "pdf"}, from_predictions=True)
+    check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
+
+
+def test_missing_annotations_are_told_before_quality_is_left_out(layout, tmp_path):
+    data = FOLDER["data"] | {"annotations": "none.csv"}
+    study = study_from(FOLDER | {"data_root": str(tmp_path), "data": data}, "x")
+    with pytest.raises(StudyError, match=r"data\.annotations: no file none\.csv"):
+        check_start(study, layout, {"manifest", "cache", "train"})
+    check_start(study, layout, {"pdf"}, from_predictions=True)
+
+
+def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tmp_path):
+    study = study_from(FOLDER | {"data_root": str(tmp_path), "weights": "none.safetensors"}, "x")
+    with pytest.raises(StudyError, match=r"model\.pretrained: no file none\.safetensors, so that"):
+        check_start(study, layout, {"cache", "pdf"})
+    check_start(study, layout, {"cache"})
+    check_start(study, layout, {"cache", "pdf"}, from_predictions=True)
+    for variant in study.trained_variants():
+        file = layout.run(variant, 0) / "model.safetensors"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    check_start(study, layout, {"cache", "pdf"})
+
+
+def test_predictions_of_another_config_stop_a_paper_but_no_scoring(layout):
+    study = study_from(FOLDER, "x")
+    path = layout.predictions("no_seg", 0)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    record = path.with_suffix(".json")
+    record.write_text(json.dumps({"config_sha256": study.prediction_hash("no_seg")}))
+    check_start(study, layout, {"pdf"}, from_predictions=True)
+    record.write_text(json.dumps({"config_sha256": "0" * 64}))
+    with pytest.raises(StudyError, match="made from config 000000000000, but the current config"):
+        check_start(study, layout, {"pdf"}, from_predictions=True)
+    check_start(study, layout, {"score", "pdf"})
+    check_start(study, layout, {"train"})  # one training of the new config, and nothing more
+
+
+def test_a_mistyped_folder_removes_no_stored_result(tmp_path):
+    folder = checkout(tmp_path)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(FOLDER, sort_keys=False))
+    stored = folder / "results" / "tiny" / "manifest.csv"
+    stored.parent.mkdir(parents=True)
+    stored.write_text("kept")
+    done = snakemake(folder, str(stored.relative_to(folder)), "-F", "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    assert "data_root: no folder gone" in done.stdout + done.stderr
+    assert stored.read_text() == "kept"

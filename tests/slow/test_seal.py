@@ -1,0 +1,111 @@
+"""The seal: what is not computed again for a paper is what the study ended with."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import SOURCES, snakemake
+
+from hybridlungvit.config import load_study
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+from hybridlungvit.seal import check_seal, sealed_files, write_seal
+
+pytestmark = pytest.mark.slow
+LAYOUT = Layout("tiny")
+FIGURES = LAYOUT.generated / "figures"
+
+
+@pytest.fixture
+def sealed(finished, tmp_path, monkeypatch):
+    """A finished study without images and weights, in a copy that a test may break."""
+    skip = shutil.ignore_patterns("phantom", "cache", "logs", "*.safetensors", "*.npz")
+    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
+    shutil.copytree(finished / "paper", tmp_path / "paper")
+    for name in {*SOURCES, "tiny.yaml"} - {"paper"}:
+        (tmp_path / name).symlink_to(finished / name)
+    monkeypatch.chdir(tmp_path)
+    return load_study(LAYOUT.root.parents[1] / "tiny.yaml")
+
+
+def test_a_finished_study_is_sealed_and_sha256sum_agrees(sealed):
+    check_seal(sealed, LAYOUT)
+    done = subprocess.run(["sha256sum", "-c", LAYOUT.seal], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(sealed_files(sealed, LAYOUT))
+    before = LAYOUT.seal.read_bytes()
+    write_seal(sealed, LAYOUT)
+    assert LAYOUT.seal.read_bytes() == before
+
+
+def swap_figures():
+    shutil.copy(FIGURES / "masks.pdf", FIGURES / "gradcam.pdf")
+    return FIGURES / "gradcam.pdf"
+
+
+def edit_json(path, change):
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record, indent=2))
+    return path
+
+
+def edit_history():
+    path = LAYOUT.run("seg_0.1", 0) / "history.csv"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    return path
+
+
+ALTERATIONS = {
+    "another figure": swap_figures,
+    "checks of the maps": lambda: edit_json(
+        LAYOUT.saliency("no_seg"), lambda record: record.update(images=7)
+    ),
+    "audit": lambda: edit_json(LAYOUT.audit, lambda record: record.update(level=0.5)),
+    "loss": edit_history,
+}
+
+
+@pytest.mark.parametrize("what", ALTERATIONS)
+def test_whatever_is_altered_is_named_before_the_first_job(sealed, what):
+    path = ALTERATIONS[what]()
+    with pytest.raises(StudyError, match=rf"SHA256SUMS: 1 of \d+ results .*\n{path}: altered$"):
+        check_seal(sealed, LAYOUT)
+
+
+def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(sealed, tmp_path):
+    path, before = swap_figures(), LAYOUT.pdf.read_bytes()
+    options = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
+    done = snakemake(tmp_path, *options)
+    assert done.returncode != 0
+    assert f"{path}: altered" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert LAYOUT.pdf.read_bytes() == before
+
+
+def test_missing_and_unsealed_results_are_named_together(sealed):
+    LAYOUT.leaks.unlink()
+    lines = LAYOUT.seal.read_text().splitlines()
+    LAYOUT.seal.write_text("\n".join(line for line in lines if "manifest" not in line) + "\n")
+    with pytest.raises(StudyError) as caught:
+        check_seal(sealed, LAYOUT)
+    assert f"{LAYOUT.leaks}: missing" in str(caught.value)
+    assert f"{LAYOUT.manifest}: not sealed" in str(caught.value)
+
+
+def test_a_missing_or_damaged_seal_says_how_to_go_on(sealed):
+    LAYOUT.seal.write_text(LAYOUT.seal.read_text() + "gibberish\n")
+    with pytest.raises(StudyError, match=r"line \d+ is none of `sha256sum`"):
+        check_seal(sealed, LAYOUT)
+    LAYOUT.seal.unlink()
+    with pytest.raises(StudyError, match=r"SHA256SUMS: not found\. A study writes it at its end"):
+        check_seal(sealed, LAYOUT)
+
+
+def test_an_unfinished_study_is_not_sealed(sealed):
+    LAYOUT.predictions("no_tta", 0).unlink()
+    before = LAYOUT.seal.read_bytes()
+    with pytest.raises(StudyError, match=r"no_tta.seed-0\.csv: not found, so the study cannot be"):
+        write_seal(sealed, LAYOUT)
+    assert LAYOUT.seal.read_bytes() == before

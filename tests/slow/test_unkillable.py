@@ -1,0 +1,155 @@
+"""Trainings that are killed, starved of disk, doubled or handed a foreign checkpoint."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from dataclasses import replace
+from multiprocessing import get_context
+
+import pandas as pd
+import pytest
+
+from hybridlungvit.config import study_from
+from hybridlungvit.evaluation.score import score
+from hybridlungvit.io import StudyError
+from hybridlungvit.training.checkpoint import sole_owner
+from hybridlungvit.training.loop import train
+
+VARIANT, EPOCHS, KILLS = "seg_0.1", 40, 10
+# The server imports torch once; its children then start at once, each a process of its own.
+context = get_context("forkserver")
+context.set_forkserver_preload(["hybridlungvit.training.loop"])
+
+
+@pytest.fixture
+def long(tiny):
+    tiny["training"] |= {"epochs": EPOCHS, "patience": EPOCHS}
+    return study_from(tiny, "long")
+
+
+def beside(layout, name):
+    """A results folder of its own over the same manifest and cache."""
+    own = replace(layout, results=layout.results.parent / name)
+    own.root.mkdir(parents=True)
+    for shared in (layout.manifest, layout.mask_table, layout.images.parent):
+        (own.root / shared.name).symlink_to(shared.resolve())
+    return own
+
+
+def start(function, *arguments):
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def last_epoch(layout):
+    names = [file.name for file in layout.work(VARIANT, 0).glob("epoch-*")]
+    return max((int(name.removeprefix("epoch-")) for name in names), default=0)
+
+
+def outcome(study, layout):
+    score(study, VARIANT, 0, layout)
+    run = layout.run(VARIANT, 0)
+    files = (run / "model.safetensors", run / "history.csv", layout.predictions(VARIANT, 0))
+    return [file.read_bytes() for file in files]
+
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(long, layout):
+    undisturbed, killed = beside(layout, "undisturbed"), beside(layout, "killed")
+    process = start(train, long, VARIANT, 0, undisturbed)
+    process.join()
+    assert process.exitcode == 0
+    epoch = pd.read_csv(undisturbed.run(VARIANT, 0) / "timing.csv").seconds.median()
+
+    moments, done = random.Random(7), 0
+    for _ in range(KILLS):
+        goal = done + moments.randint(0, 1)
+        process = start(train, long, VARIANT, 0, killed)
+        while process.is_alive() and last_epoch(killed) < goal:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 2 * epoch))  # loading, training, validating or writing
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        done = last_epoch(killed)
+        assert not (killed.run(VARIANT, 0) / "run.json").exists()
+    assert done > 1, "the kills came after checkpoints"
+    process = start(train, long, VARIANT, 0, killed)
+    process.join()
+    assert process.exitcode == 0
+    assert outcome(long, killed) == outcome(long, undisturbed)
+
+
+def _train_on_a_small_disk(study, layout, limit, answers):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        train(study, VARIANT, 0, layout)
+    except StudyError as error:
+        answers.put(str(error))
+
+
+def test_a_full_disk_is_told_in_words_and_costs_no_finished_epoch(long, layout):
+    process = start(train, long, VARIANT, 0, layout)
+    work = layout.work(VARIANT, 0)
+    while process.is_alive() and not list(work.glob("epoch-0002")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    before = sorted(file.name for file in work.glob("epoch-*"))
+    answers = context.Queue()
+    process = start(_train_on_a_small_disk, long, layout, 10_000, answers)
+    process.join()
+    message = answers.get(timeout=60)  # it lies there already, unless the process ended without
+    assert "cannot be written" in message and "Free space" in message and "epoch-" in message
+    assert sorted(file.name for file in work.glob("epoch-*")) == before
+    assert not list(work.glob(".epoch-*"))
+    assert not layout.run(VARIANT, 0).exists()
+
+
+def test_a_second_process_is_told_that_the_run_is_taken(study, layout):
+    with (
+        sole_owner(layout.work(VARIANT, 0)),
+        pytest.raises(StudyError, match="another process is training this run"),
+    ):
+        train(study, VARIANT, 0, layout)
+    train(study, VARIANT, 0, layout)
+    assert (layout.run(VARIANT, 0) / "run.json").is_file()
+
+
+def interrupted(study, layout, monkeypatch):
+    """The checkpoint of a run stopped after its first epoch."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hybridlungvit.training.loop.write_events", stop)
+        train(study, VARIANT, 0, layout)
+    (checkpoint,) = layout.work(VARIANT, 0).glob("epoch-0001")
+    return checkpoint
+
+
+def test_the_checkpoint_of_another_seed_is_refused(study, layout, monkeypatch):
+    checkpoint = interrupted(study, layout, monkeypatch)
+    moved = layout.work(VARIANT, 1) / checkpoint.name
+    shutil.copytree(checkpoint, moved)
+    with pytest.raises(StudyError, match=f"{moved}: .*: seed 0 there, 1 here"):
+        train(study, VARIANT, 1, layout)
+
+
+def test_a_checkpoint_of_other_shapes_is_refused_by_name(study, layout, monkeypatch):
+    checkpoint = interrupted(study, layout, monkeypatch)
+    shutil.copy(checkpoint / "state.pt", checkpoint / "model.safetensors")
+    with pytest.raises(StudyError, match=r"damaged checkpoint .* Delete this folder"):
+        train(study, VARIANT, 0, layout)
+
+
+def test_an_interruption_says_how_to_resume(study, layout, monkeypatch, caplog):
+    checkpoint = interrupted(study, layout, monkeypatch)
+    (message,) = [r.getMessage() for r in caplog.records if "interrupted" in r.getMessage()]
+    assert "run the same command again to resume" in message
+    assert str(checkpoint.parent) in message

@@ -1,0 +1,343 @@
+"""The whole workflow on tiny phantoms, from nothing to the PDF, in a folder of its own."""
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+import timm
+import yaml
+from conftest import TINY, checkout, snakemake, snakemake_call
+from safetensors.torch import save_file
+
+from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
+
+REPORT = {"text", "figures", "pdf", "check_paper", "seal"}
+
+
+def planned(folder):
+    """The rules a dry run would execute."""
+    done = snakemake(folder, "-n", "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = (done.stdout + done.stderr).splitlines()
+    return {
+        line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))
+    }
+
+
+@pytest.fixture(scope="module")
+def edited(finished, tmp_path_factory):
+    """A copy of the finished checkout, for tests that edit it and put everything back."""
+    folder = tmp_path_factory.mktemp("edited") / "study"
+    return shutil.copytree(finished, folder, symlinks=True)
+
+
+def test_the_default_study_plans_without_data_or_gpu(tmp_path):
+    done = snakemake(checkout(tmp_path), "-n")
+    assert done.returncode == 0, done.stderr
+    jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    assert jobs["train"] == str(6 * 5)
+    assert jobs["score"] == str(7 * 5)
+
+
+def test_a_bad_config_stops_with_one_message(tmp_path):
+    folder = checkout(tmp_path)
+    done = snakemake(folder, "-n", "--configfile", "tiny.yaml", "--config", "lambda_sgg=1")
+    assert done.returncode != 0
+    assert "config: lambda_sgg: unknown key" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
+    folder = checkout(tmp_path)
+    shutil.copytree(phantoms, folder / "images")
+    source = next((folder / "images" / "train" / "NORMAL").iterdir())
+    copy = folder / "images" / "test" / "NORMAL" / "IM-9999-0001.jpeg"
+    image = cv2.imread(str(source), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(copy), cv2.add(image, 8), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    study = TINY | {"data": TINY["data"] | {"source": "folder"}, "data_root": "images"}
+    del study["data"]["phantom"]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(folder, "--keep-going", "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    root = folder / "results" / "tiny"
+    message = (root / "logs" / "leaks.log").read_text()
+    assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
+    assert "same radiograph" in message
+    assert (root / "masks.csv").is_file()
+    assert not (root / "leaks.json").exists()
+    assert not (root / "audit.json").exists()
+    assert not (root / "runs").exists()
+    assert not (root / "work").exists()
+
+
+@pytest.mark.slow
+def test_workflow_ends_with_a_clean_pdf(finished):
+    assert (finished / "paper" / "tiny.pdf").stat().st_size > 50_000
+    log = (finished / "paper" / "build" / "tiny" / "tiny.log").read_text(errors="replace")
+    assert "undefined" not in log
+    assert "multiply defined" not in log
+
+
+@pytest.mark.slow
+def test_every_job_leaves_a_log_and_a_benchmark(finished):
+    root = finished / "results" / "tiny"
+    logs = {p.relative_to(root / "logs").with_suffix("") for p in root.glob("logs/**/*.log")}
+    times = {
+        p.relative_to(root / "benchmarks").with_suffix("") for p in root.glob("benchmarks/**/*.tsv")
+    }
+    assert logs == times
+    assert {Path("manifest"), Path("train/no_seg-seed-0"), Path("seal")} <= logs
+
+
+@pytest.mark.slow
+def test_the_companions_say_what_the_records_say(finished):
+    folder = finished / "paper" / "generated" / "tiny" / "companions"
+    assert {path.name for path in folder.iterdir()} == set(COMPANIONS)
+    metrics = json.loads((finished / "results" / "tiny" / "metrics" / "no_seg.json").read_text())
+    auc = metrics["headline"]["auc"]
+    printed = f"{auc['estimate']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+    card = (folder / "model_card.md").read_text()
+    assert f"| AUC | {printed} |" in card
+    assert "say nothing\nabout any patient" in card
+    assert "intervals over patients" in card
+    folders = re.findall(r"`(results/tiny/[^`]+)/`", card)
+    assert len(folders) == 2
+    assert all((finished / place).is_dir() for place in folders)
+    manifest = pd.read_csv(finished / "results" / "tiny" / "manifest.csv")
+    tests = manifest[manifest.split == "test"]
+    counts = f"| test | {len(tests)} | {tests.patient.nunique()} | {(tests.label == 0).sum()} |"
+    for name in ("model_card.md", "datasheet.md"):
+        assert counts in (folder / name).read_text()
+    for name in COMPANIONS:
+        text = (folder / name).read_text()
+        assert "{{" not in text
+        assert "{%" not in text
+        # Rows of a table follow each other without a gap, and have equally many cells.
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            cells = {line.count("|") for line in table.splitlines()}
+            assert len(cells) == 1, (name, table)
+
+
+@pytest.mark.slow
+def test_the_html_report_needs_no_network_and_shows_every_result(finished, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nothing answers
+    done = snakemake(finished, "--configfile", "tiny.yaml", "--report", "report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (finished / "report.html").read_text()
+    results = json.loads(re.search(r"var results = (\{.*\})", text)[1])
+    shown = {}
+    for result in results.values():
+        assert len(re.sub(r"<[^>]*>", "", result["caption"]).split()) > 3, result["name"]
+        assert result["data_uri"].startswith("data:")
+        shown.setdefault(Path(result["name"]).suffix, set()).add(Path(result["name"]).stem)
+    assert shown[".pdf"] == {*FIGURES, *GALLERIES, "tiny"}
+    assert shown[".tex"] == {*TABLES, "mask_benchmark"}
+    assert shown[".md"] == {Path(name).stem for name in COMPANIONS}
+    assert {*TINY["variants"], "comparisons"} <= shown[".json"]
+    assert "synthetic phantoms" in text
+
+
+@pytest.mark.slow
+def test_every_macro_the_text_uses_is_set(finished):
+    macros = (finished / "paper" / "generated" / "tiny" / "macros.tex").read_text()
+    assert r"\phantomtrue" in macros
+    assert r"\setresult{auc}{seg_0.1}" in macros
+
+
+@pytest.mark.slow
+def test_predictions_cover_validation_and_test(finished):
+    root = finished / "results" / "tiny"
+    manifest = pd.read_csv(root / "manifest.csv")
+    expected = manifest[manifest.split != "train"].path.tolist()
+    for variant in TINY["variants"]:
+        table = pd.read_csv(root / "predictions" / variant / "seed-0.csv")
+        assert table.path.tolist() == expected
+        assert table.probability.between(0, 1).all()
+
+
+@pytest.mark.slow
+def test_a_second_call_does_nothing(finished):
+    done = snakemake(finished, "--configfile", "tiny.yaml")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+FROZEN = "epoch < self.freeze_epochs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "old", "new", "runs", "rests"),
+    [
+        ("paper/sections/data.tex", "", "% edited\n", {"text", "pdf"}, {"figures", "train"}),
+        (
+            "src/{}/paper/style.py",
+            "#0072B2",
+            "#0072B3",
+            {"figures", "pdf"},
+            {"train", "metrics"},
+        ),
+        ("src/{}/evaluation/metrics.py", "(tp + fn)", "(fn + tp)", {"metrics", "pdf"}, {"train"}),
+        (
+            "src/{}/audit/copies.py",
+            "min(most, len(image))",
+            "min(len(image), most)",
+            {"audit", "pdf"},
+            {"leaks", "train"},
+        ),
+        ("src/{}/model/tokens.py", "", "# edited\n", set(), {"train"}),
+        ("src/{}/configsections.py", FROZEN, "True", {"train", "score"}, set()),
+        ("src/{}/device.py", "wanted and", "not wanted and", {"train", "score"}, {"cache"}),
+    ],
+)
+def test_an_edit_reruns_its_stage_and_what_follows(edited, file, old, new, runs, rests):
+    path = edited / file.format("hybridlungvit")
+    before, times = path.read_text(), path.stat()
+    assert old in before
+    path.write_text(before.replace(old, new, 1) if old else before + new)
+    try:
+        rules = planned(edited)
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert runs <= rules
+    assert not rests & rules
+    assert runs or not rules
+
+
+@pytest.mark.slow
+def test_shuffled_file_times_plan_nothing(edited):
+    paths = [p for p in edited.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
+    times = {path: path.stat() for path in paths}
+    try:
+        for place, path in enumerate(random.Random(0).sample(paths, len(paths))):
+            os.utime(path, (1e9 + place, 1e9 + place))
+        assert planned(edited) == set()
+        os.utime(edited / "results" / "tiny" / "manifest.csv", (0, 0))
+        assert planned(edited) == set()
+    finally:
+        for path, status in times.items():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.slow
+def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished, tmp_path):
+    folder = checkout(tmp_path, origin=finished)
+    shutil.copytree(finished / "results", folder / "results")
+    shutil.copytree(finished / "paper", folder / "paper", dirs_exist_ok=True)
+    os.utime(folder / "results" / "tiny" / "manifest.csv")  # as copies that keep no times
+    assert "train" in planned(folder)
+    adopt = [sys.executable, "-m", "hybridlungvit", "adopt", "--config", "tiny.yaml"]
+    call = snakemake_call(folder) | {"args": [*adopt, "--", "--use-conda"]}
+    done = subprocess.run(**call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert planned(folder) == set()
+    path = folder / "results" / "tiny" / "runs" / "no_seg" / "seed-0" / "run.json"
+    path.write_text(path.read_text().replace('"code_sha256": "', '"code_sha256": "0'))
+    done = subprocess.run(**call, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "run.json: altered" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        ({"title": "Another"}, REPORT),
+        (
+            {"statistics": {"resamples": 300}},
+            REPORT
+            | {"metrics", "compare", "quality", "audit", "audit_results", "focus", "saliency"},
+        ),
+        ({"explanation": {**TINY["explanation"], "seed": 1}}, REPORT | {"focus", "saliency"}),
+        ({"compute": {**TINY["compute"], "loader_workers": 1}}, REPORT),
+        ({"training": {**TINY["training"], "learning_rate": 2e-3}}, None),
+    ],
+)
+def test_a_changed_value_reruns_the_stages_it_matters_to(edited, change, runs):
+    path = edited / "tiny.yaml"
+    before = path.read_text()
+    path.write_text(yaml.safe_dump(yaml.safe_load(before) | change, sort_keys=False))
+    try:
+        rules = planned(edited)
+    finally:
+        path.write_text(before)
+    if runs is None:
+        assert {"train", "score", "metrics", "compare", "text", "pdf"} <= rules
+        assert "cache" not in rules
+    else:
+        assert rules - {"all"} == runs
+
+
+@pytest.mark.slow
+def test_weights_copied_again_do_not_train_again(finished, tmp_path):
+    """Weights of more than a megabyte, the size up to which Snakemake would compare contents."""
+    folder = tmp_path / "own"
+    shutil.copytree(finished, folder, symlinks=True)
+    model = TINY["model"]
+    state = timm.create_model(model["stem"], img_size=32, **model["stem_options"]).state_dict()
+    weights = folder / "stem.safetensors"
+    save_file(state, weights)
+    assert weights.stat().st_size > 1_000_000
+    changed = TINY | {"seeds": [0], "model": model | {"pretrained": "stem.safetensors"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    done = snakemake(folder, "--configfile", "tiny.yaml", "--until", "train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    os.utime(weights)
+    assert "train" not in planned(folder)
+    state["norm.weight"] += 1
+    save_file(state, weights)
+    assert "train" in planned(folder)
+
+
+@pytest.mark.slow
+def test_two_folders_give_the_same_bytes(finished, tmp_path):
+    other = checkout(tmp_path, origin=finished)
+    targets = ["results/tiny/metrics/comparisons.json", "paper/generated/tiny/macros.tex"]
+    done = snakemake(other, *targets, "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [*targets, "results/tiny/manifest.csv", "results/tiny/masks.csv"]
+    for pattern in ("predictions/*/*.csv", "metrics/*.json", "runs/*/*/history.csv"):
+        found = sorted((finished / "results" / "tiny").glob(pattern))
+        assert found
+        names += [path.relative_to(finished) for path in found]
+    for name in names:
+        assert (finished / name).read_bytes() == (other / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_another_reference_and_another_study_reach_the_checked_paper(finished, tmp_path):
+    """The control as reference, and a twin that differs in nothing: every difference is zero."""
+    folder = tmp_path / "own"
+    shutil.copytree(finished, folder, symlinks=True)
+    shutil.copytree(folder / "results" / "tiny", folder / "results" / "twin")
+    own = TINY | {"seeds": [0]}
+    (folder / "twin.yaml").write_text(yaml.safe_dump(own | {"study": "twin"}, sort_keys=False))
+    changed = own | {"reference": "plain_deit", "other_study": "twin.yaml"}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    done = snakemake(folder, "--configfile", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((folder / "results/tiny/metrics/comparisons.json").read_text())
+    assert list(record["differences"]) == ["no_seg", "seg_0.1", "no_tta"]
+    other = record["other_study"]
+    assert (other["study"], other["changes"]) == ("twin", [])
+    assert list(other["differences"]) == list(TINY["variants"])
+    for found in other["differences"].values():
+        assert (found["estimate"], found["low"], found["high"], found["p_value"]) == (0, 0, 0, 1)
+        assert found["verdict"] == "not distinguishable from"
+    macros = (folder / "paper/generated/tiny/macros.tex").read_text()
+    assert r"\setstudy{other.settings}{no setting}" in macros
+    # The twin's predictions are an input: where they change, the paper is stale.
+    table = folder / "results/twin/predictions/no_seg/seed-0.csv"
+    table.write_text(table.read_text() + "\n")
+    assert {"compare", "text", "pdf", "check_paper"} <= planned(folder)

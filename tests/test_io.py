@@ -1,0 +1,116 @@
+"""Damaged records, full disks and locked folders: one message, and nothing half-written."""
+
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridlungvit.config import save_resolved
+from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.evaluate import evaluate_variant
+from hybridlungvit.evaluation.score import load_run, score
+from hybridlungvit.io import StudyError, read_json, read_table, replacing, write_text
+from hybridlungvit.paths import Layout
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "null", "{", '{"a": ', "\x00", "[" * 100_000])
+def test_a_damaged_record_is_named(tmp_path, text):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"run\.json: .*Delete it and run again"):
+        read_json(path)
+
+
+def test_a_missing_key_is_named_at_any_depth(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"a": {"b": [{"c": 1}]}}))
+    record = read_json(path)
+    assert record["a"]["b"][0]["c"] == 1
+    assert record == {"a": {"b": [{"c": 1}]}}
+    for holder in (record, record["a"], record["a"]["b"][0]):
+        with pytest.raises(StudyError, match=r"run\.json: has no 'gone'"):
+            holder["gone"]
+
+
+def test_an_emptied_run_record_stops_scoring(study, layout):
+    path = layout.run("no_seg", 0) / "run.json"
+    write_text(path, "{}")
+    with pytest.raises(StudyError, match=r"run\.json: has no 'config_sha256'"):
+        load_run(study, "no_seg", 0, layout)
+    with pytest.raises(StudyError, match=r"run\.json"):
+        score(study, "no_seg", 0, layout)
+    record = layout.predictions("no_seg", 0).with_suffix(".json")
+    write_text(record, '{"config_sha256": 1}')
+    with pytest.raises(StudyError, match=r"seed-0\.csv: made from config 1"):
+        evaluate_variant(study, "no_seg", layout)
+
+
+@pytest.mark.parametrize("damage", ["", "path\n", "\x00\x01", "a,b\n1,2,3\n4,5,6,7", '"', "gone"])
+def test_a_damaged_manifest_or_mask_table_is_named(cached, tmp_path, damage):
+    own = Layout("own", results=tmp_path)
+    own.root.mkdir()
+    for path in (own.manifest, own.mask_table):
+        if damage != "gone":
+            path.write_text(damage)
+        with pytest.raises(StudyError, match=path.name):
+            read_manifest(path)
+        with pytest.raises(StudyError, match=path.name):
+            read_table(path, ("path", "confidence"))
+    own.images.parent.symlink_to(cached.images.parent)
+    with pytest.raises(StudyError, match="cache"):
+        open_cache(own, read_manifest(cached.manifest), 32)
+
+
+@pytest.mark.parametrize("column", ["split", "label", "width"])
+def test_a_manifest_with_odd_values_is_damaged(cached, tmp_path, column):
+    table = pd.read_csv(cached.manifest).astype({column: object})
+    table.loc[3, column] = "seven"
+    path = tmp_path / "manifest.csv"
+    table.to_csv(path, index=False)
+    with pytest.raises(StudyError, match=r"manifest\.csv: damaged"):
+        read_manifest(path)
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_table_or_damaged(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzz.csv"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"fuzz\.csv"):
+        read_manifest(path)
+
+
+def test_a_locked_folder_is_named(study, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("hybridlungvit.io.tempfile.mkstemp", refuse)
+    with pytest.raises(StudyError, match=r"results.*cannot be written \(Permission denied\)"):
+        save_resolved(study, Layout("tiny", results=tmp_path / "results"))
+
+
+def test_a_full_disk_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+    with pytest.raises(StudyError, match="No space left"), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_disk_too_small_for_the_cache_is_told_before_the_work(
+    cached, phantoms, tmp_path, monkeypatch
+):
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    own = Layout("own", results=tmp_path)
+    own.root.mkdir()
+    own.manifest.symlink_to(cached.manifest)
+    monkeypatch.setattr("hybridlungvit.data.cache.os.posix_fallocate", refuse)
+    with pytest.raises(StudyError, match="No space left"):
+        build_cache(phantoms, own, 32, workers=1)
+    assert not list(own.images.parent.iterdir())

@@ -1,0 +1,55 @@
+"""Device, threads and precision are chosen in one place; a GPU is played by a stand-in."""
+
+import pytest
+import torch
+
+from hybridlungvit.config import Compute
+from hybridlungvit.io import StudyError
+from hybridlungvit.runtime import autocast, prepare_device
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def gpu(monkeypatch, present):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "expected"),
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_the_device_follows_config_and_machine(monkeypatch, wanted, present, expected):
+    gpu(monkeypatch, present)
+    assert prepare_device(Compute(device=wanted)).type == expected
+
+
+def test_a_missing_gpu_is_named(monkeypatch):
+    gpu(monkeypatch, False)
+    with pytest.raises(StudyError, match=r"compute\.device: 'cuda' .* Use 'auto' or 'cpu'"):
+        prepare_device(Compute(device="cuda"))
+
+
+def test_threads_and_kernels_are_those_of_the_config():
+    prepare_device(Compute(threads=1))
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_cpu_computes_in_float32(wanted):
+    with autocast(torch.device("cpu"), wanted):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_gpu_gets_mixed_precision_when_the_config_allows_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, enabled: calls.append((kind, enabled)))
+    for wanted in (True, False):
+        autocast(torch.device("cuda"), wanted)
+    assert calls == [("cuda", True), ("cuda", False)]
