@@ -140,6 +140,14 @@ def audit(config: Config) -> None:
 
 
 @app.command()
+def features(config: Config, variant: VariantName, threads: Workers = 1) -> None:
+    """Compute what a frozen stem makes of every image, once, for the trainings of its head."""
+    from hybridlungvit.training.frozen import build_features
+
+    build_features(*_open_on_gpu(config, variant), threads=threads)
+
+
+@app.command()
 def train(config: Config, variant: VariantName, seed: Seed) -> None:
     """Train one variant with one seed; resumes after an interruption."""
     from hybridlungvit.training.loop import train as run

@@ -166,6 +166,8 @@ class Data(Section):
 class Model(Section):
     head: Literal["hybrid", "linear"] = "hybrid"
     """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
+    readout: Literal["timm", "class_and_mean"] = "timm"
+    """What the linear head reads: what timm's classifier does, or class token and mean patch."""
     stem: KnownStem = "deit_base_patch16_224"
     """Any timm vision transformer by name."""
     pretrained: Annotated[bool | UserPath, Field(union_mode="left_to_right")] = True
@@ -177,10 +179,20 @@ class Model(Section):
     """Each of left, right and global is pooled to this many tokens squared."""
     map_size: Positive = 56
     encoder_layers: Positive = 2
+    fusion_layers: Positive = 1
+    """How often the class token queries left and right, each time from its last answer."""
     heads: Positive = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    cut: Literal["mask", "midline"] = "mask"
-    """Where left and right part: at the lung mask's mean x, or at the image's centre."""
+    pooling: Literal["side", "lung"] = "side"
+    """What a left or right token averages: its whole cell, or the lung in it, if there is any."""
+    cut: Literal["mask", "midline", "none"] = "mask"
+    """Where left and right part: at the lung mask's mean x, at the image's centre; none: nowhere,
+    and both sets of tokens read the whole image."""
+    cut_shift: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
+    """Added to the cut, as a share of the width: what an error of the mask costs."""
+    mask: Literal["own", "other", "random"] = "own"
+    """Whose lung mask the model is given, as a control: the image's, that of another patient, or
+    a column anywhere in the middle half of the width instead."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -203,23 +215,60 @@ class Training(Section):
     lambda_att: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the divergence between cross-attention and each token's share of the lungs."""
     patience: Positive = 5
-    """Stop after this many epochs without a better validation AUC."""
+    """Stop after this many epochs without a better validation AUC, counted from the unfreezing."""
     freeze_epochs: Count | Literal["all"] = 3
     """Epochs with a frozen stem; all: the stem never unfreezes."""
     unfreeze_factor: Annotated[float, Field(gt=0)] = 0.2
-    """The stem's learning rate as a multiple of the head's."""
+    """The learning rate once the stem is unfrozen, as a multiple of learning_rate."""
+    unfreeze_lowers: Literal["all", "stem"] = "all"
+    """Whose learning rate unfreeze_factor is about; stem: the head's stays as it is."""
+    frozen_views: Count = 0
+    """With a stem that never learns (freeze_epochs: all): its features of this many augmented views
+    of each training image are computed once and trained on; 0: the stem runs in every step."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What the learning rate is multiplied by after plateau_patience epochs, and one more, without
+    a better validation AUC."""
     plateau_patience: Count = 2
     class_weights: bool = True
     """Weight the cross-entropy inversely to class frequency."""
-    sampler: bool = True
-    """Draw classes equally often (WeightedRandomSampler)."""
+    sampler: bool | tuple[Fraction, Fraction] = True
+    """Draw classes equally often (WeightedRandomSampler), or with these shares of normal and
+    pneumonia; false: every image once an epoch."""
     amp: bool = True
     """Mixed precision on a GPU; the CPU always computes in float32."""
 
     def frozen(self, epoch: int) -> bool:
         """Whether the stem is frozen in this epoch (counted from 0)."""
         return self.freeze_epochs == "all" or epoch < self.freeze_epochs
+
+    @property
+    def first_counted(self) -> int:
+        """The epoch, from 0, with which patience and plateau begin: the first of the whole model.
+
+        Where the stem never unfreezes, that is the first.
+        """
+        return 0 if self.freeze_epochs == "all" else self.freeze_epochs
+
+    def idle_schedules(self) -> list[str]:
+        """Which of plateau and patience can never act, each with the reason, in words."""
+        left = self.epochs - self.first_counted
+        idle = []
+        if self.plateau_patience + 2 >= left:
+            idle.append(
+                f"plateau_patience {self.plateau_patience} (the rate would fall after the last "
+                f"of {left} epochs)"
+            )
+        if self.patience >= left - 1:
+            idle.append(f"patience {self.patience} (of {left} epochs none would be saved)")
+        return idle
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.frozen_views and self.freeze_epochs != "all":
+            raise ValueError("frozen_views needs a stem that never learns; set freeze_epochs: all")
+        if isinstance(self.sampler, tuple) and (0 in self.sampler or sum(self.sampler) != 1):
+            raise ValueError("sampler: the two shares must be above zero and add up to 1")
+        return self
 
 
 class Augmentation(Section):
@@ -294,6 +343,23 @@ class Compute(Section):
 
 
 TUNABLE = ("model", "training", "augmentation", "evaluation")
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "model": {
+        "readout": "timm", "fusion_layers": 1, "pooling": "side", "cut_shift": 0.0, "mask": "own"
+    },
+    "training": {"unfreeze_lowers": "stem", "frozen_views": 0},
+}  # fmt: skip
+"""Keys that came after the first published runs, at what those did: there they count for nothing,
+so that a new key gives no finished run another name."""
+
+
+def _without_neutral(values: dict[str, Any]) -> dict[str, Any]:
+    """Sections of values without those keys that are ``NEUTRAL``."""
+    kept = dict(values)
+    for section, neutral in NEUTRAL.items():
+        items = values[section].items()
+        kept[section] = {k: v for k, v in items if k not in neutral or v != neutral[k]}
+    return kept
 
 
 class Variant(Section):
@@ -318,8 +384,22 @@ class Recipe(Section):
     compute: Compute
 
     @model_validator(mode="after")
-    def _image_fits_the_stem(self) -> Self:
+    def _parts_fit(self) -> Self:
         require_fit(self.data.image_size, self.model)
+        for key in ("lambda_seg", "lambda_att"):
+            if self.model.head == "linear" and getattr(self.training, key) > 0:
+                raise ValueError(
+                    f"training.{key}: the linear head has no lung tokens and no segmentation; set "
+                    "it to 0, or model.head to hybrid"
+                )
+        images = {
+            "training.lambda_seg": self.training.lambda_seg > 0,
+            "augmentation.mix": self.augmentation.mix != "none",
+            "augmentation.randaugment": self.augmentation.randaugment > 0,
+        }
+        if self.training.frozen_views and any(images.values()):
+            wrong = ", ".join(key for key, used in images.items() if used)
+            raise ValueError(f"training.frozen_views: {wrong} would need the images in each step")
         return self
 
     def data_identity(self) -> dict[str, Any]:
@@ -331,16 +411,23 @@ class Recipe(Section):
 
     def training_identity(self) -> dict[str, Any]:
         """The values that decide a checkpoint; a weights file counts by content, not by path."""
-        model = self.model.model_dump(mode="json")
+        values = _without_neutral(self.model_dump(mode="json"))
         if isinstance(self.model.pretrained, str):
-            model["pretrained"] = "file"
+            values["model"]["pretrained"] = "file"
         return {
             "data": self.data_identity(),
-            "model": model,
-            "training": self.training.model_dump(mode="json"),
+            "model": values["model"],
+            "training": values["training"],
             "augmentation": self.augmentation.model_dump(mode="json"),
             "compute": {"device": self.compute.device, "threads": self.compute.threads},
         }
+
+    def feature_identity(self) -> dict[str, Any]:
+        """The values that decide the features of a stem that never learns."""
+        values = self.training_identity()
+        kept = {key: values["model"][key] for key in ("stem", "pretrained", "stem_options")}
+        views = {"views": self.training.frozen_views, "augmentation": values["augmentation"]}
+        return {"data": values["data"], "model": kept} | views
 
     def prediction_identity(self) -> dict[str, Any]:
         """The values that decide the predictions: those of the checkpoint and of the scoring."""
@@ -417,9 +504,19 @@ class Study(Section):
         wanted = self.recipe(variant).training_identity()
         return next(v for v in self.variants if self.recipe(v).training_identity() == wanted)
 
+    def features_as(self, variant: str) -> str:
+        """The first variant whose frozen stem gives the same features, computed under its name."""
+        wanted = self.recipe(variant).feature_identity()
+        return next(v for v in self.variants if self.recipe(v).feature_identity() == wanted)
+
     def trained_variants(self) -> list[str]:
         """The variants that own a training, in the order of the config."""
         return [v for v in self.variants if self.trained_as(v) == v]
+
+    def values_sha256(self) -> str:
+        """Hash of every value but those that say where things lie on a machine."""
+        places = {"data_root": True, "weights": True, "data": {"annotations", "url", "checksum"}}
+        return value_sha256(_without_neutral(self.model_dump(mode="json", exclude=places)))
 
     def prediction_hash(self, variant: str) -> str:
         """Hash of the config values behind a variant's predictions."""

@@ -95,6 +95,10 @@ class Layout:
         """Checkpoints of a run under way: outside ``run``, which Snakemake empties on failure."""
         return self.root / "work" / variant / f"seed-{seed}"
 
+    def features(self, variant: str) -> Path:
+        """What a frozen stem makes of the images, kept for the trainings of its head."""
+        return self.root / "features" / variant
+
     def events(self, variant: str, seed: int | str) -> Path:
         """TensorBoard's folder of a run."""
         return self.root / "tensorboard" / variant / f"seed-{seed}"

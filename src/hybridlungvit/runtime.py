@@ -52,7 +52,16 @@ def autocast(device: "torch.device", wanted: bool) -> AbstractContextManager[Non
     """Mixed precision where it pays: on a GPU, when the config allows it."""
     import torch
 
-    return torch.autocast(device.type, enabled=wanted and device.type == "cuda")
+    enabled = wanted and device.type == "cuda"
+    return torch.autocast(device.type, mixed_dtype(device) if enabled else None, enabled)
+
+
+def mixed_dtype(device: "torch.device") -> "torch.dtype":
+    """The half precision of a GPU: bfloat16, whose range is float32's, where it has that."""
+    import torch
+
+    known = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if known else torch.float16
 
 
 def peak_memory_mb(device: "torch.device") -> float:

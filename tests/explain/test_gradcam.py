@@ -13,6 +13,7 @@ from hybridlungvit.explain.cases import choose_cases
 from hybridlungvit.explain.gradcam import explain_variant, gradcam_maps
 from hybridlungvit.io import StudyError
 from hybridlungvit.model import HybridLungViT, PlainViT
+from hybridlungvit.model.stem import Features
 from hybridlungvit.paper.galleries import read_cases
 from hybridlungvit.training.loop import train
 
@@ -82,11 +83,12 @@ def test_heat_of_the_hybrid_is_grad_cam_by_hand(batch):
     model = hybrid()
     images, masks = batch
     found = gradcam_maps(model, images, masks, target=1)
-    features = model.project(model.stem(to_input(images, model.stem.mean, model.stem.std))).detach()
+    seen = model.stem(to_input(images, model.stem.mean, model.stem.std))
+    features = model.project(seen.map(model.stem.grid)).detach()
     features.requires_grad_()
     model.project = torch.nn.Identity()
-    model.stem.forward = lambda _: features
-    logits = model(torch.zeros(3, 3, 32, 32), masks).logits
+    patches = features.flatten(2).transpose(1, 2)
+    logits = model.read(Features(patches[:, 0], patches), masks).logits
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), features)
     cam = F.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True)).detach()
     cam = F.interpolate(cam, size=(32, 32), mode="bilinear", align_corners=False)[:, 0]

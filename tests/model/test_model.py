@@ -74,7 +74,7 @@ def test_plain_control_ignores_masks_and_returns_logits_alone():
 
 
 def test_attention_is_the_softmax_it_claims_to_be():
-    attend = hybrid(heads=1).eval().fusion.cross_attention
+    attend = hybrid(heads=1).eval().fusion.cross_attention[0]
     query, tokens = torch.randn(2, 16), torch.randn(2, 8, 16)
     key, value = attend.key_value(tokens).chunk(2, 2)
     mixed = F.scaled_dot_product_attention(attend.query(query)[:, None], key, value)
@@ -120,6 +120,81 @@ def test_midline_is_the_mask_cut_of_a_symmetric_mask():
     assert torch.equal(model(images, masks | masks.flip(2)).logits, expected)
 
 
+def test_a_shifted_cut_is_that_of_a_shifted_mask():
+    images, masks = batch()
+    expected = hybrid().eval()
+    shifted = hybrid(cut_shift=0.25).eval()  # 8 of 32 pixels
+    shifted.load_state_dict(expected.state_dict())
+    moved = masks.roll(8, dims=2)
+    assert torch.equal(shifted(images, masks).cuts, expected(images, moved).cuts)
+    assert torch.equal(shifted(images, masks).logits, expected(images, moved).logits)
+    assert hybrid(cut_shift=-0.5).eval()(images, masks).cuts.tolist() == [0, 0, 0]
+
+
+def test_without_a_cut_no_mask_matters_and_both_sets_are_the_whole_image():
+    images, masks = batch()
+    model, seen = hybrid(cut="none").eval(), []
+    model.fusion.register_forward_pre_hook(lambda _, sets: seen.append(sets))
+    assert torch.equal(model(images, masks).logits, model(images, ~masks).logits)
+    left, right, whole = seen[0]
+    assert torch.equal(left, whole) and torch.equal(right, whole)
+
+
+def test_each_query_of_the_fusion_starts_from_the_last_answer():
+    fusion = hybrid(fusion_layers=2).eval().fusion
+    sets = [torch.randn(2, 4, 16) for _ in range(3)]
+    embedding, attention = fusion(*sets)
+    first, second = fusion.cross_attention
+    lungs = torch.cat(
+        [
+            fusion.left_encoder(sets[0] + fusion.positions[0]),
+            fusion.right_encoder(sets[1] + fusion.positions[1]),
+        ],
+        dim=1,
+    )
+    whole = torch.cat([fusion.class_token.expand(2, -1, -1), sets[2] + fusion.positions[2]], dim=1)
+    query = fusion.global_encoder(whole)[:, 0]
+    query = fusion.norms[0](query + first(query, lungs)[0])
+    answer, weights = second(query, lungs)
+    assert torch.allclose(embedding, fusion.norms[1](query + answer), atol=1e-6)
+    assert torch.allclose(attention, weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["side", "lung"])
+def test_training_projects_pooled_tokens_and_evaluation_the_map_to_the_same_logits(pooling):
+    model, (images, masks) = hybrid(dropout=0, pooling=pooling), batch()
+    trained = model.train()(images, masks)
+    assert torch.allclose(trained.logits, model.eval()(images, masks).logits, atol=1e-5)
+
+
+def test_the_segmentation_head_rests_where_nobody_reads_it():
+    model, (images, masks) = hybrid(segmentation=True).eval(), batch()
+    model.segment.forward = None  # calling it would fail
+    assert model(images, masks, segment=False).segmentation is None
+
+
+def test_models_of_one_seed_share_the_weights_of_the_parts_they_have_in_common():
+    states = []
+    for change in ({}, {"segmentation": True}, {"fusion_layers": 2}, {"d_model": 24}):
+        torch.manual_seed(3)
+        states.append(hybrid(**change).state_dict())
+    base, segmented, queries, wide = states
+    assert all(torch.equal(segmented[name], value) for name, value in base.items())
+    parts = ("stem.", "project.", "classify.", "fusion.left")
+    assert all(torch.equal(queries[k], v) for k, v in base.items() if k.startswith(parts))
+    assert all(torch.equal(wide[k], v) for k, v in base.items() if k.startswith("stem."))
+    torch.manual_seed(4)
+    assert not torch.equal(hybrid().state_dict()["classify.weight"], base["classify.weight"])
+
+
+def test_a_linear_head_may_read_the_mean_patch_too():
+    images, masks = batch()
+    model = PlainViT(TINY_STEM, 32, stem_options=OPTIONS, readout="class_and_mean").eval()
+    tokens = model.stem.vit.forward_features(images)
+    read = torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1)
+    assert torch.allclose(model(images, masks).logits, model.classify(read), atol=1e-6)
+
+
 # Freezing
 
 
@@ -144,11 +219,11 @@ def test_a_frozen_stem_has_no_dropout_until_it_is_unfrozen():
     stem.freeze(True)
     stem.train()
     assert not any(module.training for module in stem.vit.modules())
-    assert torch.equal(stem(images), stem(images))
+    assert torch.equal(stem(images).patches, stem(images).patches)
     stem.freeze(False)
     assert all(module.training for module in stem.vit.modules())
     assert all(parameter.requires_grad for parameter in stem.parameters())
-    assert not torch.equal(stem(images), stem(images))
+    assert not torch.equal(stem(images).patches, stem(images).patches)
     stem.eval()
     assert not any(module.training for module in stem.vit.modules())
     stem.freeze(True)
@@ -186,11 +261,11 @@ def test_stem_is_timms_own_model(tmp_path, name, file):
     tokens = vit.forward_features(images)
     prefix = {TINY_STEM: 1, DISTILLED: 2}[name]
     assert tokens.shape[1] == prefix + 16
-    features = stem(images)
+    features = stem(images).map(stem.grid)
     assert features.shape == (3, stem.dim, 4, 4)
     for place in range(16):
         assert torch.equal(features[:, :, place // 4, place % 4], tokens[:, prefix + place])
-    assert torch.equal(stem.pooled(images), vit.forward_head(tokens, pre_logits=True))
+    assert torch.equal(stem(images).pooled, vit.forward_head(tokens, pre_logits=True))
 
 
 # Published weights are not ours to ship and a test must need no network: .ci/run names a file.
@@ -207,11 +282,9 @@ def test_published_weights_give_what_timm_gives(size):
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     stem = Stem(TINY_STEM, size, PUBLISHED).eval()
     with torch.inference_mode():
-        expected = own.forward_features(images)[:, 1:].transpose(1, 2)
-        assert torch.equal(stem(images).flatten(2), expected)
-        assert torch.equal(
-            stem.pooled(images), own.forward_head(own.forward_features(images), True)
-        )
+        tokens = own.forward_features(images)
+        assert torch.equal(stem(images).patches, tokens[:, 1:])
+        assert torch.equal(stem(images).pooled, own.forward_head(tokens, True))
 
 
 def test_weights_wrapped_as_deit_publishes_them_load_too(tmp_path):
@@ -231,7 +304,7 @@ def test_position_embeddings_are_resampled_to_another_image_size(tmp_path, name,
     grid = F.interpolate(grid, size=(6, 6), mode="bicubic", antialias=True)
     assert torch.allclose(new[:, prefix:], grid.flatten(2).transpose(1, 2), atol=1e-6)
     assert torch.equal(stem.vit.patch_embed.proj.weight, vit.patch_embed.proj.weight)
-    assert stem(torch.randn(1, 3, 48, 48)).shape == (1, stem.dim, 6, 6)
+    assert stem(torch.randn(1, 3, 48, 48)).map(stem.grid).shape == (1, stem.dim, 6, 6)
 
 
 def test_unknown_stem_names_a_near_one():
@@ -381,14 +454,15 @@ def test_build_model_follows_the_recipe(study):
 
 def test_build_model_hands_every_setting_on(tiny):
     tiny["model"] |= {"d_model": 24, "token_grid": 3, "heads": 3, "encoder_layers": 2}
-    tiny["model"] |= {"dropout": 0.3, "cut": "midline", "map_size": 5}
-    tiny["training"]["lambda_seg"] = 0.1
-    model = build_model(study_from(tiny, "x").recipe("no_seg"), pretrained=False)
+    tiny["model"] |= {"dropout": 0.3, "cut": "midline", "map_size": 5, "fusion_layers": 2}
+    tiny["model"] |= {"pooling": "lung", "cut_shift": 0.25}
+    model = build_model(study_from(tiny, "x").recipe("seg_0.1"), pretrained=False)
     assert model.cut == "midline"
     assert model.project.out_features == 24
     assert model.fusion.positions.shape == (3, 1, 9, 24)
-    assert model.fusion.cross_attention.heads == 3
-    assert model.fusion.cross_attention.dropout.p == 0.3
+    assert [layer.heads for layer in model.fusion.cross_attention] == [3, 3]
+    assert model.fusion.cross_attention[0].dropout.p == 0.3
+    assert (model.tokens.pooling, model.shift) == ("lung", 8)
     assert len(model.fusion.left_encoder.layers) == 2
     assert (model.segment.map_size, model.segment.image_size) == (5, 32)
 

@@ -111,6 +111,31 @@ def test_mirroring_swaps_the_sides_and_mirrors_each(shape, kind, seed):
         assert torch.allclose(found, expected, atol=1e-6, rtol=0)
 
 
+@given(settings_of_tokens(), kinds, st.integers(0, 999))
+def test_lung_tokens_average_the_lung_pixels_of_their_cell(shape, kind, seed):
+    feature_size, map_size, image_size, grid = shape
+    masks = random_masks(image_size, kind, seed)
+    features, cuts = random_features(feature_size, 3, seed), cut_positions(masks)
+    tokens = LungTokens(*shape, pooling="lung")
+    left, right, whole = tokens(features, cuts, masks)
+    expected = LiteralTokens(map_size, image_size, grid).lungs(features, cuts, masks)
+    for found, literal in zip((left, right), expected, strict=True):
+        assert torch.allclose(found, literal, atol=1e-5, rtol=0)
+    assert torch.equal(whole, LungTokens(*shape)(features, cuts)[2])
+    mirrored = tokens(features.flip(3), cut_positions(masks.flip(2)), masks.flip(2))
+    for found, other in zip(mirrored, (right, left, whole), strict=True):
+        other = other.unflatten(1, (grid, grid)).flip(2).flatten(1, 2)
+        assert torch.allclose(found, other, atol=1e-5, rtol=0)
+
+
+def test_lung_tokens_of_a_real_size_equal_the_definition():
+    masks = random_masks(224, "both", 1)
+    features, cuts = random_features((14, 14), 3, 1), torch.tensor([90, 112.5, 130])
+    found = LungTokens((14, 14), 56, 224, 4, "lung")(features, cuts, masks)[:2]
+    expected = LiteralTokens(56, 224, 4).lungs(features, cuts, masks)
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(found, expected, strict=True))
+
+
 @settings(max_examples=200)
 @given(st.integers(1, 40), kinds, st.integers(0, 9999))
 def test_cut_of_a_mirrored_mask_is_mirrored_to_the_bit(side, kind, seed):

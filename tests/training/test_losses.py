@@ -19,9 +19,14 @@ from hybridlungvit.training.losses import (
     class_weights,
     classification_loss,
     loss_parts,
+    lung_dice,
     lung_shares,
-    segmentation_loss,
+    segmentation_losses,
 )
+
+
+def segmentation_loss(logits, masks):
+    return segmentation_losses(logits, masks).mean()
 
 
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=50).filter(lambda v: len(set(v)) == 2))
@@ -239,3 +244,16 @@ def test_segmentation_of_a_mixed_mask_lies_between():
     assert segmentation_loss(logits, soft).item() != segmentation_loss(logits, MASKS).item()
     expected = 0.7 * pixels(logits, MASKS.float()) + 0.3 * pixels(logits, MASKS.flip(0).float())
     assert pixels(logits, soft).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@given(st.integers(1, 9), st.integers(0, 99))
+def test_lung_dice_counts_pixels(side, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, side, side, generator=generator)
+    masks = torch.rand(3, side, side, generator=generator) < 0.3
+    logits[2], masks[2] = -1, False  # nothing there, nothing found
+    for found, logit, mask in zip(lung_dice(logits, masks), logits, masks, strict=True):
+        pairs = list(zip(logit.flatten().tolist(), mask.flatten().tolist(), strict=True))
+        both = sum(x >= 0 and m for x, m in pairs)
+        total = sum(x >= 0 for x, _ in pairs) + sum(m for _, m in pairs)
+        assert found.item() == pytest.approx(2 * both / total if total else 1)

@@ -13,7 +13,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from hybridlungvit.config import Augmentation, study_from
+from hybridlungvit.config import Augmentation, Training, study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, rounded
@@ -107,13 +107,13 @@ def test_a_draft_of_a_checkpoint_is_ignored(study, layout, whole, monkeypatch):
 def test_a_resumed_run_remembers_the_plateau(tiny, layout, monkeypatch):
     tiny["training"] |= {"epochs": 4, "plateau_patience": 1}
     aucs = iter([0.7, 0.6, 0.5, 0.4])
-    monkeypatch.setattr(Trainer, "validate", lambda *_: next(aucs))
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
     interrupt_at(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         train(study_from(tiny, "x"), "no_seg", 0, layout)
     train(study_from(tiny, "x"), "no_seg", 0, layout)
     history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
-    assert history.learning_rate.tolist() == [1e-3, 1e-3, 1e-3, 5e-4]
+    assert history.learning_rate.tolist() == [1e-3, 2e-4, 2e-4, 1e-4]
 
 
 def test_another_seed_gives_another_model(study, layout, whole):
@@ -137,7 +137,7 @@ def test_the_kept_model_is_that_of_the_best_epoch(study, whole):
     recipe = study.recipe(VARIANT)
     model = build_model(recipe, pretrained=False)
     model.load_state_dict(load_file(run / "model.safetensors"))
-    assert assembled(study, whole, model).validate(0) == pytest.approx(best, abs=1e-9)
+    assert assembled(study, whole, model).validate(0)["val_auc"] == pytest.approx(best, abs=1e-9)
 
 
 def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
@@ -145,7 +145,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monke
 
     def validate(self, *_):
         states.append({k: v.clone() for k, v in self.model.state_dict().items()})
-        return next(aucs)
+        return {"val_auc": next(aucs)}
 
     monkeypatch.setattr(Trainer, "validate", validate)
     train(study, VARIANT, 0, layout)
@@ -167,21 +167,35 @@ def assembled(study, layout, model=None, variant=VARIANT):
     return Trainer.assemble(recipe, 0, torch.device("cpu"), model, cache, rows, labels)
 
 
-def test_the_stem_learns_at_its_own_rate_once_it_is_unfrozen(study, cached):
-    ready = assembled(study, cached)
-    training = study.recipe(VARIANT).training
-    rates = {id(p): g["lr"] for g in ready.optimizer.param_groups for p in g["params"]}
+@pytest.mark.parametrize("lowers", ["all", "stem"])
+def test_the_learning_rate_falls_when_the_stem_is_unfrozen(tiny, cached, lowers):
+    tiny["training"] |= {"unfreeze_lowers": lowers, "unfreeze_factor": 0.25, "freeze_epochs": 2}
+    ready = assembled(study_from(tiny, "x"), cached)
     stem = {id(p) for p in ready.model.stem.parameters()}
-    parameters = list(ready.model.parameters())
-    assert len(rates) == len(parameters)
-    for parameter in parameters:
-        factor = training.unfreeze_factor if id(parameter) in stem else 1
-        assert rates[id(parameter)] == training.learning_rate * factor
+    grouped = [id(p) for g in ready.optimizer.param_groups for p in g["params"]]
+    assert sorted(grouped) == sorted(map(id, ready.model.parameters()))
+    rates = []
+    for epoch in range(4):
+        ready.start_epoch(epoch)
+        rates.append({id(p) in stem: g["lr"] for g in ready.optimizer.param_groups
+                      for p in g["params"]})  # fmt: skip
+    before, after = {False: 1e-3, True: 1e-3}, {False: 2.5e-4, True: 2.5e-4}
+    if lowers == "stem":
+        before = after = {False: 1e-3, True: 2.5e-4}
+    assert rates == [before, before, after, after]
+
+
+def test_a_plateau_that_went_lower_is_not_undone_by_unfreezing(study, cached):
+    ready = assembled(study, cached)
+    ready.optimizer.param_groups[0]["lr"] = 1e-5
+    ready.start_epoch(1)
+    assert ready.rate == 1e-5
 
 
 def test_first_step_is_the_learning_rate_of_each_group(tiny, cached):
     """Adam's first step is lr in each coordinate: the sign of the gradient."""
     tiny["training"] |= {"weight_decay": 0, "batch_size": 60, "freeze_epochs": 0}
+    tiny["training"]["unfreeze_lowers"] = "stem"
     ready = assembled(study_from(tiny, "x"), cached)
     before = {k: v.clone() for k, v in ready.model.state_dict().items()}
     ready.run_epoch(0)
@@ -281,33 +295,57 @@ def test_the_optional_recipes_train_and_repeat(tiny, layout, tmp_path, whole, se
 
 
 @pytest.mark.parametrize(
-    ("aucs", "epochs", "patience", "expected"),
+    ("aucs", "changes", "expected"),
     [
-        ([], 3, 1, False),
-        ([0.5], 3, 1, False),
-        ([0.5, 0.6, 0.7], 3, 5, True),
-        ([0.7, 0.6], 9, 2, False),
-        ([0.7, 0.6, 0.6], 9, 2, True),
-        ([0.7, 0.7, 0.7], 9, 2, True),
-        ([0.7, 0.6, 0.8], 9, 2, False),
-        ([0.7, 0.6, 0.8, 0.7, 0.8], 9, 2, True),
+        ([], {"epochs": 3, "patience": 1}, False),
+        ([0.5], {"epochs": 3, "patience": 1}, False),
+        ([0.5, 0.6, 0.7], {"epochs": 3, "patience": 5}, True),
+        ([0.7, 0.6], {"epochs": 9, "patience": 2}, False),
+        ([0.7, 0.6, 0.6], {"epochs": 9, "patience": 2}, True),
+        ([0.7, 0.7, 0.7], {"epochs": 9, "patience": 2}, True),
+        ([0.7, 0.6, 0.8], {"epochs": 9, "patience": 2}, False),
+        ([0.7, 0.6, 0.8, 0.7, 0.8], {"epochs": 9, "patience": 2}, True),
+        ([0.7, 0.6, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": 3}, False),
+        ([0.7, 0.6, 0.6, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": 3}, True),
+        ([0.7, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": "all"}, True),
     ],
 )
-def test_training_stops_at_the_last_epoch_or_without_progress(aucs, epochs, patience, expected):
+def test_training_stops_at_the_last_epoch_or_without_progress(aucs, changes, expected):
     history = [{"epoch": i + 1, "val_auc": auc} for i, auc in enumerate(aucs)]
-    assert _finished(history, epochs, patience) == expected
+    assert _finished(history, Training(**({"freeze_epochs": 0} | changes))) == expected
 
 
-def test_a_run_without_progress_stops_early(tiny, layout, monkeypatch):
-    tiny["training"] |= {"epochs": 9, "patience": 2, "plateau_patience": 0}
+def test_a_run_without_progress_stops_early_and_says_why(tiny, layout, monkeypatch, caplog):
+    tiny["training"] |= {"epochs": 9, "patience": 2, "plateau_patience": 0, "freeze_epochs": 0}
     aucs = iter([0.6, 0.7, 0.7, 0.65, 0.9])
-    monkeypatch.setattr(Trainer, "validate", lambda *_: next(aucs))
-    train(study_from(tiny, "x"), "no_seg", 0, layout)
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
+    with caplog.at_level("INFO"):
+        train(study_from(tiny, "x"), "no_seg", 0, layout)
     history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
     assert history.val_auc.tolist() == [0.6, 0.7, 0.7, 0.65]
     assert history.learning_rate.tolist() == [1e-3, 1e-3, 1e-3, 5e-4]
     run = json.loads((layout.run("no_seg", 0) / "run.json").read_text())
     assert (run["best_epoch"], run["epochs_run"], run["best_val_auc"]) == (2, 4, 0.7)
+    for words in ("learning rate 0.0005 from 0.001", "stopped after epoch 4", "kept epoch 2"):
+        assert words in caplog.text
+
+
+def test_neither_patience_nor_plateau_count_before_the_unfreezing(tiny, layout, monkeypatch):
+    tiny["training"] |= {"epochs": 6, "patience": 2, "plateau_patience": 0, "freeze_epochs": 3}
+    aucs = iter([0.9, 0.5, 0.5, 0.6, 0.6])
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
+    train(study_from(tiny, "x"), "no_seg", 0, layout)
+    history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
+    assert history.learning_rate.tolist() == [1e-3, 1e-3, 1e-3, 2e-4, 1e-4]
+
+
+def test_the_smallest_rise_counts_for_the_plateau_as_for_the_kept_epoch(tiny, layout, monkeypatch):
+    tiny["training"] |= {"epochs": 5, "plateau_patience": 0, "freeze_epochs": 0}
+    aucs = iter([0.9 + 2e-5 * k for k in range(5)])
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
+    train(study_from(tiny, "x"), "no_seg", 0, layout)
+    history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
+    assert history.learning_rate.tolist() == [1e-3] * 5
 
 
 # What goes wrong
@@ -398,7 +436,8 @@ def test_run_json_tells_where_the_model_comes_from(study, whole):
 def test_history_has_a_column_for_each_part_of_the_loss(whole):
     history = pd.read_csv(whole.run(VARIANT, 0) / "history.csv")
     losses = ["classification", "segmentation", "attention"]
-    assert list(history.columns) == ["epoch", "learning_rate", *losses, "val_auc"]
+    measures = ["val_auc", "val_accuracy", "val_segmentation", "val_dice"]
+    assert list(history.columns) == ["epoch", "learning_rate", *losses, *measures]
     assert history.notna().all(axis=None)
 
 

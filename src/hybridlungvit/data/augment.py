@@ -5,9 +5,9 @@ torchvision's own transforms would give every image of a batch the same ones. Th
 on the CPU from the epoch's generator, so that neither the device nor the loader changes a view.
 """
 
+import hashlib
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,9 +39,9 @@ class ExposureOperations(v2.RandAugment):
     }  # fmt: skip
 
 
-def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from integers such as (seed, epoch, use): distinct parts, own streams."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from parts such as (seed, epoch, use): distinct parts, distinct streams."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 def draw_views(augmentation: Augmentation, count: int, generator: torch.Generator) -> Views:
@@ -85,6 +85,13 @@ def apply_views(images: Tensor, masks: Tensor, views: Views) -> tuple[Tensor, Te
     return image, mask > 0.5
 
 
+def move_masks(masks: Tensor, affine: Tensor) -> Tensor:
+    """Masks bool (B, S, S) in views whose ``affine`` is (B, 2, 3): as ``apply_views`` has them."""
+    layer = masks.float().unsqueeze(1)  # (B, 1, S, S)
+    grid = F.affine_grid(affine, list(layer.shape), align_corners=False)  # (B, S, S, 2)
+    return F.grid_sample(layer, grid, align_corners=False).squeeze(1) > 0.5
+
+
 def change_exposure(images: Tensor, operations: ExposureOperations) -> Tensor:
     """Images float in [0, 1] (B, S, S) after RandAugment, each with its own operations.
 
@@ -107,9 +114,10 @@ def mix_batch(
     return image, mask, targets
 
 
-def to_input(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Grey images (B, S, S), uint8 or float in [0, 1] → float32 (B, 3, S, S) as the stem wants."""
+def to_input(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Grey images (B, S, S), uint8 or float in [0, 1] → float32 (B, 3, S, S) as the stem wants.
+
+    ``mean`` and ``std`` (1, 3, 1, 1) are the stem's, on the device of the images.
+    """
     scaled = images / 255 if images.dtype == torch.uint8 else images
-    centre = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
-    return (scaled.unsqueeze(1) - centre) / scale  # (B, 3, S, S) by broadcasting
+    return (scaled.unsqueeze(1) - mean) / std  # (B, 3, S, S) by broadcasting

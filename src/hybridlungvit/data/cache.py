@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -29,6 +29,18 @@ class Cache:
     """uint8 (N, S, S), grey, memory-mapped."""
     packed_masks: np.ndarray
     """uint8 (N, ceil(S·S / 8)), one bit a pixel."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Mapped files go to another process by name; pickled, they would be copied there."""
+        return {
+            name: Path(value.filename) if isinstance(value, np.memmap) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            opened = np.load(value, mmap_mode="r") if isinstance(value, Path) else value
+            object.__setattr__(self, name, opened)
 
     def masks(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """The lung masks of some rows, bool (len(rows), S, S)."""

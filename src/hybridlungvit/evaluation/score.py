@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hybridlungvit.config import Study
+from hybridlungvit.data.batches import control_masks
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import COLUMNS, require_same
@@ -18,6 +19,7 @@ from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, environment_record
 from hybridlungvit.runtime import device_name, prepare_device, track
+from hybridlungvit.training.frozen import open_store
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +56,15 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
     device = prepare_device(recipe.compute)
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, recipe.data.image_size)
+    cache = control_masks(cache, manifest, recipe.model.mask)
+    store = open_store(study, variant, layout, recipe)
     model = load_run(study, variant, seed, layout).to(device)
-    rows = np.flatnonzero(manifest.split != "train")
+    rows, tta = np.flatnonzero(manifest.split != "train"), recipe.evaluation.tta
     parts = np.array_split(rows, -(-len(rows) // recipe.evaluation.batch_size))
-    scores = []
-    for part in track(parts, len(parts), f"scoring {variant}, seed {seed}"):
+    scores = [] if store is None else [store.probabilities(model, cache, rows, tta, device)]
+    for part in track(parts, len(parts), f"scoring {variant}, seed {seed}") if not scores else ():
         images = torch.from_numpy(cache.images[part]).to(device)
         masks = torch.from_numpy(cache.masks(part)).to(device)
-        tta = recipe.evaluation.tta
         scores.append(pneumonia_probability(model, images, masks, tta).cpu().numpy())
     table = manifest.iloc[rows].assign(probability=np.concatenate(scores))[COLUMNS]
     output = layout.predictions(variant, seed)

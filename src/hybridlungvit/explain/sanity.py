@@ -27,7 +27,7 @@ def stages(model: nn.Module) -> list[tuple[str, list[str]]]:
     depth = len(model.stem.vit.blocks)
     parts = [("classifier", ("classify.",))]
     if isinstance(model, HybridLungViT):
-        parts.append(("cross-attention", ("fusion.cross_attention.", "fusion.norm.")))
+        parts.append(("cross-attention", ("fusion.cross_attention.", "fusion.norms.")))
         parts.append(("token encoders", ("fusion.",)))
         parts.append(("projection", ("project.",)))
     parts += [(f"block {i + 1}", (f"stem.vit.blocks.{i}.",)) for i in reversed(range(depth))]

@@ -41,10 +41,13 @@ class CrossAttention(nn.Module):
 
 
 class LungFusion(nn.Module):
-    """Left, right and global tokens → one embedding and the attention over left and right."""
+    """Left, right and global tokens → one embedding and the attention over left and right.
+
+    ``layers`` are those of each encoder; ``queries`` is how often the class token asks both lungs.
+    """
 
     def __init__(
-        self, d_model: int, token_count: int, heads: int, layers: int, dropout: float
+        self, d_model: int, token_count: int, heads: int, layers: int, dropout: float, queries: int
     ) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.randn(1, 1, d_model) * 0.02)
@@ -53,15 +56,20 @@ class LungFusion(nn.Module):
         self.left_encoder = encoder(d_model, heads, layers, dropout)
         self.right_encoder = encoder(d_model, heads, layers, dropout)
         self.global_encoder = encoder(d_model, heads, layers, dropout)
-        self.cross_attention = CrossAttention(d_model, heads, dropout)
-        self.norm = nn.LayerNorm(d_model)
+        self.cross_attention = nn.ModuleList(
+            CrossAttention(d_model, heads, dropout) for _ in range(queries)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(queries))
 
     def forward(self, left: Tensor, right: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Three token sets (B, N, D) → embedding (B, D), attention (B, 2N)."""
+        """Three token sets (B, N, D) → embedding (B, D), attention of the last query (B, 2N)."""
         left = self.left_encoder(left + self.positions[0])
         right = self.right_encoder(right + self.positions[1])
         query = self.class_token.expand(len(whole), -1, -1)  # (B, 1, D)
         context = self.global_encoder(torch.cat([query, whole + self.positions[2]], dim=1))
         query = context[:, 0]  # (B, D): the class token, having seen the whole image
-        answer, attention = self.cross_attention(query, torch.cat([left, right], dim=1))
-        return self.norm(query + answer), attention
+        lungs = torch.cat([left, right], dim=1)  # (B, 2N, D)
+        for attend, norm in zip(self.cross_attention, self.norms, strict=True):
+            answer, attention = attend(query, lungs)
+            query = norm(query + answer)
+        return query, attention

@@ -1,5 +1,7 @@
 """HybridLungViT and its plain control."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -8,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridlungvit.config import Recipe
+from hybridlungvit.data.augment import derive_seed
 from hybridlungvit.model.fusion import LungFusion
-from hybridlungvit.model.stem import Projection, Stem
+from hybridlungvit.model.stem import Features, Projection, Stem
 from hybridlungvit.model.tokens import LungTokens, cut_positions
 
 
@@ -34,7 +37,11 @@ class HybridLungViT(nn.Module):
     token_grid : g; the left, right and global sets have g² tokens each.
     map_size : side of the map between stem and image resolution.
     encoder_layers, heads, dropout : of the three token encoders and the cross-attention.
-    cut : "mask" parts left from right at the lung mask's mean x, "midline" at the centre.
+    fusion_layers : how often the class token queries left and right.
+    pooling : "side" averages left and right tokens over their cells, "lung" over the lung in them.
+    cut : "mask" parts left from right at the lung mask's mean x, "midline" at the centre; with
+        "none" both sets read the whole image.
+    cut_shift : added to the cut, as a share of the width.
     segmentation : whether to build the auxiliary lung segmentation head.
     """
 
@@ -48,34 +55,67 @@ class HybridLungViT(nn.Module):
         token_grid: int = 4,
         map_size: int = 56,
         encoder_layers: int = 2,
+        fusion_layers: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
-        cut: Literal["mask", "midline"] = "mask",
+        pooling: Literal["side", "lung"] = "side",
+        cut: Literal["mask", "midline", "none"] = "mask",
+        cut_shift: float = 0.0,
         segmentation: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = Stem(stem, image_size, pretrained, stem_options)
-        self.project = Projection(self.stem.dim, d_model)
-        self.tokens = LungTokens(self.stem.grid, map_size, image_size, token_grid)
-        self.fusion = LungFusion(d_model, token_grid**2, heads, encoder_layers, dropout)
-        self.segment = SegmentationHead(d_model, map_size, image_size) if segmentation else None
-        self.classify = nn.Linear(d_model, 2)
-        self.cut = cut
+        stream = _streams()
+        with stream("stem"):
+            self.stem = Stem(stem, image_size, pretrained, stem_options)
+        with stream("project"):
+            self.project = Projection(self.stem.dim, d_model)
+        self.tokens = LungTokens(self.stem.grid, map_size, image_size, token_grid, pooling)
+        with stream("fusion"):
+            self.fusion = LungFusion(
+                d_model, token_grid**2, heads, encoder_layers, dropout, fusion_layers
+            )
+        with stream("classify"):
+            self.classify = nn.Linear(d_model, 2)
+        with stream("segment"):
+            self.segment = SegmentationHead(d_model, map_size, image_size) if segmentation else None
+        self.cut, self.shift = cut, cut_shift * image_size
 
-    def forward(self, images: Tensor, masks: Tensor) -> ModelOutput:
-        """Normalised images (B, 3, S, S) and lung masks bool (B, S, S) → :class:`ModelOutput`."""
-        features = self.project(self.stem(images))  # (B, D, h, w)
-        if self.cut == "midline":
-            cuts = torch.full((len(images),), images.shape[-1] / 2, device=images.device)
-        else:
-            cuts = cut_positions(masks)
-        embedding, attention = self.fusion(*self.tokens(features, cuts))
-        segmentation = None if self.segment is None else self.segment(features)
+    def forward(self, images: Tensor, masks: Tensor, segment: bool = True) -> ModelOutput:
+        """Normalised images (B, 3, S, S) and lung masks bool (B, S, S) → :class:`ModelOutput`.
+
+        Without ``segment`` the segmentation head, which the classification never reads, rests.
+        """
+        return self.read(self.stem(images), masks, segment)
+
+    def read(self, features: Features, masks: Tensor, segment: bool = True) -> ModelOutput:
+        """What ``forward`` makes of the stem's features of the images."""
+        cuts, map_ = self._cuts(masks), features.map(self.stem.grid)  # (B,), (B, C, h, w)
+        if self.training and self.segment is None:
+            # Pooling and projecting are linear and a token's weights add up to 1, so their order is
+            # free; few tokens are sooner projected than many patches.
+            pooled = self.tokens(map_, cuts, masks)  # (B, g², C) each
+            left, right, whole = (nn.Linear.forward(self.project, tokens) for tokens in pooled)
+        else:  # the projected map is what Grad-CAM and the segmentation head read
+            projected = self.project(map_)  # (B, D, h, w)
+            left, right, whole = self.tokens(projected, cuts, masks)
+        sides = (whole, whole) if self.cut == "none" else (left, right)
+        embedding, attention = self.fusion(*sides, whole)
+        segmentation = self.segment(projected) if segment and self.segment is not None else None
         return ModelOutput(self.classify(embedding), attention, segmentation, cuts)
+
+    def _cuts(self, masks: Tensor) -> Tensor:
+        """Where to part left from right, float (B,), in pixels."""
+        side = masks.shape[-1]
+        if self.cut == "mask":
+            return (cut_positions(masks) + self.shift).clamp(0, side)
+        return torch.full((len(masks),), side / 2 + self.shift, device=masks.device)
 
 
 class PlainViT(nn.Module):
-    """The control: the same stem with a linear layer on the vector timm's classifier reads."""
+    """The control: the same stem with a linear layer on the vector timm's classifier reads.
+
+    With ``readout="class_and_mean"`` it reads the mean patch token beside that vector.
+    """
 
     def __init__(
         self,
@@ -83,14 +123,42 @@ class PlainViT(nn.Module):
         image_size: int,
         pretrained: bool | str | Path = False,
         stem_options: dict[str, bool | int | float | str] | None = None,
+        readout: Literal["timm", "class_and_mean"] = "timm",
     ) -> None:
         super().__init__()
-        self.stem = Stem(stem, image_size, pretrained, stem_options)
-        self.classify = nn.Linear(self.stem.dim, 2)
+        stream = _streams()
+        with stream("stem"):
+            self.stem = Stem(stem, image_size, pretrained, stem_options)
+        self.readout = readout
+        with stream("classify"):
+            self.classify = nn.Linear(self.stem.dim * (1 + (readout != "timm")), 2)
 
-    def forward(self, images: Tensor, masks: Tensor) -> ModelOutput:
-        """Normalised images (B, 3, S, S); ``masks`` are ignored."""
-        return ModelOutput(self.classify(self.stem.pooled(images)), None, None)
+    def forward(self, images: Tensor, masks: Tensor, segment: bool = True) -> ModelOutput:
+        """Normalised images (B, 3, S, S); ``masks`` and ``segment`` are ignored."""
+        return self.read(self.stem(images), masks)
+
+    def read(self, features: Features, masks: Tensor, segment: bool = True) -> ModelOutput:
+        """What ``forward`` makes of the stem's features of the images."""
+        vector = features.pooled  # (B, C)
+        if self.readout == "class_and_mean":
+            vector = torch.cat([vector, features.patches.mean(dim=1)], dim=1)  # (B, 2·C)
+        return ModelOutput(self.classify(vector), None, None)
+
+
+def _streams() -> Callable[[str], AbstractContextManager[None]]:
+    """A random stream of its own for each part of a model, all from torch's global one.
+
+    Models that differ in one part so begin with the same weights in all others.
+    """
+    base = int(torch.randint(2**62, ()))
+
+    @contextmanager
+    def stream(part: str) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(base, part))
+            yield
+
+    return stream
 
 
 def build_model(recipe: Recipe, pretrained: bool) -> HybridLungViT | PlainViT:
@@ -103,18 +171,11 @@ def build_model(recipe: Recipe, pretrained: bool) -> HybridLungViT | PlainViT:
         "stem_options": model.stem_options,
     }
     if model.head == "linear":
-        return PlainViT(**stem)
-    return HybridLungViT(
-        **stem,
-        d_model=model.d_model,
-        token_grid=model.token_grid,
-        map_size=model.map_size,
-        encoder_layers=model.encoder_layers,
-        heads=model.heads,
-        dropout=model.dropout,
-        cut=model.cut,
-        segmentation=recipe.training.lambda_seg > 0,
-    )
+        return PlainViT(**stem, readout=model.readout)
+    keys = ("d_model", "token_grid", "map_size", "encoder_layers", "fusion_layers", "heads",
+            "dropout", "pooling", "cut", "cut_shift")  # fmt: skip
+    options = {key: getattr(model, key) for key in keys}
+    return HybridLungViT(**stem, **options, segmentation=recipe.training.lambda_seg > 0)
 
 
 class SegmentationHead(nn.Module):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlungvit.data.augment import to_input
+from hybridlungvit.model.hybrid import ModelOutput
 
 
 @torch.inference_mode()
@@ -13,12 +14,19 @@ def pneumonia_probability(model: nn.Module, images: Tensor, masks: Tensor, tta: 
     ``images`` uint8 (B, S, S), ``masks`` bool (B, S, S), both on the model's device. With ``tta``
     it is the mean of the probabilities of the image and of its mirror, the mask mirrored too.
     """
-    probability = _probability(model, images, masks)
+    probability = probability_of(run(model, images, masks))
     if tta:
-        probability = (probability + _probability(model, images.flip(2), masks.flip(2))) / 2
+        mirrored = run(model, images.flip(2), masks.flip(2))
+        probability = (probability + probability_of(mirrored)) / 2
     return probability
 
 
-def _probability(model: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+def run(model: nn.Module, images: Tensor, masks: Tensor, segment: bool = False) -> ModelOutput:
+    """The model's output for images uint8 (B, S, S) and masks bool (B, S, S)."""
     inputs = to_input(images, model.stem.mean, model.stem.std)
-    return model(inputs, masks).logits.double().softmax(dim=1)[:, 1]
+    return model(inputs, masks, segment=segment)
+
+
+def probability_of(output: ModelOutput) -> Tensor:
+    """Probability of pneumonia, float64 (B,)."""
+    return output.logits.double().softmax(dim=1)[:, 1]

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 import torch
@@ -17,6 +18,19 @@ from hybridlungvit.io import StudyError
 HEADS = ("head.", "head_dist.", "fc_norm.")
 EXAMPLES = ["deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224"]
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+class Features(NamedTuple):
+    """What a stem makes of images; a head reads nothing else of them."""
+
+    pooled: Tensor
+    """(B, C): the vector that timm's own classifier reads."""
+    patches: Tensor
+    """(B, h·w, C): the patch tokens, row by row."""
+
+    def map(self, grid: tuple[int, int]) -> Tensor:
+        """The patch tokens as a feature map: (B, h·w, C) → (B, C, h, w)."""
+        return self.patches.transpose(1, 2).unflatten(2, grid)
 
 
 class Stem(nn.Module):
@@ -64,26 +78,24 @@ class Stem(nn.Module):
         self.patch = patch
         self.dim: int = vit.embed_dim
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
-        self.mean: tuple[float, ...] = vit.pretrained_cfg["mean"]
-        self.std: tuple[float, ...] = vit.pretrained_cfg["std"]
+        # Buffers, so that they lie where the model does and no step waits for them to get there.
+        self.register_buffer("mean", _channels(vit.pretrained_cfg["mean"]), persistent=False)
+        self.register_buffer("std", _channels(vit.pretrained_cfg["std"]), persistent=False)
         self.frozen = False
         if isinstance(pretrained, str | Path):
             load_weights(vit, Path(pretrained), name)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, S, S) → feature map (B, C, h, w)."""
+    def forward(self, images: Tensor) -> Features:
+        """Normalised images (B, 3, S, S) → what the heads read of them."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.feature_map(self.vit.forward_features(images))
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, S, S) → the vector timm's own classifier reads, (B, C)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.vit.forward_head(self.vit.forward_features(images), pre_logits=True)
+            tokens = self.vit.forward_features(images)  # (B, prefix + h·w, C)
+            pooled = self.vit.forward_head(tokens, pre_logits=True)  # (B, C)
+            return Features(pooled, tokens[:, self.vit.num_prefix_tokens :])
 
     def feature_map(self, tokens: Tensor) -> Tensor:
         """Tokens (B, prefix + h·w, C) → (B, C, h, w), class and register tokens dropped."""
         patches = tokens[:, self.vit.num_prefix_tokens :]  # (B, h·w, C)
-        return patches.transpose(1, 2).unflatten(2, self.grid)  # (B, C, h, w)
+        return Features(tokens, patches).map(self.grid)
 
     def freeze(self, frozen: bool) -> None:
         """Stop (or resume) learning here: no gradients, and no dropout or drop path either."""
@@ -106,6 +118,10 @@ class Projection(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features.movedim(1, 3)).movedim(3, 1)
+
+
+def _channels(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)
 
 
 def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:

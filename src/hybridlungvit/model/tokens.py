@@ -4,7 +4,14 @@ The definition interpolates the map to image size, splits it at the cut and aver
 to g×g. Every step is linear and separable, so the steps multiply out to two small matrices a side
 and the image-sized map need never exist: left = (P(S)·U) F (P(c)·U[:c])ᵀ, where U (S×h) is the
 composed interpolation and P(n) (g×n) one-dimensional adaptive average pooling.
+
+With ``pooling="lung"`` a left or right token averages the map over those pixels of its cell that
+are lung. That is linear in the map too, but no longer separable: each token has a matrix (h×w) of
+weights, Σ over lung pixels of U[y]ᵀ U[x], divided by their number. A patch at the border of the
+lung so counts by its share in it. A cell without any lung is averaged whole.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,35 +62,47 @@ class LungTokens(nn.Module):
     map_size : side of the intermediate map the definition interpolates to first.
     image_size : side S of the image, in whose pixels cuts are given.
     grid : g, tokens along each axis of a set.
+    pooling : "side" averages a left or right token over its cell, "lung" over the lung in it.
     """
 
     def __init__(
-        self, feature_size: tuple[int, int], map_size: int, image_size: int, grid: int
+        self,
+        feature_size: tuple[int, int],
+        map_size: int,
+        image_size: int,
+        grid: int,
+        pooling: Literal["side", "lung"] = "side",
     ) -> None:
         super().__init__()
-        self.image_size = image_size
-        rows = interpolation_matrix(map_size, image_size) @ interpolation_matrix(
-            feature_size[0], map_size
-        )  # (S, h)
-        columns = interpolation_matrix(map_size, image_size) @ interpolation_matrix(
-            feature_size[1], map_size
-        )  # (S, w)
+        self.image_size, self.grid, self.pooling = image_size, grid, pooling
+        rows, columns = (
+            interpolation_matrix(map_size, image_size) @ interpolation_matrix(size, map_size)
+            for size in feature_size
+        )  # (S, h), (S, w)
         columns = (columns + columns.flip(0, 1)) / 2  # symmetric to the last bit
         whole = pooling_matrix(image_size, grid)
-        left = torch.stack(
-            [pooling_matrix(cut, grid) @ columns[:cut] for cut in range(1, image_size + 1)]
-        )  # (S, g, w): entry c − 1 pools the c columns left of a cut at c
+        cells = [pooling_matrix(cut, grid) for cut in range(1, image_size + 1)]
+        # Entry c − 1 pools the c columns left of a cut at c.
+        left = torch.stack([cell @ columns[:cut] for cut, cell in enumerate(cells, 1)])  # (S, g, w)
         across = (whole @ columns + (whole @ columns).flip(0, 1)) / 2
-        self.register_buffer("rows", (whole @ rows).float(), persistent=False)  # (g, h)
-        self.register_buffer("across", across.float(), persistent=False)  # (g, w)
-        self.register_buffer("left", left.float(), persistent=False)
+        tables = {"rows": whole @ rows, "across": across, "left": left}  # (g, h), (g, w)
+        if pooling == "lung":
+            padded = [F.pad(cell > 0, (0, image_size - len(cell.T))) for cell in cells]
+            tables["cells"] = torch.stack(padded)  # (S, g, S): which columns a cell holds
+            tables["bands"] = (whole > 0).unsqueeze(2) * rows  # (g, S, h)
+            tables["columns"] = columns
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
 
-    def forward(self, features: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, cuts: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Features (B, D, h, w) and cuts (B,) in pixels → left, right, global, each (B, g², D).
 
         A cut at c gives the left side the columns before floor(c + 1/2) and the right side those
         from ceil(c − 1/2): mirroring map and cut swaps the sides exactly, and a column cut in the
-        middle belongs to both. Each side keeps at least one column.
+        middle belongs to both. Each side keeps at least one column. ``masks``, bool (B, S, S), are
+        read by ``pooling="lung"`` only.
         """
         widest = self.image_size
         left_width = torch.floor(cuts + 0.5).long().clamp(1, widest)  # (B,)
@@ -94,7 +113,31 @@ class LungTokens(nn.Module):
         sides = torch.stack([left, right, across], dim=1)  # (B, 3, g, w)
         # Rows and columns together in one small matrix a sample: a single product then reads the
         # map as the stem left it, tokens first, without a copy.
-        pooling = torch.einsum("gh,bskw->bsgkhw", self.rows, sides)  # (B, 3, g, g, h, w)
-        pooling = pooling.flatten(4).flatten(1, 3)  # (B, 3·g², h·w)
-        tokens = pooling @ features.flatten(2).transpose(1, 2)  # (B, 3·g², D)
+        weights = torch.einsum("gh,bskw->bsgkhw", self.rows, sides)  # (B, 3, g, g, h, w)
+        if self.pooling == "lung":
+            with torch.autocast(features.device.type, enabled=False):  # pixels are counted
+                lungs, areas = self._lung_weights(masks, left_width, right_width)
+            lungs = torch.where(areas > 0, lungs / areas.clamp(min=1), weights[:, :2])
+            weights = torch.cat([lungs, weights[:, 2:]], dim=1)
+        weights = weights.flatten(4).flatten(1, 3)  # (B, 3·g², h·w)
+        tokens = weights @ features.flatten(2).transpose(1, 2)  # (B, 3·g², D)
         return tokens.chunk(3, dim=1)
+
+    def _lung_weights(
+        self, masks: Tensor, left_width: Tensor, right_width: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Summed weights (B, 2, g, g, h, w) of each cell's lung, and its pixels (B, 2, g, g, 1, 1).
+
+        The right side is read in the mirror, as the cells' table knows left ones.
+        """
+        both = []
+        for flipped, width in ((False, left_width), (True, right_width)):
+            lungs = (masks.flip(2) if flipped else masks).float()  # (B, S, S)
+            cells = self.cells[width - 1]  # (B, g, S)
+            inside = lungs.unsqueeze(1) * cells.unsqueeze(2)  # (B, g, S, S): of each cell's columns
+            across = inside @ self.columns  # (B, k, S, w)
+            summed = torch.einsum("gyh,bkyw->bgkhw", self.bands, across)  # (B, g, k, h, w)
+            # As U's rows add up to 1, a cell's weights add up to the lung pixels in it.
+            both.append(summed.flip(2, 4) if flipped else summed)
+        weights = torch.stack(both, dim=1)  # (B, 2, g, g, h, w)
+        return weights, weights.sum(dim=(4, 5), keepdim=True).round()

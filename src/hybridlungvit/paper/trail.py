@@ -8,12 +8,10 @@ import pandas as pd
 
 from hybridlungvit.config import Study
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.io import file_sha256, value_sha256
+from hybridlungvit.io import file_sha256
 from hybridlungvit.paths import Layout
 from hybridlungvit.paper.results import Facts, number, tex
 
-# Where things lie on this machine, which decides no result.
-PLACES = {"data_root": True, "weights": True, "data": {"annotations", "url", "checksum"}}
 DIGITS = 10  # of a hash in print
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless", "scikit-learn")
 Table = tuple[pd.DataFrame, str]
@@ -21,7 +19,7 @@ Table = tuple[pd.DataFrame, str]
 
 def study_sha256(study: Study) -> str:
     """Hash of every value of a study but its places."""
-    return value_sha256(study.model_dump(mode="json", exclude=PLACES))
+    return study.values_sha256()
 
 
 def run_anchor(variant: str) -> str:

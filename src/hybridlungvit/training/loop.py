@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import Study, Training
 from hybridlungvit.data.augment import derive_seed
+from hybridlungvit.data.batches import control_masks
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import training_ranges
@@ -28,6 +29,7 @@ from hybridlungvit.training.checkpoint import (
     save_checkpoint,
     sole_owner,
 )
+from hybridlungvit.training.frozen import open_store
 from hybridlungvit.training.record import run_key, weights_sha256, write_run
 from hybridlungvit.training.trainer import Trainer
 
@@ -48,6 +50,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     device = prepare_device(recipe.compute)
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, recipe.data.image_size)
+    cache = control_masks(cache, manifest, recipe.model.mask)
     rows = {name: np.flatnonzero(manifest.split == name) for name in ("train", "val")}
     labels = {name: manifest.label.to_numpy()[index] for name, index in rows.items()}
     for name, values in labels.items():
@@ -57,22 +60,23 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     torch.manual_seed(derive_seed(seed))
     model = build_model(recipe, pretrained=True).to(device)
     manifest_hash, weights_hash = file_sha256(layout.manifest), weights_sha256(recipe, model.stem)
-    trainer = Trainer.assemble(recipe, seed, device, model, cache, rows, labels)
+    store = open_store(study, variant, layout, recipe)
+    trainer = Trainer.assemble(recipe, seed, device, model, cache, rows, labels, store)
     key = run_key(recipe, seed, manifest_hash, weights_hash, device)
     work = layout.work(variant, seed)
     with sole_owner(work), _interruptible(work):
         history, timing, best = _resume(trainer, work, key)
         if history:
             log.info("resuming %s, seed %d, after epoch %d", variant, seed, len(history))
-        while not _finished(history, training.epochs, training.patience):
+        while not _finished(history, training):
             epoch, start = len(history), time.monotonic()
-            rate = trainer.optimizer.param_groups[0]["lr"]
             losses = trainer.run_epoch(epoch)
-            auc = trainer.validate(epoch)
+            rate, values = trainer.rate, trainer.validate(epoch)
+            auc = values["val_auc"]
             if not history or auc > max(row["val_auc"] for row in history):
                 best = _weights(model)
-            trainer.scheduler.step(auc)
-            history.append({"epoch": epoch + 1, "learning_rate": rate, **losses, "val_auc": auc})
+            trainer.watch(epoch, auc)
+            history.append({"epoch": epoch + 1, "learning_rate": rate, **losses, **values})
             seconds = time.monotonic() - start
             speed = len(rows["train"]) / seconds
             timing.append(
@@ -92,6 +96,13 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
                 "at most %.0f s left", variant, seed, epoch + 1, training.epochs,
                 sum(losses.values()), auc, speed, seconds * (training.epochs - epoch - 1),
             )  # fmt: skip
+        kept = int(pd.DataFrame(history).val_auc.idxmax())
+        if len(history) < training.epochs:
+            log.info(
+                "stopped after epoch %d: no better validation AUC for %d epochs",
+                len(history), training.patience,
+            )  # fmt: skip
+        log.info("kept epoch %d, validation AUC %.4f", kept + 1, history[kept]["val_auc"])
         model.load_state_dict(best)
         temperature = fit_temperature(
             labels["val"], trainer.probabilities("val", recipe.evaluation.tta)
@@ -125,12 +136,13 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _finished(history: list[dict[str, float]], epochs: int, patience: int) -> bool:
-    """All epochs done, or ``patience`` of them without a better validation AUC."""
+def _finished(history: list[dict[str, float]], training: Training) -> bool:
+    """All epochs done, or ``patience`` of the unfrozen ones without a better validation AUC."""
     if not history:
         return False
     best = pd.DataFrame(history).val_auc.idxmax()
-    return len(history) >= epochs or len(history) - 1 - best >= patience
+    rested = len(history) - max(best + 1, training.first_counted)
+    return len(history) >= training.epochs or rested >= training.patience
 
 
 @contextmanager

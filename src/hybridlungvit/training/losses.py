@@ -1,5 +1,7 @@
 """The losses: classification, lung segmentation and the attention regulariser."""
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,6 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from hybridlungvit.config import Training
 from hybridlungvit.model import ModelOutput
+from hybridlungvit.model.tokens import pooling_matrix
 
 
 def class_weights(labels: Tensor) -> Tensor:
@@ -37,19 +40,28 @@ def classification_loss(
     return total / per_image.sum()
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """0.5 binary cross-entropy + 0.5 soft Dice loss (Milletari et al. 2016) over images.
+def segmentation_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """0.5 binary cross-entropy + 0.5 soft Dice loss (Milletari et al. 2016) of each image, (B,).
 
-    ``logits`` (B, S, S); ``masks`` (B, S, S), bool or in [0, 1]. Dice is taken per image and
-    averaged.
+    ``logits`` (B, S, S); ``masks`` (B, S, S), bool or in [0, 1].
     """
     target = masks.to(logits.dtype)
-    entropy = F.binary_cross_entropy_with_logits(logits, target)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2))
     probability = logits.sigmoid()
     overlap = (probability * target).sum(dim=(1, 2))  # (B,)
     total = probability.sum(dim=(1, 2)) + target.sum(dim=(1, 2))  # (B,)
-    dice = 1 - ((2 * overlap + 1) / (total + 1)).mean()
-    return 0.5 * entropy + 0.5 * dice
+    return 0.5 * entropy + 0.5 * (1 - (2 * overlap + 1) / (total + 1))
+
+
+def lung_dice(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice overlap of the lungs found, those of probability one half and more, with the mask: (B,).
+
+    ``logits`` (B, S, S), ``masks`` bool (B, S, S). Both empty: 1.
+    """
+    lungs = logits >= 0
+    total = lungs.sum(dim=(1, 2)) + masks.sum(dim=(1, 2))  # (B,)
+    overlap = (lungs & masks).sum(dim=(1, 2))
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0)
 
 
 def lung_shares(masks: Tensor, cuts: Tensor, grid: int) -> Tensor:
@@ -58,15 +70,25 @@ def lung_shares(masks: Tensor, cuts: Tensor, grid: int) -> Tensor:
     A token's share is the mask's mean in its cell times the cell's width; cells are as in
     :class:`~hybridlungvit.model.tokens.LungTokens`. An empty mask gives equal shares.
     """
-    rows = []
-    for mask, cut in zip(masks.float(), cuts, strict=True):
-        left = mask[None, :, : int(torch.floor(cut + 0.5))]  # (1, S, c)
-        right = mask[None, :, int(torch.ceil(cut - 0.5)) :]  # (1, S, S - c)
-        sides = [F.adaptive_avg_pool2d(s, grid).flatten() * s.shape[2] for s in (left, right)]
-        rows.append(torch.cat(sides))  # (2·g²,)
-    shares = torch.stack(rows)
+    side = masks.shape[-1]
+    cells = _cells(side, grid, masks.device)
+    sums = []
+    for flipped, cut in ((False, cuts), (True, side - cuts)):  # the right side in the mirror
+        width = torch.floor(cut + 0.5).long().clamp(1, side)  # (B,)
+        columns = cells[width - 1] * width.view(-1, 1, 1)  # (B, g, S)
+        lungs = (masks.flip(2) if flipped else masks).float()  # (B, S, S)
+        share = torch.einsum("gy,byx,bkx->bgk", cells[-1], lungs, columns)
+        sums.append(share.flip(2) if flipped else share)
+    shares = torch.stack(sums, dim=1).flatten(1)  # (B, 2, g, g) → (B, 2·g²)
     total = shares.sum(dim=1, keepdim=True)
     return torch.where(total > 0, shares / total.clamp(min=1e-12), 1 / shares.shape[1])
+
+
+@lru_cache
+def _cells(side: int, grid: int, device: torch.device) -> Tensor:
+    """Entry c − 1 averages the first c of ``side`` columns in g cells: (S, g, S)."""
+    cells = [pooling_matrix(width, grid) for width in range(1, side + 1)]
+    return torch.stack([F.pad(c, (0, side - len(c.T))) for c in cells]).float().to(device)
 
 
 def attention_loss(attention: Tensor, shares: Tensor) -> Tensor:
@@ -85,9 +107,8 @@ def loss_parts(
         "classification": classification_loss(output.logits.float(), targets, training, weights)
     }
     if output.segmentation is not None:
-        parts["segmentation"] = training.lambda_seg * segmentation_loss(
-            output.segmentation.float(), masks
-        )
+        losses = segmentation_losses(output.segmentation.float(), masks)
+        parts["segmentation"] = training.lambda_seg * losses.mean()
     if training.lambda_att > 0 and output.attention is not None:
         grid = int((output.attention.shape[1] // 2) ** 0.5)
         shares = lung_shares(masks, output.cuts, grid)

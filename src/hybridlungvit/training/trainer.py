@@ -1,12 +1,12 @@
 """One epoch of training: batches on the device, steps, and the validation after them."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -18,25 +18,35 @@ from hybridlungvit.data.augment import (
     derive_seed,
     draw_views,
     mix_batch,
+    move_masks,
     to_input,
 )
-from hybridlungvit.data.batches import CachedBatches, draw_order, load_batches
+from hybridlungvit.data.batches import CachedBatches, class_shares, draw_order, load_batches
 from hybridlungvit.data.cache import Cache
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.io import StudyError
-from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.runtime import autocast, track
-from hybridlungvit.training.losses import class_weights, loss_parts
+from hybridlungvit.model.inference import pneumonia_probability, probability_of, run
+from hybridlungvit.model.stem import Features
+from hybridlungvit.runtime import autocast, mixed_dtype, track
+from hybridlungvit.training.frozen import FeatureStore
+from hybridlungvit.training.losses import (
+    class_weights,
+    loss_parts,
+    lung_dice,
+    segmentation_losses,
+)
 
+log = logging.getLogger(__name__)
 DIVERGED = "Lower training.learning_rate; the last good checkpoint is kept."
+SKIPPED = 10  # steps in a row whose loss is not finite
 MIXERS = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 
 
 class Batch(NamedTuple):
     """What a step needs, on the device."""
 
-    inputs: Tensor
-    """float32 (B, 3, S, S), normalised."""
+    inputs: Tensor | Features
+    """Normalised images, float32 (B, 3, S, S), or what a frozen stem made of them."""
     masks: Tensor
     """(B, S, S): bool, or in [0, 1] where images were mixed."""
     targets: Tensor
@@ -59,6 +69,8 @@ class Trainer:
     """Places of the train and val images in the cache."""
     labels: dict[str, np.ndarray]
     """Their classes, int64."""
+    store: FeatureStore | None = None
+    """The features of a stem that never learns, where the config wants them computed once."""
 
     @classmethod
     def assemble(
@@ -70,32 +82,59 @@ class Trainer:
         cache: Cache,
         rows: dict[str, np.ndarray],
         labels: dict[str, np.ndarray],
+        store: FeatureStore | None = None,
     ) -> "Trainer":
         """Optimizer, scheduler and scaler for ``model``, the stem in a parameter group of its own.
 
-        AdamW (Loshchilov & Hutter 2019); the rate falls when the validation AUC rests.
+        AdamW (Loshchilov & Hutter 2019). The rate falls when the validation AUC rests: any rise,
+        however small, is a better epoch here as it is for the model that is kept.
         """
         training = recipe.training
         stem = list(model.stem.parameters())
         inside = {id(parameter) for parameter in stem}
         head = [parameter for parameter in model.parameters() if id(parameter) not in inside]
         rate = training.learning_rate
-        groups = [
-            {"params": head, "lr": rate},
-            {"params": stem, "lr": rate * training.unfreeze_factor},
-        ]
+        slow = training.unfreeze_factor if training.unfreeze_lowers == "stem" else 1.0
+        groups = [{"params": head, "lr": rate}, {"params": stem, "lr": rate * slow}]
+        if training.freeze_epochs == "all":
+            groups.pop()  # fewer tensors to go through in each step
         optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay, fused=True)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, "max", training.plateau_factor, training.plateau_patience
+            optimizer, "max", training.plateau_factor, training.plateau_patience, threshold=0
         )
-        scaler = torch.amp.GradScaler(device.type, enabled=training.amp and device.type == "cuda")
-        return cls(recipe, seed, device, model, optimizer, scheduler, scaler, cache, rows, labels)
+        # bfloat16 has float32's range; only float16 needs its losses scaled.
+        scaled = training.amp and device.type == "cuda" and mixed_dtype(device) == torch.float16
+        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        parts = (model, optimizer, scheduler, scaler, cache, rows, labels, store)
+        return cls(recipe, seed, device, *parts)
 
     def start_epoch(self, epoch: int) -> None:
         """Freeze or unfreeze the stem and seed dropout for this epoch, counted from 0."""
-        self.model.stem.freeze(self.recipe.training.frozen(epoch))
+        training = self.recipe.training
+        self.model.stem.freeze(training.frozen(epoch))
         self.model.train()
+        if epoch and epoch == training.freeze_epochs:
+            if training.unfreeze_lowers == "all":
+                lowered = training.learning_rate * training.unfreeze_factor
+                for group in self.optimizer.param_groups:
+                    group["lr"] = min(group["lr"], lowered)
+            log.info("the stem learns from epoch %d on; learning rate %g", epoch + 1, self.rate)
         torch.manual_seed(derive_seed(self.seed, epoch, 2))
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the head."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def watch(self, epoch: int, auc: float) -> None:
+        """Lower the learning rate if the validation AUC has rested, once the stem is unfrozen."""
+        if epoch < self.recipe.training.first_counted:
+            self.scheduler.best = max(self.scheduler.best, auc)
+            return
+        before = self.rate
+        self.scheduler.step(auc)
+        if self.rate < before:
+            log.info("validation AUC rests: learning rate %g from %g on", self.rate, before)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The epoch's augmented batches, in the order of the sampler.
@@ -105,9 +144,15 @@ class Trainer:
         """
         training, augmentation = self.recipe.training, self.recipe.augmentation
         labels = torch.from_numpy(self.labels["train"])
-        weights = class_weights(labels)[labels] if training.sampler else None
+        weights = None
+        if training.sampler:
+            shares = (0.5, 0.5) if training.sampler is True else training.sampler
+            weights = class_shares(labels, shares)
         order = draw_order(weights, len(labels), self.seed, epoch).numpy()
         rows, classes = self.rows["train"][order], self.labels["train"][order]
+        if self.store is not None:
+            yield from self._stored_batches(epoch, rows, classes)
+            return
         stored = CachedBatches(self.cache, rows, classes, training.batch_size)
         pinned = self.device.type == "cuda"
         loader = load_batches(stored, self.recipe.compute.loader_workers, pinned)
@@ -119,22 +164,36 @@ class Trainer:
             images, masks = apply_views(images, masks, views)
             if augmentation.randaugment:
                 images = change_exposure(images, exposure)
-            targets = F.one_hot(classes, 2).float()  # (B, 2)
+            targets = torch.eye(2, device=self.device)[classes]  # (B, 2); one_hot waits for the GPU
             if augmentation.mix != "none":
                 mixer = MIXERS[augmentation.mix](alpha=augmentation.mix_alpha, num_classes=2)
                 images, masks, targets = mix_batch(mixer, images, masks, classes)
             yield Batch(to_input(images, self.model.stem.mean, self.model.stem.std), masks, targets)
 
+    def _stored_batches(self, epoch: int, rows: np.ndarray, classes: np.ndarray) -> Iterator[Batch]:
+        """Batches of stored features, of each image one of its views by chance."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 1))
+        views = torch.randint(self.store.views, (len(rows),), generator=generator).numpy()
+        size = self.recipe.training.batch_size
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            features, affine = self.store.augmented(rows[part], views[part], self.device)
+            masks = torch.from_numpy(self.cache.masks(rows[part])).to(self.device)
+            targets = torch.eye(2)[classes[part]].to(self.device)  # (B, 2)
+            yield Batch(features, move_masks(masks, affine), targets)
+
     def step(self, batch: Batch, weights: Tensor | None) -> dict[str, Tensor]:
-        """One optimizer step; the parts of the loss, or ``StudyError`` when it is not finite."""
+        """One optimizer step; the parts of the loss, whether finite or not."""
         training = self.recipe.training
+        # The cut wants lungs or no lungs: a mixed pixel counts for the heavier image.
+        lungs = batch.masks >= 0.5
         with autocast(self.device, training.amp):
-            # The cut wants lungs or no lungs: a mixed pixel counts for the heavier image.
-            output = self.model(batch.inputs, batch.masks >= 0.5)
+            if isinstance(batch.inputs, Features):
+                output = self.model.read(batch.inputs, lungs)
+            else:
+                output = self.model(batch.inputs, lungs)
         parts = loss_parts(output, batch.targets, batch.masks, training, weights)
         loss = sum(parts.values())
-        if not torch.isfinite(loss):
-            raise StudyError(f"the loss is {loss.item()}. {DIVERGED}")
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -142,37 +201,79 @@ class Trainer:
         return {name: value.detach() for name, value in parts.items()}
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; the mean of each loss part over the batches."""
+        """Train one epoch; the mean of each loss part over the batches.
+
+        Raises ``StudyError`` when the loss is not finite. A GPU is asked at the end of the epoch
+        only, so that no step waits for it; with a scaled loss it skips such steps by itself, and
+        ``SKIPPED`` of them in a row stop the training.
+        """
         self.start_epoch(epoch)
         weights = None
         if self.recipe.training.class_weights:
             weights = class_weights(torch.from_numpy(self.labels["train"])).to(self.device)
         count = -(-len(self.rows["train"]) // self.recipe.training.batch_size)
         sums: dict[str, Tensor] = {}
-        for step, batch in enumerate(track(self.batches(epoch), count, f"epoch {epoch + 1}")):
-            try:
-                parts = self.step(batch, weights)
-            except StudyError as error:
-                raise StudyError(f"epoch {epoch + 1}, step {step + 1}: {error}") from None
+        bad = longest = torch.zeros((), dtype=torch.int64, device=self.device)
+        allowed = SKIPPED - 1 if self.scaler.is_enabled() else 0
+        steps = 0
+        for batch in track(self.batches(epoch), count, f"epoch {epoch + 1}"):
+            parts, steps = self.step(batch, weights), steps + 1
+            finite = torch.isfinite(sum(parts.values()))
+            bad = torch.where(finite, 0, bad + 1)  # in a row
+            longest = torch.maximum(longest, bad)
+            if self.device.type == "cpu" and longest > allowed:
+                break
             for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value
+                good = torch.where(finite, value, 0) if allowed else value
+                sums[name] = sums.get(name, 0.0) + good
+        if longest > allowed:
+            value = sum(part.item() for part in parts.values())
+            raise StudyError(f"epoch {epoch + 1}, step {steps}: the loss is {value}. {DIVERGED}")
         return {name: value.item() / count for name, value in sums.items()}
 
     def probabilities(self, split: str, tta: bool) -> np.ndarray:
         """Probability of pneumonia of the images of a split, float64 (N,), in the cache's order."""
         self.model.eval()
-        size = self.recipe.evaluation.batch_size
-        stored = CachedBatches(self.cache, self.rows[split], self.labels[split], size)
-        scores = []
-        for index in range(len(stored)):
-            images, masks, _ = (part.to(self.device) for part in stored[index])
-            scores.append(pneumonia_probability(self.model, images, masks, tta).cpu().numpy())
+        if self.store is not None:
+            rows = self.rows[split]
+            return self.store.probabilities(self.model, self.cache, rows, tta, self.device)
+        scores = [
+            pneumonia_probability(self.model, images, masks, tta).cpu().numpy()
+            for images, masks in self._still_batches(split)
+        ]
         return np.concatenate(scores)
 
-    def validate(self, epoch: int) -> float:
-        """AUC on the validation images, without test-time augmentation."""
-        probability = self.probabilities("val", tta=False)
+    def _still_batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images uint8 and masks bool (B, S, S) of a split as they are, on the device."""
+        size = self.recipe.evaluation.batch_size
+        stored = CachedBatches(self.cache, self.rows[split], self.labels[split], size)
+        for index in range(len(stored)):
+            images, masks, _ = stored[index]
+            yield images.to(self.device), masks.to(self.device)
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """AUC and accuracy on the validation images, without test-time augmentation.
+
+        With a segmentation head also its loss, without its weight, and the mean Dice.
+        """
+        segments = getattr(self.model, "segment", None) is not None
+        found: dict[str, float] = {}
+        if not segments:
+            probability = self.probabilities("val", tta=False)
+        else:
+            self.model.eval()
+            parts = []
+            with torch.inference_mode():
+                for images, masks in self._still_batches("val"):
+                    output = run(self.model, images, masks, segment=True)
+                    losses = segmentation_losses(output.segmentation, masks)
+                    dice = lung_dice(output.segmentation, masks)
+                    parts.append(torch.stack([probability_of(output), losses, dice]).cpu())
+            probability, losses, dice = torch.cat(parts, dim=1).numpy()
+            found = {"val_segmentation": float(losses.mean()), "val_dice": float(dice.mean())}
         if not np.isfinite(probability).all():
             raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
         once = np.ones((1, len(probability)), np.int64)
-        return float(weighted_auc(self.labels["val"], probability, once)[0])
+        auc = float(weighted_auc(self.labels["val"], probability, once)[0])
+        right = (probability >= self.recipe.evaluation.threshold) == (self.labels["val"] == 1)
+        return {"val_auc": auc, "val_accuracy": float(right.mean())} | found

@@ -1,0 +1,177 @@
+"""Features of a stem that never learns: computed once for each image and view, kept on disk.
+
+An epoch then costs what the head costs. Stored are, in half precision, what the stem makes of every
+image, of its mirror image, and of a fixed number of augmented views of each training image. The
+rows of an array are written in order, and ``progress.json`` says how many there are, so that an
+interrupted computation goes on where it stopped.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybridlungvit.config import Recipe, Study
+from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, to_input
+from hybridlungvit.data.cache import Cache, open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
+from hybridlungvit.model.inference import probability_of
+from hybridlungvit.model.stem import Features, Stem
+from hybridlungvit.paths import Layout
+from hybridlungvit.runtime import prepare_device, track
+from hybridlungvit.training.record import weights_sha256
+
+CHUNK = 16  # images at a time, each with all its views
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Read-only view of the stored features, in the order of the manifest.
+
+    T is 1 + h·w: the vector that timm's classifier reads, then the patch tokens.
+    """
+
+    still: np.ndarray
+    """float16 (N, 2, T, C): each image and its mirror image."""
+    moved: np.ndarray
+    """float16 (M, V, T, C): the augmented views of the training images."""
+    affine: np.ndarray
+    """float32 (M, V, 2, 3): see ``Views.affine``."""
+    places: np.ndarray
+    """int64 (N,): where an image stands among the training images."""
+
+    @property
+    def views(self) -> int:
+        """Augmented views of each training image."""
+        return self.moved.shape[1]
+
+    def augmented(
+        self, rows: np.ndarray, views: np.ndarray, device: torch.device
+    ) -> tuple[Features, Tensor]:
+        """Features of one view (B,) of each training image of some rows (B,), and its affine."""
+        places = self.places[rows]
+        affine = torch.from_numpy(self.affine[places, views]).to(device)
+        return _features(self.moved[places, views], device), affine
+
+    def probabilities(
+        self, model: nn.Module, cache: Cache, rows: np.ndarray, tta: bool, device: torch.device
+    ) -> np.ndarray:
+        """Probability of pneumonia of some rows (R,), float64: as ``pneumonia_probability``."""
+        scores = []
+        with torch.inference_mode():
+            for part in np.array_split(rows, -(-len(rows) // 64)):
+                masks = torch.from_numpy(cache.masks(part)).to(device)
+                score = probability_of(model.read(_features(self.still[part, 0], device), masks))
+                if tta:
+                    mirror = _features(self.still[part, 1], device)
+                    score = (score + probability_of(model.read(mirror, masks.flip(2)))) / 2
+                scores.append(score.cpu().numpy())
+        return np.concatenate(scores)
+
+
+def _features(stored: np.ndarray, device: torch.device) -> Features:
+    """Stored tokens (B, T, C) as float32 features on the device."""
+    tokens = torch.from_numpy(stored).to(device).float()
+    return Features(tokens[:, 0], tokens[:, 1:])
+
+
+def open_store(study: Study, variant: str, layout: Layout, recipe: Recipe) -> FeatureStore | None:
+    """The features a variant trains on, or None where its stem runs in every step.
+
+    Raises ``StudyError`` when they are missing or of another stem, data or augmentation.
+    """
+    if not recipe.training.frozen_views:
+        return None
+    folder = layout.features(study.features_as(variant))
+    record = read_json(folder / "features.json")
+    expected = _identity(recipe, layout, record["weights_sha256"])
+    if any(record[key] != value for key, value in expected.items()):
+        raise StudyError(f"{folder}: of another stem, data or augmentation. Run `features` again.")
+    manifest = read_manifest(layout.manifest)
+    names = ("still", "moved", "affine")
+    try:
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{folder}: damaged ({error}). Delete it and run `features`.") from None
+    return FeatureStore(*arrays, _places(manifest.split == "train"))
+
+
+def _places(trained: Any) -> np.ndarray:
+    return np.cumsum(np.asarray(trained)) - 1
+
+
+def _identity(recipe: Recipe, layout: Layout, weights: str | None) -> dict[str, Any]:
+    return {
+        "identity": recipe.feature_identity(),
+        "manifest_sha256": file_sha256(layout.manifest),
+        "weights_sha256": weights,
+    }
+
+
+def build_features(study: Study, variant: str, layout: Layout, threads: int) -> None:
+    """Compute the features of a variant's frozen stem, resuming where an earlier call stopped.
+
+    Raises ``StudyError`` when the config asks for none.
+    """
+    recipe = study.recipe(variant)
+    if not recipe.training.frozen_views:
+        raise StudyError(f"variants.{variant}: training.frozen_views is 0; nothing to compute.")
+    device = prepare_device(recipe.compute)
+    torch.set_num_threads(threads)
+    model, data = recipe.model, recipe.data
+    stem = Stem(model.stem, data.image_size, model.pretrained, model.stem_options).to(device).eval()
+    manifest = read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, data.image_size)
+    trained = (manifest.split == "train").to_numpy()
+    places, views = _places(trained), recipe.training.frozen_views
+    record = _identity(recipe, layout, weights_sha256(recipe, stem))
+    folder = layout.features(variant)
+    tokens, width = 1 + stem.grid[0] * stem.grid[1], stem.dim
+    shapes = {
+        "still": ((len(manifest), 2, tokens, width), np.float16),
+        "moved": ((int(trained.sum()), views, tokens, width), np.float16),
+        "affine": ((int(trained.sum()), views, 2, 3), np.float32),
+    }
+    progress = folder / "progress.json"
+    known = read_json(progress) if progress.is_file() else {}
+    begun = known.get("record") == record
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        name: np.lib.format.open_memmap(
+            folder / f"{name}.npy", "r+" if begun else "w+", dtype, shape
+        )
+        for name, (shape, dtype) in shapes.items()
+    }
+    starts = range(known["done"] if begun else 0, len(manifest), CHUNK)
+    for start in track(starts, len(starts), f"features of {variant}"):
+        rows = np.arange(start, min(start + CHUNK, len(manifest)))
+        images = torch.from_numpy(cache.images[rows]).to(device)
+        for mirror, pixels in enumerate((images, images.flip(2))):
+            arrays["still"][rows, mirror] = _encode(stem, pixels)
+        drawn = rows[trained[rows]]
+        if len(drawn):
+            pixels = torch.from_numpy(cache.images[drawn]).to(device)
+            masks = torch.zeros_like(pixels, dtype=torch.bool)  # moved when a batch is made
+            for view in range(views):
+                generator = torch.Generator().manual_seed(derive_seed("views", start, view))
+                chosen = draw_views(recipe.augmentation, len(drawn), generator)
+                arrays["moved"][places[drawn], view] = _encode(
+                    stem, apply_views(pixels, masks, chosen)[0]
+                )
+                arrays["affine"][places[drawn], view] = chosen.affine.numpy()
+        for array in arrays.values():
+            array.flush()
+        write_json(progress, {"record": record, "done": int(rows[-1]) + 1})
+    write_json(folder / "features.json", record)
+    progress.unlink()
+
+
+@torch.inference_mode()
+def _encode(stem: Stem, images: Tensor) -> np.ndarray:
+    """Images (B, S, S), uint8 or in [0, 1] → stored tokens, float16 (B, T, C)."""
+    features = stem(to_input(images, stem.mean, stem.std))
+    tokens = torch.cat([features.pooled.unsqueeze(1), features.patches], dim=1)
+    return tokens.half().cpu().numpy()

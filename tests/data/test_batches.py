@@ -1,0 +1,78 @@
+"""Which images an epoch draws, and the masks that control variants get instead of their own."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridlungvit.data.augment import derive_seed
+from hybridlungvit.data.batches import class_shares, control_masks, draw_order
+from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.training.losses import class_weights
+
+
+@pytest.fixture(scope="module")
+def opened(cached):
+    manifest = read_manifest(cached.manifest)
+    return open_cache(cached, manifest, 32), manifest
+
+
+def test_other_masks_are_another_patients_of_the_same_split(opened):
+    cache, manifest = opened
+    other = control_masks(cache, manifest, "other")
+    rows = np.arange(len(manifest))
+    assert np.array_equal(other.masks(rows), cache.masks(other.sources))
+    patients, splits = manifest.patient.to_numpy(), manifest.split.to_numpy()
+    assert (patients[other.sources] != patients).all()
+    assert (splits[other.sources] == splits).all()
+    again = control_masks(cache, manifest, "other")
+    assert np.array_equal(again.sources, other.sources), "the same for every seed and variant"
+    assert np.array_equal(other.images, cache.images)
+
+
+def test_random_columns_lie_in_the_middle_half_and_know_nothing_of_the_mask(opened):
+    cache, manifest = opened
+    masks = control_masks(cache, manifest, "random").masks(np.arange(len(manifest)))
+    assert (masks.any(axis=1).sum(axis=1) == 1).all() and masks.sum() == 32 * len(manifest)
+    columns = masks.any(axis=1).argmax(axis=1)
+    assert columns.min() >= 8 and columns.max() < 24 and len(set(columns)) > 8
+    cuts = [mask.any(axis=0) @ np.arange(32) for mask in cache.masks(np.arange(len(manifest)))]
+    assert abs(np.corrcoef(columns, cuts)[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("mask", ["own", "other", "random"])
+def test_another_process_gets_the_names_of_mapped_files_not_their_content(opened, mask):
+    cache, manifest = opened
+    chosen = control_masks(cache, manifest, mask)
+    content = pickle.dumps(chosen)
+    assert len(content) < cache.packed_masks.nbytes / 2 < cache.images.nbytes
+    copy = pickle.loads(content)
+    assert isinstance(copy.images, np.memmap)
+    assert np.array_equal(copy.masks([3, 5]), chosen.masks(np.array([3, 5])))
+
+
+def test_equal_shares_are_the_balanced_class_weights():
+    labels = torch.tensor([0, 1, 1, 1, 0, 1])
+    assert torch.equal(class_shares(labels, (0.5, 0.5)), class_weights(labels)[labels])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.8])
+def test_the_sampler_draws_classes_by_their_shares(share):
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    order = draw_order(class_shares(labels, (1 - share, share)), len(labels), 0, 0)
+    assert labels[order].float().mean().item() == pytest.approx(share, abs=0.05)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**70), min_size=1, max_size=4), min_size=2, max_size=6))
+def test_seeds_of_distinct_parts_are_distinct(parts):
+    distinct = {tuple(part) for part in parts}
+    assert len({derive_seed(*part) for part in distinct}) == len(distinct)
+
+
+def test_trailing_zeros_make_another_stream():
+    seeds = {derive_seed(5), derive_seed(5, 0), derive_seed(5, 0, 0), derive_seed(0, 5)}
+    assert len(seeds) == 4 and max(seeds) < 2**63

@@ -1,0 +1,175 @@
+"""Stored features of a frozen stem: what they are, what is trained on them, and interruptions."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hybridlungvit.config import study_from
+from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, move_masks, to_input
+from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.score import load_run
+from hybridlungvit.io import StudyError
+from hybridlungvit.model import build_model
+from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.training import frozen
+from hybridlungvit.training.frozen import build_features, open_store
+from hybridlungvit.training.loop import train
+
+HALF = 2e-3  # what rounding features to half precision may change
+
+
+@pytest.fixture
+def values(tiny):
+    """The tiny study with a stem that never learns, two views of each image."""
+    tiny["training"] |= {"freeze_epochs": "all", "frozen_views": 2}
+    tiny["variants"].pop("seg_0.1")
+    tiny["variants"]["readout"] = {
+        "label": "R",
+        "description": "R",
+        "model": {"head": "linear", "readout": "class_and_mean"},
+    }
+    return tiny
+
+
+@pytest.fixture
+def weights(values, tmp_path):
+    """One stem for all: random weights would differ between the features and the model."""
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    stem = build_model(study_from(values, "x").recipe("no_seg"), pretrained=True).stem
+    save_file(stem.vit.state_dict(), tmp_path / "w.safetensors")
+    values["model"]["pretrained"] = str(tmp_path / "w.safetensors")
+    return values
+
+
+@pytest.fixture
+def stored(weights, layout):
+    study = study_from(weights, "x")
+    build_features(study, "no_seg", layout, threads=1)
+    return study, layout
+
+
+@pytest.mark.parametrize("variant", ["no_seg", "plain_deit", "readout"])
+def test_logits_from_stored_features_are_those_of_the_images(stored, variant):
+    study, layout = stored
+    recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, 32)
+    store = open_store(study, variant, layout, recipe)
+    model = build_model(recipe, pretrained=True).eval()
+    rows = np.flatnonzero(manifest.split != "train")
+    images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
+    for tta in (False, True):
+        expected = pneumonia_probability(model, images, masks, tta).numpy()
+        found = store.probabilities(model, cache, rows, tta, torch.device("cpu"))
+        assert np.abs(found - expected).max() < HALF
+        assert np.ptp(expected) > 20 * HALF, "images differ by more than rounding"
+
+
+def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored):
+    study, layout = stored
+    recipe, manifest = study.recipe("no_seg"), read_manifest(layout.manifest)
+    cache, store = open_cache(layout, manifest, 32), open_store(study, "no_seg", layout, recipe)
+    stem = build_model(recipe, pretrained=True).eval().stem
+    start = frozen.CHUNK  # the second chunk
+    rows = np.arange(start, start + frozen.CHUNK)
+    rows = rows[(manifest.split == "train").to_numpy()[rows]]
+    images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
+    for view in range(2):
+        generator = torch.Generator().manual_seed(derive_seed("views", start, view))
+        views = draw_views(recipe.augmentation, len(rows), generator)
+        moved, moved_masks = apply_views(images, masks, views)
+        with torch.inference_mode():
+            expected = stem(to_input(moved, stem.mean, stem.std)).patches
+        chosen = np.full(len(rows), view)
+        features, affine = store.augmented(rows, chosen, torch.device("cpu"))
+        assert (features.patches - expected).abs().max() < HALF * expected.abs().max()
+        assert torch.equal(move_masks(masks, affine), moved_masks)
+
+
+def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):
+    study, layout = stored
+    again = replace(layout, results=tmp_path / "again")
+    again.root.mkdir(parents=True)
+    for shared in (
+        layout.manifest,
+        layout.mask_table,
+        layout.images.parent,
+        layout.root / "features",
+    ):
+        (again.root / shared.name).symlink_to(shared.resolve())
+    for folder in (layout, again):
+        train(study, "no_seg", 0, folder)
+    first, second = (folder.run("no_seg", 0) for folder in (layout, again))
+    name = "model.safetensors"
+    assert (first / name).read_bytes() == (second / name).read_bytes()
+    history = pd.read_csv(first / "history.csv")
+    assert history.classification.iloc[-1] < history.classification.iloc[0]
+    trained, fresh = load_run(study, "no_seg", 0, layout), build_model(study.recipe("no_seg"), True)
+    for part, value in fresh.stem.state_dict().items():
+        assert torch.equal(trained.stem.state_dict()[part], value)
+
+
+def test_an_interrupted_computation_goes_on_to_the_same_bytes(weights, layout, monkeypatch):
+    study = study_from(weights, "x")
+    encode, left = frozen._encode, [12]
+
+    def interrupted(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(frozen, "_encode", interrupted)
+        build_features(study, "no_seg", layout, 1)
+    folder = layout.features("no_seg")
+    assert 0 < json.loads((folder / "progress.json").read_text())["done"] < 90
+    with pytest.raises(StudyError, match=r"features\.json: not found"):
+        open_store(study, "no_seg", layout, study.recipe("no_seg"))
+    build_features(study, "no_seg", layout, 1)
+    names = ("still", "moved", "affine")
+    resumed = [(folder / f"{name}.npy").read_bytes() for name in names]
+    (folder / "features.json").unlink()
+    build_features(study, "no_seg", layout, 1)
+    assert resumed == [(folder / f"{name}.npy").read_bytes() for name in names]
+
+
+def test_features_of_another_augmentation_or_stem_are_refused(stored, weights, tmp_path):
+    _, layout = stored
+    weights["augmentation"] = {"flip": 0.25}
+    study = study_from(weights, "x")
+    with pytest.raises(StudyError, match="another stem, data or augmentation"):
+        train(study, "no_seg", 0, layout)
+
+
+def test_variants_share_the_features_of_one_stem(values):
+    values["variants"]["deeper"] = {
+        "label": "D", "description": "D", "model": {"stem_options": {"depth": 2, "patch_size": 8}},
+    }  # fmt: skip
+    study = study_from(values, "x")
+    owners = {variant: study.features_as(variant) for variant in study.variants}
+    assert owners.pop("deeper") == "deeper"
+    assert set(owners.values()) == {"no_seg"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": {"freeze_epochs": 3}}, "frozen_views"),
+        ({"training": {"lambda_seg": 0.1}}, "training.lambda_seg"),
+        ({"augmentation": {"mix": "mixup"}}, "augmentation.mix"),
+        ({"augmentation": {"randaugment": 1}}, "augmentation.randaugment"),
+    ],
+)
+def test_what_needs_the_images_in_each_step_is_refused(values, changes, key):
+    values["variants"].pop("plain_deit"), values["variants"].pop("readout")
+    for section, keys in changes.items():
+        values[section] = values.get(section, {}) | keys
+    with pytest.raises(StudyError, match=key):
+        study_from(values, "x")
