@@ -183,3 +183,26 @@ def test_a_job_starts_without_packages_it_does_not_use(modules, unused):
     )
     done = subprocess.run([sys.executable, "-c", code, *unused], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "MemoryError('Unable to allocate 9 GiB')",
+        "type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried 9 GiB')",
+        'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes")',
+    ],
+)
+def test_out_of_memory_ends_in_one_message_with_ways_out(raised):
+    command = f"@cli.app.command()\ndef ended(): raise {raised}"
+    code = f"from hybridlungvit import cli\n{command}\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", code, "ended"], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    for way in ("batch_size", "image_size", "token_grid", "d_model", "freeze_epochs", "checkpoint"):
+        assert way in done.stderr
+
+
+def test_windows_is_refused_in_one_sentence():
+    code = "import sys\nsys.platform = 'win32'\nfrom hybridlungvit.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, "phantom"], capture_output=True, text=True)
+    assert done.returncode == 1 and "WSL" in done.stderr and "Traceback" not in done.stderr

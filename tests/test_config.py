@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridlungvit.config import (
+    NEUTRAL,
     Study,
     known_stem,
     load_study,
@@ -288,3 +289,60 @@ def test_a_small_number_survives_the_way_to_the_jobs(tiny, tmp_path):
     tiny["training"]["learning_rate"] = 5e-5  # JSON writes 5e-05, which YAML 1.1 takes for text
     study = study_from(tiny, "tiny")
     assert load_study(save_resolved(study, Layout("tiny", results=tmp_path))) == study
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "plateau", "never"),
+    [(3, 3, 2, True), (6, 5, 2, False), (6, 2, 5, False), (5, 3, 2, True), (5, 2, 2, False)],
+)
+def test_a_training_in_which_neither_schedule_can_act_is_said_to_be_so(
+    tiny, caplog, epochs, patience, plateau, never
+):
+    tiny["training"] |= {"epochs": epochs, "patience": patience, "plateau_patience": plateau}
+    study_from(tiny, "x.yaml")
+    assert ("never act" in caplog.text) == never
+    caplog.clear()
+    study_from(tiny, "resolved.json")
+    assert not caplog.records, "jobs do not repeat it"
+
+
+@pytest.mark.parametrize("key", ["lambda_seg", "lambda_att"])
+def test_a_loss_that_the_linear_head_cannot_have_is_refused(tiny, key):
+    tiny["variants"]["plain_deit"]["training"] = {key: 0.1}
+    with pytest.raises(StudyError, match=rf"plain_deit: training\.{key}: the linear head"):
+        study_from(tiny, "x")
+
+
+@pytest.mark.parametrize("shares", [[0, 1], [0.5, 0.6], [0.5], ["a", "b"]])
+def test_class_shares_are_two_that_add_up(tiny, shares):
+    tiny["training"]["sampler"] = shares
+    with pytest.raises(StudyError, match="sampler"):
+        study_from(tiny, "x")
+
+
+def test_keys_that_came_later_give_no_finished_run_another_name(tiny):
+    tiny["training"]["unfreeze_lowers"] = "stem"
+    before = study_from(tiny, "x")
+    neutral = {section: dict(values) for section, values in NEUTRAL.items()}
+    for section, values in neutral.items():
+        tiny[section] |= values
+    after = study_from(tiny, "x")
+    assert after.training_hash("no_seg") == before.training_hash("no_seg")
+    assert after.values_sha256() == before.values_sha256()
+    for section, values in neutral.items():
+        assert not set(values) & set(before.recipe("no_seg").training_identity()[section])
+    for section, key, value in (
+        ("model", "fusion_layers", 2), ("model", "pooling", "lung"), ("model", "cut_shift", 0.1),
+        ("model", "mask", "other"), ("training", "unfreeze_lowers", "all"),
+    ):  # fmt: skip
+        other = copy.deepcopy(tiny)
+        other[section][key] = value
+        assert study_from(other, "x").training_hash("no_seg") != before.training_hash("no_seg")
+
+
+def test_the_example_options_fit_a_study(tiny):
+    options = read_yaml(REPOSITORY / "config" / "options.yaml")
+    study = study_from(tiny | {"variants": tiny["variants"] | options["variants"]}, "x")
+    hashes = {study.training_hash(variant) for variant in options["variants"]}
+    assert len(hashes) == len(options["variants"])
+    assert study.training_hash("no_seg") not in hashes

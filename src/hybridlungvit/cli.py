@@ -361,6 +361,19 @@ def cite(
     typer.echo(citation(opened, variant or opened.reference, layout))
 
 
+OUT_OF_MEMORY = (
+    "out of memory (%s). Ways out, in the config: a smaller batch_size (of training, evaluation or "
+    "explanation), data.image_size, model.token_grid or model.d_model; a stem that stays frozen "
+    "(training.freeze_epochs: all); fewer jobs at a time (--cores). The last checkpoint is kept."
+)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch, on a GPU or not, or numpy got no memory; torch need not be imported."""
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or "allocate memory" in str(error)
+
+
 def _stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -368,16 +381,19 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; a ``StudyError`` becomes one message and exit status 1."""
     start_logging()
+    log = logging.getLogger(__name__)
+    if sys.platform == "win32":
+        log.error("Windows is not supported. Run this in WSL (Windows Subsystem for Linux).")
+        sys.exit(1)
     signal.signal(signal.SIGTERM, _stop)
     try:
         # Typer answers Ctrl-C and SIGTERM with a returned status, not with an exception.
         sys.exit(app(standalone_mode=False) or 0)
     except StudyError as error:
-        logging.getLogger(__name__).error("%s", error)
+        log.error("%s", error)
         sys.exit(1)
     except typer.Abort as stop:
         if isinstance(stop.__context__, EOFError):  # Typer takes it for the end of a dialogue
-            log = logging.getLogger(__name__)
             log.error("a file of the results ends too early. Run the stage that wrote it again.")
             sys.exit(1)
         sys.exit(130)
@@ -386,6 +402,9 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except Exception as error:
+        if _is_out_of_memory(error):
+            log.error(OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "MemoryError")
+            sys.exit(1)
         show = getattr(error, "show", None)  # usage errors know how to print themselves
         if show is None:
             raise

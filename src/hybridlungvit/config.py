@@ -7,6 +7,7 @@ of users.
 
 import difflib
 import json
+import logging
 import re
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -527,6 +528,7 @@ class Study(Section):
         return value_sha256(self.recipe(variant).training_identity())
 
 
+log = logging.getLogger(__name__)
 FOLDER = {"source": "folder"}
 Content = TypeVar("Content", bound=BaseModel)
 WORKFLOW = "config"
@@ -610,7 +612,18 @@ def study_from(values: dict[str, Any], source: str) -> Study:
         )
     if study.data.source == "phantom" and study.data.annotations is not None:
         raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
+    if not source.endswith(".json"):  # once: jobs read the study from the workflow's JSON
+        _say_what_never_acts(study, source)
     return study
+
+
+def _say_what_never_acts(study: Study, source: str) -> None:
+    """Warn of a training so short that neither plateau nor patience can ever act in it."""
+    for variant in study.trained_variants():
+        idle = study.recipe(variant).training.idle_schedules()
+        if len(idle) == 2:
+            log.warning("%s: variants.%s: never act: %s.", source, variant, "; ".join(idle))
+            return
 
 
 def save_resolved(study: Study, layout: Layout) -> Path:

@@ -12,10 +12,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from hybridlungvit.config import Augmentation, Training, study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.io import StudyError, rounded
 from hybridlungvit.model import build_model
 from hybridlungvit.runtime import device_name
@@ -433,10 +435,20 @@ def test_run_json_tells_where_the_model_comes_from(study, whole):
     assert (timing.peak_memory_mb.between(50, 50_000)).all()
 
 
+def test_validation_measures_are_those_of_scikit_learn(study, whole):
+    model = load_run(study, VARIANT, 0, whole)
+    ready = assembled(study, whole, model)
+    probability, labels = ready.probabilities("val", tta=False), ready.labels["val"]
+    found = ready.validate(0)
+    assert found["val_auc"] == pytest.approx(roc_auc_score(labels, probability), abs=1e-12)
+    assert found["val_accuracy"] == accuracy_score(labels, probability >= 0.5)
+    assert found["val_loss"] == pytest.approx(log_loss(labels, probability), abs=1e-12)
+
+
 def test_history_has_a_column_for_each_part_of_the_loss(whole):
     history = pd.read_csv(whole.run(VARIANT, 0) / "history.csv")
     losses = ["classification", "segmentation", "attention"]
-    measures = ["val_auc", "val_accuracy", "val_segmentation", "val_dice"]
+    measures = ["val_auc", "val_accuracy", "val_loss", "val_segmentation", "val_dice"]
     assert list(history.columns) == ["epoch", "learning_rate", *losses, *measures]
     assert history.notna().all(axis=None)
 

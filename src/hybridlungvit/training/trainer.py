@@ -24,6 +24,7 @@ from hybridlungvit.data.augment import (
 from hybridlungvit.data.batches import CachedBatches, class_shares, draw_order, load_batches
 from hybridlungvit.data.cache import Cache
 from hybridlungvit.evaluation.auc import weighted_auc
+from hybridlungvit.evaluation.temperature import clipped
 from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import pneumonia_probability, probability_of, run
 from hybridlungvit.model.stem import Features
@@ -252,7 +253,7 @@ class Trainer:
             yield images.to(self.device), masks.to(self.device)
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """AUC and accuracy on the validation images, without test-time augmentation.
+        """AUC, accuracy and log loss on the validation images, without test-time augmentation.
 
         With a segmentation head also its loss, without its weight, and the mean Dice.
         """
@@ -275,5 +276,8 @@ class Trainer:
             raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
         once = np.ones((1, len(probability)), np.int64)
         auc = float(weighted_auc(self.labels["val"], probability, once)[0])
-        right = (probability >= self.recipe.evaluation.threshold) == (self.labels["val"] == 1)
-        return {"val_auc": auc, "val_accuracy": float(right.mean())} | found
+        truth = self.labels["val"] == 1
+        right = (probability >= self.recipe.evaluation.threshold) == truth
+        kept = clipped(np.where(truth, probability, 1 - probability))
+        measures = {"val_accuracy": float(right.mean()), "val_loss": float(-np.log(kept).mean())}
+        return {"val_auc": auc} | measures | found
