@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hybridlungvit.config import Recipe, load_study
 from hybridlungvit.data.cache import Cache
 from hybridlungvit.model import build_model
-from hybridlungvit.runtime import peak_memory_mb, prepare_device, start_logging
+from hybridlungvit.runtime import autocast, peak_memory_mb, prepare_device, start_logging
 from hybridlungvit.training.losses import class_weights
 from hybridlungvit.training.trainer import Batch, Trainer
 
@@ -68,30 +68,34 @@ def random_cache(folder: Path) -> tuple[Cache, dict[str, np.ndarray], dict[str, 
     return cache, rows, labels
 
 
-def ready(recipe: Recipe, cache: Cache, rows: dict, labels: dict, literal: bool) -> Trainer:
+def ready(
+    recipe: Recipe, cache: Cache, rows: dict, labels: dict, literal: bool, device=CPU
+) -> Trainer:
     """A trainer before its first epoch, the tokens fused or in the literal form."""
     torch.manual_seed(0)
-    model = build_model(recipe, pretrained=False)
+    model = build_model(recipe, pretrained=False).to(device)
     if literal:
         model.tokens = LiteralTokens(recipe.model.map_size, SIDE, recipe.model.token_grid)
-    return Trainer.assemble(recipe, 0, CPU, model, cache, rows, labels)
+    return Trainer.assemble(recipe, 0, device, model, cache, rows, labels)
 
 
 def own_step(trainer: Trainer) -> Callable[[], object]:
     """One training step of ours on a batch that is ready."""
     trainer.start_epoch(0)
     batch = next(trainer.batches(0))
-    weights = class_weights(torch.from_numpy(trainer.labels["train"]))
+    weights = class_weights(torch.from_numpy(trainer.labels["train"])).to(trainer.device)
     return lambda: trainer.step(batch, weights)
 
 
-def bare_step(stem: str, batch: Batch) -> Callable[[], object]:
+def bare_step(stem: str, batch: Batch, device: torch.device = CPU) -> Callable[[], object]:
     """One training step of timm's own model with its linear head."""
-    model = timm.create_model(stem, num_classes=2, img_size=SIDE).train()
+    model = timm.create_model(stem, num_classes=2, img_size=SIDE).train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step() -> None:
-        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        with autocast(device, True):
+            logits = model(batch.inputs)
+        loss = F.cross_entropy(logits.float(), batch.targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,7 +14,9 @@ class LiteralTokens(nn.Module):
         super().__init__()
         self.map_size, self.image_size, self.grid = map_size, image_size, grid
 
-    def forward(self, features: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, cuts: Tensor, masks: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         fine = self.interpolate(features)
         sets: tuple[list[Tensor], ...] = ([], [], [])
         for i, cut in enumerate(cuts.tolist()):
