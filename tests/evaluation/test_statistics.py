@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hybridlungvit.evaluation.misclassified import count_errors
+from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
@@ -18,7 +20,11 @@ from statsmodels.stats.multitest import multipletests
 from hybridlungvit.config import study_from
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import weighted_auc
-from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
+from hybridlungvit.evaluation.bootstrap import (
+    auc_interval,
+    auc_replicates,
+    patient_weights,
+)
 from hybridlungvit.evaluation.compare import compare_variants
 from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
 from hybridlungvit.evaluation.metrics import (
@@ -27,21 +33,18 @@ from hybridlungvit.evaluation.metrics import (
     call_metrics,
     ranking_metrics,
 )
-from hybridlungvit.evaluation.misclassified import count_errors
 from hybridlungvit.evaluation.paired import (
     DIFFERENCE,
     Comparison,
+    auc_difference_over_seeds,
     holm,
     mcnemar,
-    paired_auc_difference,
     verdict,
 )
 from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions, scores_on
-from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, split_variance
+from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, variance_components
 from hybridlungvit.evaluation.subgroups import QUALITIES
 from hybridlungvit.evaluation.subgroups import groups as groups_of
-from hybridlungvit.evaluation.thresholds import choose_thresholds
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
@@ -236,7 +239,7 @@ def test_unusable_scores_are_refused(labels, scores, expected):
     with pytest.raises(StudyError, match=expected):
         auc_interval(np.array(labels), np.array(scores))
     with pytest.raises(StudyError, match=expected):
-        paired_auc_difference(np.array(labels), np.array(scores), np.array(scores))
+        auc_difference_over_seeds(np.array(labels), np.array(scores), np.array(scores))
 
 
 def width(interval):
@@ -309,7 +312,7 @@ def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
 def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
     rng = np.random.default_rng(seed)
     values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
-    assert split_variance(values, replicates).freedom >= count - 1
+    assert variance_components(values, replicates).freedom >= count - 1
 
 
 def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
@@ -321,7 +324,7 @@ def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
         values = np.sqrt(seeds + interaction) * rng.normal(size=count)
         replicates = np.sqrt(patients) * rng.normal(size=(60, 1)) + values
         replicates = replicates + np.sqrt(interaction) * rng.normal(size=(60, count))
-        split = split_variance(values, replicates)
+        split = variance_components(values, replicates)
         found.append(split.error**2)
         drawn = rng.integers(count, size=(60, count))
         naive.append(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1).var(ddof=1))
@@ -369,9 +372,11 @@ def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
 
 def test_a_model_does_not_differ_from_itself():
     labels, scores, _, clusters = two_models()
-    assert paired_auc_difference(labels, scores, scores, clusters, 200) == Comparison(0, 0, 0, 1)
+    assert auc_difference_over_seeds(labels, scores, scores, clusters, 200) == Comparison(
+        0, 0, 0, 1
+    )
     seeds = np.stack([scores, scores[::-1]])
-    assert paired_auc_difference(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
+    assert auc_difference_over_seeds(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
 
 
 @given(st.integers(0, 99), st.booleans())
@@ -379,8 +384,8 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
     if several:
         a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
-    there = paired_auc_difference(labels, a, b, clusters, 200, seed=seed)
-    back = paired_auc_difference(labels, b, a, clusters, 200, seed=seed)
+    there = auc_difference_over_seeds(labels, a, b, clusters, 200, seed=seed)
+    back = auc_difference_over_seeds(labels, b, a, clusters, 200, seed=seed)
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
     assert back.p_value == there.p_value
@@ -388,7 +393,7 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
 
 def test_pairing_narrows_the_interval_of_models_that_agree():
     labels, a, b, clusters = two_models()
-    paired = paired_auc_difference(labels, a, b, clusters, 1000)
+    paired = auc_difference_over_seeds(labels, a, b, clusters, 1000)
     alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
     assert 0 < width(paired) < 0.5 * math.hypot(*alone)
 
@@ -399,7 +404,7 @@ def test_paired_difference_is_that_of_a_literal_loop():
         sk.roc_auc_score(labels, a, sample_weight=w) - sk.roc_auc_score(labels, b, sample_weight=w)
         for w in all_weights(labels, clusters, 150, seed=2)
     ]
-    found = paired_auc_difference(labels, a, b, clusters, 150, 0.9, seed=2)
+    found = auc_difference_over_seeds(labels, a, b, clusters, 150, 0.9, seed=2)
     expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
     error = np.std(replicates, ddof=1)
     assert found.estimate == pytest.approx(expected, abs=1e-12)
@@ -413,30 +418,30 @@ def test_interval_and_p_value_never_contradict_each_other(seed, count):
     labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
     rng = np.random.default_rng(seed)
     a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
-    found = paired_auc_difference(labels, a, b, clusters, 300, 0.9)
+    found = auc_difference_over_seeds(labels, a, b, clusters, 300, 0.9)
     assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
 
 
 def test_p_value_is_small_for_different_models_and_large_for_like_ones():
     labels, a, b, clusters = two_models(gap=2.0)
-    assert paired_auc_difference(labels, a, b, clusters, 1000).p_value < 0.01
-    assert paired_auc_difference(labels, b, a, clusters, 1000).p_value < 0.01
-    assert paired_auc_difference(*two_models(), 1000).p_value > 0.1
+    assert auc_difference_over_seeds(labels, a, b, clusters, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(labels, b, a, clusters, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(*two_models(), 1000).p_value > 0.1
 
 
 def test_p_values_are_never_zero():
     labels, _, _, clusters = two_models()
-    found = paired_auc_difference(labels, labels * 1.0, 1.0 - labels, clusters, 199)
+    found = auc_difference_over_seeds(labels, labels * 1.0, 1.0 - labels, clusters, 199)
     assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
 
 
 def test_seeds_that_disagree_widen_a_difference():
     labels, scores, _, clusters = two_models(noise=0.1)
     better, worse = scores + 1.5 * labels, scores - 1.5 * labels
-    alike = paired_auc_difference(
+    alike = auc_difference_over_seeds(
         labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, 500
     )
-    mixed = paired_auc_difference(
+    mixed = auc_difference_over_seeds(
         labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, 500
     )
     assert alike.low > 0

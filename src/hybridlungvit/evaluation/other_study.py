@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.paired import DIFFERENCE, holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.paired import DIFFERENCE, auc_difference_over_seeds, holm, verdict
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import StudyError
@@ -31,7 +32,7 @@ def other_files(other: Study, layout: Layout) -> list[Path]:
 def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, Any] | None:
     """AUC of each variant here minus that of its namesake in ``other``, paired.
 
-    Images, patients and seed numbers are the same on both sides (``paired_auc_difference``). A
+    Images, patients and seed numbers are the same on both sides (``auc_difference_over_seeds``). A
     namesake counts where its settings differ as those of the reference do. p-values are adjusted by
     Holm's method over these comparisons, a family of their own.
 
@@ -56,7 +57,7 @@ def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, 
         labels, patients = table.label.to_numpy(), table.patient.to_numpy()
         there = _in_order_of(list(table.path), *scores_on(other, variant, own))
         interval = auc_over_seeds(labels, there, patients, *size).interval
-        difference = paired_auc_difference(labels, here, there, patients, *size)
+        difference = auc_difference_over_seeds(labels, here, there, patients, *size)
         found[variant] = vars(difference) | {"there": vars(interval)}
     adjusted = holm({variant: one["p_value"] for variant, one in found.items()})
     for variant, one in found.items():
@@ -92,18 +93,12 @@ def _in_order_of(paths: list[str], table: Any, scores: Any) -> Any:
 
 def _changes(here: Recipe, there: Recipe) -> list[dict[str, Any]]:
     """The settings behind predictions that differ between two recipes, each with both values."""
-    first, second = (_flat(recipe.prediction_identity()) for recipe in (here, there))
+    first, second = (
+        pd.json_normalize(recipe.prediction_identity()).to_dict("records")[0]
+        for recipe in (here, there)
+    )  # nested settings with dotted keys
     return [
         {"key": key, "here": first.get(key), "there": second.get(key)}
         for key in sorted({*first, *second})
         if first.get(key) != second.get(key)
     ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
