@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import weighted_images
 from sklearn.metrics import roc_auc_score
-from strategies import weighted_images
 
 import hybridlungvit.evaluation
 from hybridlungvit.evaluation import bootstrap, paired, seeds

@@ -7,9 +7,9 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import scored_images
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_curve
-from strategies import scored_images
 
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import (

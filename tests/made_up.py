@@ -1,10 +1,25 @@
-"""Data that several tests draw: scored images of patients, with ties, and how often each counts."""
+"""Made-up predictions that several tests need, drawn by hypothesis or written as files."""
 
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from hybridlungvit.evaluation.auc import members
+from hybridlungvit.evaluation.predictions import COLUMNS
+from hybridlungvit.io import file_sha256, write_json
+
+
+def save_predictions(study, variant, seed, layout, table):
+    """A table of predictions with its record, as ``score`` writes them; returns the CSV's path."""
+    path = layout.predictions(variant, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table[COLUMNS].to_csv(path, index=False, float_format="%.9g")
+    record = {
+        "config_sha256": study.prediction_hash(variant),
+        "predictions_sha256": file_sha256(path),
+    }
+    write_json(path.with_suffix(".json"), record)
+    return path
 
 
 @st.composite
