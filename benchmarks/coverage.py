@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.sparse import csr_array
 from scipy.special import expit, logit
 from scipy.stats import kstest, norm
 
@@ -109,8 +110,8 @@ def won_pairs(
 
     Also the numbers of positives and of negatives of each patient: (2, P).
     """
-    own = np.eye(member.max() + 1)[member].T  # (P, N)
-    high, low = own * (labels == 1), own * (labels == 0)
+    images = np.arange(len(labels))
+    high, low = (csr_array((labels == k, (member, images)), dtype=float) for k in (1, 0))  # (P, N)
     wins = (scores[:, None] > scores) + (scores[:, None] == scores) / 2
     return high @ wins @ low.T, np.stack([high.sum(axis=1), low.sum(axis=1)])
 

@@ -20,9 +20,6 @@ from hybridlungvit.config import study_from
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval, patient_weights
-    auc_interval,
-    patient_weights,
-)
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
 from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
 from hybridlungvit.evaluation.metrics import (
