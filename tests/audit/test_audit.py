@@ -455,13 +455,13 @@ def test_too_few_patients_give_no_auc():
     assert found["NORMAL"] is not None
 
 
-def test_image_statistics_by_hand():
+def test_appearance_by_hand():
     image = np.arange(1024, dtype=np.uint16).reshape(32, 32) // 8
-    row = shortcuts.image_statistics(image.astype(np.uint8)[None]).iloc[0]
+    row = shortcuts.appearance(image.astype(np.uint8)[None]).iloc[0]
     assert (row["mean"], row.sd) == pytest.approx((63.5, np.sqrt((128**2 - 1) / 12)))
     assert row.q50 == pytest.approx(63.5)
     blurred = cv2.GaussianBlur(image.astype(np.uint8), (0, 0), 3)
-    both = shortcuts.image_statistics(np.stack([image.astype(np.uint8), blurred]))
+    both = shortcuts.appearance(np.stack([image.astype(np.uint8), blurred]))
     assert both.sharpness[0] > both.sharpness[1]
 
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_up import save_predictions, weighted_images
 from scipy import stats
@@ -416,6 +416,7 @@ def literal_holm(p_values):
     return adjusted
 
 
+@settings(max_examples=20)  # each collects garbage
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1)))
 def test_holm_is_the_literal_procedure(p_values):
     found = holm(p_values)
