@@ -1,7 +1,7 @@
 """The checks a heat map can fail, on one subsample of the test set.
 
-Do the maps depend on what was learned (cascading randomisation, Adebayo et al. 2018), do seeds agree
-on them, and does the model need what they mark (``faithfulness``)?
+Do the maps depend on what was learned (cascading randomisation, Adebayo et al. 2018), do seeds
+agree on them, and does the model need what they mark (``faithfulness``)?
 """
 
 import copy
@@ -25,8 +25,6 @@ from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.model import HybridLungViT, build_model
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import track
-
-MEASURES = ("ssim", "rank")
 
 
 def stages(model: nn.Module) -> list[tuple[str, list[str]]]:
@@ -96,10 +94,8 @@ def check_sanity(
 
 def _pairs(columns: list[NDArray], table: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     """Means of both similarities, with their intervals, from columns of (N, 2) each."""
-    intervals = iter(mean_intervals(np.concatenate(columns, axis=1), table, study.statistics))
-    return [
-        dict(zip(MEASURES, pair, strict=True)) for pair in zip(intervals, intervals, strict=True)
-    ]
+    intervals = mean_intervals(np.concatenate(columns, axis=1), table, study.statistics)
+    return [{"ssim": a, "rank": b} for a, b in zip(intervals[::2], intervals[1::2], strict=True)]
 
 
 def check_agreement(heats: NDArray, tests: TestImages, study: Study) -> dict[str, Any] | None:
