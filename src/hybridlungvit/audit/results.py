@@ -54,7 +54,7 @@ def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:
 
     statistics = study.statistics
     patients = table.patient.to_numpy()
-    found = auc_over_seeds(
+    over_seeds = auc_over_seeds(
         labels, scores, patients, statistics.resamples, statistics.level, statistics.seed
     )
-    return counts | {"auc": asdict(found.interval)}
+    return counts | {"auc": asdict(over_seeds.interval)}

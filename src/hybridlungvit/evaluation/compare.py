@@ -29,10 +29,10 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
             raise StudyError(f"{variant}: scored on other images than {study.reference}.")
         thresholds[variant] = Thresholds(study, variant, layout).rows[-1]
     family = study.comparison_family()
-    found = {}
+    differences = {}
     for variant, (table, scores) in tests.items():
         if variant != study.reference:
-            found[variant] = compare_pair(
+            differences[variant] = compare_pair(
                 table.label.to_numpy(),
                 scores,
                 reference_scores,
@@ -40,8 +40,8 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 (thresholds[variant], thresholds[study.reference]),
                 statistics,
             )
-    adjusted = holm({variant: found[variant]["p_value"] for variant in family})
-    for variant, record in found.items():
+    adjusted = holm({variant: differences[variant]["p_value"] for variant in family})
+    for variant, record in differences.items():
         used = adjusted.get(variant, record["p_value"])
         record |= {
             "p_adjusted": adjusted.get(variant),
@@ -51,10 +51,10 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
         reference.label.to_numpy(),
         reference.patient.to_numpy(),
         {variant: scores for variant, (_, scores) in tests.items()},
-        {variant: own["fixed"] for variant, own in thresholds.items()},
+        {variant: by_point["fixed"] for variant, by_point in thresholds.items()},
         study.reference,
     )
-    result = {"reference": study.reference, "family": family, "differences": found}
+    result = {"reference": study.reference, "family": family, "differences": differences}
     result["errors"] = errors
     other = load_other(study)
     result["other_study"] = None if other is None else compare_with_other(study, other, layout)

@@ -85,7 +85,7 @@ def metric_records(
     """
     statistics, level = study.statistics, study.statistics.level
     calls = {
-        point: [row >= own[point] for row, own in zip(rows, chosen.rows, strict=True)]
+        point: [row >= at[point] for row, at in zip(rows, chosen.rows, strict=True)]
         for point in chosen.points
     }
     functions = [
