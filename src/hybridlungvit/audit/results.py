@@ -51,10 +51,6 @@ def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:
     counts = {"images": len(table), "patients": int(table.patient.nunique())}
     if set(labels) != {0, 1}:
         return counts | {"auc": None}
-
-    statistics = study.statistics
-    patients = table.patient.to_numpy()
-    over_seeds = auc_over_seeds(
-        labels, scores, patients, statistics.resamples, statistics.level, statistics.seed
-    )
+    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
+    over_seeds = auc_over_seeds(labels, scores, table.patient.to_numpy(), *size)
     return counts | {"auc": asdict(over_seeds.interval)}

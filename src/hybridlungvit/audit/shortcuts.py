@@ -69,9 +69,8 @@ def predictability(
     terms = np.hstack([standard, standard**2])  # (N, 2·F)
     y, clusters = labels.to_numpy(), patients.to_numpy()
     scores = out_of_fold(terms, y, clusters, seed)
-    return asdict(
-        auc_interval(y, scores, clusters, settings.resamples, settings.level, settings.seed)
-    )
+    size = (settings.resamples, settings.level, settings.seed)
+    return asdict(auc_interval(y, scores, clusters, *size))
 
 
 def shortcut_aucs(manifest: pd.DataFrame, settings: Statistics, seed: int) -> dict[str, Any]:
