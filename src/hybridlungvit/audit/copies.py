@@ -136,7 +136,7 @@ def describe_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> dict[str, A
     """Counts by place; ``examples`` names the pairs that patients' names do not explain."""
     groups = manifest[manifest.duplicated("sha256", keep=False)].groupby("sha256")
     place = groups.split.agg(lambda splits: place_of(set(splits)))
-    several = groups.patient.agg(lambda patients: len(set(patients)) > 1)
+    several = groups.patient.nunique().gt(1)
     near = copies[~copies.identical & (copies.correlation >= NEAR)]
     others = copies[copies.other_patient & ~copies.identical]
     suspects = copies[copies.other_patient & (copies.identical | (copies.correlation >= NEAR))]
