@@ -21,7 +21,7 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.evaluation.auc import auc_function
-from hybridlungvit.evaluation.bootstrap import auc_interval, draw_patients, patient_strata
+from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval
 from hybridlungvit.io import write_json
 
 IMAGES, PATIENTS = 624, 428
@@ -39,7 +39,7 @@ def measure(resamples: int, looped: int, repeats: int) -> dict[str, float]:
     member = np.r_[np.arange(PATIENTS), rng.integers(PATIENTS, size=IMAGES - PATIENTS)]
     labels = (member % 8 > 2).astype(np.int64)
     scores = (1.5 * labels + rng.normal(size=IMAGES)).round(1)  # many ties
-    chunks = list(draw_patients(patient_strata(labels, member), IMAGES, resamples, 0))
+    chunks = list(PatientClusters.of(labels, member).draws(resamples, 0))
     every = resamples // looped
     chosen = np.concatenate(chunks)[::every][:looped]
 

@@ -17,19 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy.sparse import csr_array
 from scipy.special import expit, logit
 from scipy.stats import kstest, norm
 
-from hybridlungvit.evaluation.auc import members
-from hybridlungvit.evaluation.bootstrap import (
-    auc_interval,
-    auc_replicates,
-    draw_patients,
-    patient_strata,
-)
+from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval, auc_replicates
 from hybridlungvit.evaluation.delong import delong_interval, delong_test
 from hybridlungvit.evaluation.intervals import Interval, percentile_interval
-from hybridlungvit.evaluation.paired import paired_auc_difference
+from hybridlungvit.evaluation.paired import auc_difference_over_seeds
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import write_json
 from hybridlungvit.runtime import track
@@ -84,13 +79,13 @@ def candidates(
     labels: NDArray[np.int64], scores: Array, patients: NDArray, resamples: int, seed: int
 ) -> dict[str, Interval]:
     """Every interval of the AUC of ``scores`` (N,) that was weighed, by name."""
-    member = members(patients, len(labels))
-    strata = patient_strata(labels, member)
+    sample = PatientClusters.of(labels, patients)
+    member, strata = sample.member, sample.strata
     (auc,), replicates = auc_replicates(labels, scores[None], patients, resamples, seed)
     _, by_image = auc_replicates(labels, scores[None], None, resamples, seed)
     won, counts = won_pairs(labels, scores, member)
     left_out = without_each_patient(won, counts)
-    drawn = np.concatenate(list(draw_patients(strata, len(labels), resamples, seed)))
+    drawn = np.concatenate(list(sample.draws(resamples, seed)))
     variance = resampled_variance(won, counts, np.ones((1, len(strata))))[0]
     variances = resampled_variance(won, counts, drawn)
     half_a_pair = 0.5 / counts.sum(axis=1).prod()
@@ -115,8 +110,8 @@ def won_pairs(
 
     Also the numbers of positives and of negatives of each patient: (2, P).
     """
-    own = np.eye(member.max() + 1)[member].T  # (P, N)
-    high, low = own * (labels == 1), own * (labels == 0)
+    images = np.arange(len(labels))
+    high, low = (csr_array((labels == k, (member, images)), dtype=float) for k in (1, 0))  # (P, N)
     wins = (scores[:, None] > scores) + (scores[:, None] == scores) / 2
     return high @ wins @ low.T, np.stack([high.sum(axis=1), low.sum(axis=1)])
 
@@ -230,7 +225,7 @@ def null_p_values(auc: float, datasets: int, resamples: int) -> dict[str, dict[s
             rng = np.random.default_rng([3, count, index])
             labels, (a, b), patients = simulate(rng, auc, count, models=2)
             found.append(
-                paired_auc_difference(labels, a, b, patients, resamples, LEVEL, index).p_value
+                auc_difference_over_seeds(labels, a, b, patients, resamples, LEVEL, index).p_value
             )
         table[f"crossed, {count} seeds"] = uniformity(found)
     one, ensemble = [], []
@@ -239,7 +234,9 @@ def null_p_values(auc: float, datasets: int, resamples: int) -> dict[str, dict[s
         rng = np.random.default_rng([4, index])
         labels, common, patients = simulate(rng, auc)
         a, b = common + 0.4 * rng.normal(size=(2, IMAGES))
-        one.append(paired_auc_difference(labels, a, b, patients, resamples, LEVEL, index).p_value)
+        one.append(
+            auc_difference_over_seeds(labels, a, b, patients, resamples, LEVEL, index).p_value
+        )
         ensemble.append(delong_test(labels, a, b, patients).p_value)
     return table | {"patients alone": uniformity(one), "DeLong": uniformity(ensemble)}
 

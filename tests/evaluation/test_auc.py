@@ -1,4 +1,4 @@
-"""The AUC in integers against scikit-learn, every pair counted, exact fractions, and its memory."""
+"""The AUC in integers against every pair counted, exact fractions, and its memory."""
 
 import itertools
 import math
@@ -7,36 +7,20 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from made_up import weighted_images
 from sklearn.metrics import roc_auc_score
 
 import hybridlungvit.evaluation
-from hybridlungvit.evaluation import bootstrap, seeds
-from hybridlungvit.evaluation.auc import (
-    auc_function,
-    doubled_placements,
-    members,
-    weighted_auc,
-)
+from hybridlungvit.evaluation import bootstrap, paired, seeds
+from hybridlungvit.evaluation.auc import auc_function, doubled_placements, weighted_auc
 from hybridlungvit.evaluation.bootstrap import (
+    PatientClusters,
     auc_interval,
     auc_replicates,
-    draw_patients,
     patient_weights,
 )
-
-
-@st.composite
-def weighted_images(draw):
-    """Labels of both classes, scores with many ties, patients, and the times each is drawn."""
-    row = st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 9))
-    labels, scores, patients = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
-    member = members(patients, len(labels))
-    size = int(member.max()) + 1
-    drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
-    assume(0 < (drawn[member] * labels).sum() < drawn[member].sum())
-    return labels, scores / 7, member, drawn
 
 
 def literal_auc(labels, scores, weights):
@@ -55,14 +39,6 @@ def test_the_auc_is_the_exact_share_of_won_pairs_rounded_once(data):
     exact = float(literal_auc(labels, scores, drawn[member]))
     assert auc_function(labels, scores, member)(drawn[None]).tolist() == [exact]
     assert weighted_auc(labels, scores, drawn[member][None]).tolist() == [exact]
-
-
-@given(weighted_images())
-def test_the_auc_is_scikit_learns(data):
-    labels, scores, member, drawn = data
-    expected = roc_auc_score(labels, scores, sample_weight=drawn[member])
-    found = auc_function(labels, scores, member)(np.stack([drawn, 2 * drawn]))
-    assert found == pytest.approx([expected, expected], abs=1e-12)
 
 
 @given(weighted_images(), st.randoms(use_true_random=False))
@@ -134,8 +110,9 @@ def test_replicates_are_those_of_repeated_images():
 
 
 def test_a_large_test_set_is_drawn_in_small_parts():
-    chunks = list(draw_patients(np.ones(60_000, np.int64), 100_000, 120, 0))
-    assert [len(chunk) for chunk in chunks] == [50, 50, 20]
+    images = PatientClusters.of(np.ones(100_000, np.int64), np.arange(100_000) % 60_000)
+    chunks = list(images.draws(60, 0))
+    assert [len(chunk) for chunk in chunks] == [50, 10]
     assert all((chunk.sum(axis=1) == 60_000).all() for chunk in chunks)
 
 
@@ -153,9 +130,11 @@ def test_the_interval_of_forty_thousand_images_stays_small():
     assert peak < 8 * 8 * bootstrap.CELLS  # eight arrays of a chunk
 
 
-def test_the_package_names_its_two_intervals_and_nothing_else():
+def test_the_package_names_its_intervals_and_nothing_else():
     assert hybridlungvit.evaluation.auc_interval is bootstrap.auc_interval
     assert hybridlungvit.evaluation.auc_over_seeds is seeds.auc_over_seeds
+    difference = hybridlungvit.evaluation.auc_difference_over_seeds
+    assert difference is paired.auc_difference_over_seeds
     with pytest.raises(AttributeError, match="no attribute 'auc_intervall'"):
         hybridlungvit.evaluation.auc_intervall  # noqa: B018
     assert math.isclose(hybridlungvit.evaluation.auc_interval([0, 1], [0.1, 0.1]).estimate, 0.5)

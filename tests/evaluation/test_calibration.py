@@ -5,43 +5,30 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
+from made_up import scored_images
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_curve
 
+from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import (
     BINS,
-    calibration_error,
     calibration_records,
     mass_bins,
     recalibration,
     reliability,
 )
-from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.evaluation.predictions import rates, sensitive_threshold, youden_threshold
 from hybridlungvit.evaluation.temperature import TEMPERATURES, fit_temperature, logits, scaled
-from hybridlungvit.evaluation.thresholds import (
-    rates,
-    sensitive_threshold,
-    youden_threshold,
-)
 from hybridlungvit.io import StudyError
-
-
-@st.composite
-def scored(draw):
-    row = st.tuples(st.integers(0, 1), st.integers(0, 20))
-    labels, scores = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
-    assume(0 < labels.sum() < len(labels))
-    return labels, scores / 20
-
 
 # Operating points
 
 
-@given(scored())
+@given(scored_images())
 def test_rates_are_those_of_the_calls_and_scikit_learns_best_is_found(data):
-    labels, scores = data
+    labels, scores, _ = data
     for threshold, sensitivity, specificity in zip(*rates(labels, scores), strict=True):
         called = scores >= threshold
         assert sensitivity == pytest.approx(called[labels == 1].mean())
@@ -53,9 +40,9 @@ def test_rates_are_those_of_the_calls_and_scikit_learns_best_is_found(data):
     assert found == pytest.approx((true - false).max())
 
 
-@given(scored(), st.floats(0.05, 1))
+@given(scored_images(), st.floats(0.05, 1))
 def test_the_sensitive_threshold_reaches_its_target_and_the_next_would_not(data, target):
-    labels, scores = data
+    labels, scores, _ = data
     threshold = sensitive_threshold(labels, scores, target)
     positives = scores[labels == 1]
     assert (positives >= threshold).mean() >= target - 1e-9
@@ -139,26 +126,6 @@ def test_a_temperature_stays_in_its_bounds_and_certain_probabilities_are_finite(
     assert fit_temperature(labels, 1.0 - labels) == pytest.approx(TEMPERATURES[1], rel=0.01)
 
 
-def literal_ece(labels, probabilities, weights):
-    """Images sorted and cut into ten equal parts; all values differ."""
-    order = np.argsort(probabilities)
-    total = 0.0
-    for part in np.array_split(order, BINS):
-        gap = (weights[part] * (labels[part] - probabilities[part])).sum()
-        total += abs(gap)
-    return total / weights.sum()
-
-
-def test_the_calibration_error_is_the_literal_one_for_resamples_too():
-    labels, probabilities, patients = simulated(0.5, images=200)
-    sample = Sample.of(labels, patients)
-    metric = calibration_error(sample, probabilities, mass_bins(probabilities))
-    for drawn in (sample.once, *([d] for d in next(sample.draws(4, 0)))):
-        weights = np.asarray(drawn)[0][sample.member]
-        expected = literal_ece(labels, probabilities, weights)
-        assert metric(np.asarray(drawn))[0] == pytest.approx(expected, abs=1e-12)
-
-
 def test_equal_probabilities_share_a_bin_and_bins_are_of_equal_mass():
     bins = mass_bins(np.linspace(0, 1, 200))
     assert np.bincount(bins).tolist() == [20] * BINS
@@ -166,14 +133,20 @@ def test_equal_probabilities_share_a_bin_and_bins_are_of_equal_mass():
     assert len(np.unique(tied)) == 2
 
 
-def test_reliability_is_the_share_within_each_bin():
-    labels, probabilities, patients = simulated(images=200)
-    sample = Sample.of(labels, patients)
-    predicted, shares = reliability(sample, probabilities, mass_bins(probabilities))
-    order = np.argsort(probabilities)
-    for b, part in enumerate(np.array_split(order, BINS)):
-        assert predicted[b] == pytest.approx(probabilities[part].mean())
-        assert shares(sample.once)[0, b] == pytest.approx(labels[part].mean())
+def test_reliability_and_calibration_error_are_the_literal_ones_for_resamples_too():
+    """Images sorted and cut into ten equal parts; all values differ."""
+    labels, probabilities, patients = simulated(0.5, images=200)
+    images = PatientClusters.of(labels, patients)
+    predicted, calibration = reliability(images, probabilities, mass_bins(probabilities))
+    parts = np.array_split(np.argsort(probabilities), BINS)
+    assert predicted == pytest.approx([probabilities[part].mean() for part in parts])
+    for drawn in (images.once, next(images.draws(4, 0))[:1]):
+        weights = drawn[0][images.member]
+        shares, error = calibration(drawn)
+        gaps = [(weights[p] * (labels[p] - probabilities[p])).sum() for p in parts]
+        assert error[0] == pytest.approx(np.abs(gaps).sum() / weights.sum(), abs=1e-12)
+        expected = [np.average(labels[p], weights=weights[p]) for p in parts]
+        assert shares[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_scaling_repairs_probabilities_that_are_too_extreme():
@@ -185,9 +158,9 @@ def test_scaling_repairs_probabilities_that_are_too_extreme():
         rows.append(scaled(probabilities, 1 / bend))
         val_rows.append(scaled(val_probabilities, 1 / bend))
     rows, val_rows = (np.stack([*r, np.mean(r, axis=0)]) for r in (rows, val_rows))
-    sample = Sample.of(labels, patients)
+    images = PatientClusters.of(labels, patients)
     record = calibration_records(
-        sample, rows, val_labels, val_rows, [0, 1], resamples=200, level=0.95, seed=0
+        images, rows, val_labels, val_rows, [0, 1], resamples=200, level=0.95, seed=0
     )
     before, after = (record[state]["headline"] for state in ("before", "after"))
     assert before["slope"]["high"] < 0.7

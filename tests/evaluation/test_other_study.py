@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
+from made_up import save_predictions
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.config import load_other, study_from
 from hybridlungvit.evaluation.compare import compare_variants
 from hybridlungvit.evaluation.other_study import compare_with_other, other_files
-from hybridlungvit.evaluation.paired import holm, paired_auc_difference
-from hybridlungvit.io import StudyError, file_sha256, rounded, write_json
+from hybridlungvit.evaluation.paired import auc_difference_over_seeds, holm
+from hybridlungvit.io import StudyError, rounded, write_json
 from hybridlungvit.paper.results import settings
 from hybridlungvit.paper.statistics_macros import other_given
 from hybridlungvit.paper.statistics_tables import other_study
@@ -47,16 +48,7 @@ def save(study, layout, strength):
         for seed in study.seeds:
             scores = 1 / (1 + np.exp(-(ranked + rng.normal(0, 0.2, 60))))
             both = pd.concat([table.assign(probability=scores, split=s) for s in ("val", "test")])
-            resave(study, layout, variant, seed, both)
-
-
-def resave(study, layout, variant, seed, table):
-    path = layout.predictions(variant, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
-    hashes = study.prediction_hash(variant), file_sha256(path)
-    names = "config_sha256", "predictions_sha256"
-    write_json(path.with_suffix(".json"), dict(zip(names, hashes, strict=True)))
+            save_predictions(study, variant, seed, layout, both)
 
 
 @pytest.fixture
@@ -93,7 +85,7 @@ def test_differences_are_those_of_both_means_paired_by_image(study, there, layou
         assert one["there"]["estimate"] == pytest.approx(means[1])
         assert one["estimate"] == pytest.approx(means[0] - means[1])
         rows = [scores_in(layout, variant) for layout in layouts]
-        again = paired_auc_difference(labels, *rows, patients, 200, seed=0)
+        again = auc_difference_over_seeds(labels, *rows, patients, 200, seed=0)
         assert one["p_value"] == pytest.approx(again.p_value, rel=0.5)  # patients in another order
         assert one["low"] < one["estimate"] < one["high"]
     p_values = {variant: one["p_value"] for variant, one in found["differences"].items()}
@@ -117,7 +109,8 @@ def test_the_order_of_the_other_studys_rows_does_not_matter(study, there, layout
     for variant in there.variants:
         for seed in there.seeds:
             table = pd.read_csv(layouts[1].predictions(variant, seed))
-            resave(there, layouts[1], variant, seed, table.sample(frac=1, random_state=1))
+            table = table.sample(frac=1, random_state=1)
+            save_predictions(there, variant, seed, layouts[1], table)
     assert compare_with_other(study, there, layouts[0]) == before
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import score
-from hybridlungvit.explain.cases import choose_cases
+from hybridlungvit.explain.cases import RULES, choose_cases
 from hybridlungvit.explain.gradcam import explain_variant, gradcam_maps
 from hybridlungvit.io import StudyError
 from hybridlungvit.model import HybridLungViT, PlainViT
@@ -153,43 +153,45 @@ def test_a_map_without_gradient_is_an_error_and_not_empty(make, spoil, batch):
 # Cases
 
 
-def table(rows):
-    return pd.DataFrame(rows, columns=["label", "probability"], index=range(10, 10 + len(rows)))
-
-
-def test_cases_are_the_extremes_of_each_class():
-    rows = [(0, 0.1), (0, 0.3), (0, 0.05), (0, 0.7), (0, 0.9), (0, 0.45)]
-    rows += [(1, 0.2), (1, 0.99), (1, 0.6), (1, 0.52), (1, 0.4), (1, 0.01)]
-    assert list(choose_cases(table(rows), 0.5)) == [
-        (12, "surest right"),
-        (14, "surest wrong"),
-        (15, "nearest the threshold"),
-        (17, "surest right"),
-        (21, "surest wrong"),
-        (19, "nearest the threshold"),
-    ]
-
-
-def test_a_class_without_errors_has_no_surest_wrong():
-    rows = [(0, 0.1), (0, 0.3), (1, 0.8), (1, 0.6)]
-    assert list(choose_cases(table(rows), 0.5)) == [
-        (10, "surest right"),
-        (11, "nearest the threshold"),
-        (12, "surest right"),
-        (13, "nearest the threshold"),
-    ]
-
-
-def test_cases_follow_the_threshold():
-    rows = [(0, 0.6), (0, 0.85), (1, 0.75), (1, 0.9), (1, 0.8)]
-    assert list(choose_cases(table(rows), 0.8)) == [
-        (10, "surest right"),
-        (11, "surest wrong"),
-        (11, "nearest the threshold"),
-        (13, "surest right"),
-        (12, "surest wrong"),
-        (14, "nearest the threshold"),
-    ]
+@pytest.mark.parametrize(
+    ("normal", "pneumonia", "threshold", "expected"),
+    [
+        (
+            [0.1, 0.3, 0.05, 0.7, 0.9, 0.45],
+            [0.2, 0.99, 0.6, 0.52, 0.4, 0.01],
+            0.5,
+            [
+                (12, "right"),
+                (14, "wrong"),
+                (15, "near"),
+                (17, "right"),
+                (21, "wrong"),
+                (19, "near"),
+            ],
+        ),
+        # A class without errors has no surest wrong.
+        ([0.1, 0.3], [0.8, 0.6], 0.5, [(10, "right"), (11, "near"), (12, "right"), (13, "near")]),
+        (
+            [0.6, 0.85],
+            [0.75, 0.9, 0.8],
+            0.8,
+            [
+                (10, "right"),
+                (11, "wrong"),
+                (11, "near"),
+                (13, "right"),
+                (12, "wrong"),
+                (14, "near"),
+            ],
+        ),
+    ],
+)
+def test_cases_are_the_extremes_of_each_class(normal, pneumonia, threshold, expected):
+    rows = [(0, p) for p in normal] + [(1, p) for p in pneumonia]
+    table = pd.DataFrame(rows, columns=["label", "probability"], index=range(10, 10 + len(rows)))
+    names = dict(zip(("right", "wrong", "near"), RULES, strict=True))
+    found = list(choose_cases(table, threshold))
+    assert found == [(row, names[rule]) for row, rule in expected]
 
 
 def test_explained_cases_belong_to_the_test_set_and_to_each_other(study, layout):

@@ -102,26 +102,27 @@ def find_copies(manifest: pd.DataFrame, images: NDArray[np.uint8]) -> pd.DataFra
     background against which the threshold is judged.
     """
     hashes = perceptual_hashes(images)
+    mirrored_too = mirror_pairs(hashes, perceptual_hashes(images, mirrored=True))
     parts = []
-    for mirrored in (False, True):
-        pairs = (
-            mirror_pairs(hashes, perceptual_hashes(images, mirrored)) if mirrored
-            else near_pairs(hashes)
-        )  # fmt: skip
+    for mirrored, pairs in ((False, near_pairs(hashes)), (True, mirrored_too)):
         part = pd.DataFrame(pairs, columns=["i", "j"])
-        parts.append(
-            part.assign(correlation=correlations(images, pairs, mirrored), mirrored=mirrored)
-        )
+        alike = correlations(images, pairs, mirrored)
+        parts.append(part.assign(correlation=alike, mirrored=mirrored))
     # Of a pair that is near in both ways the better one; near-symmetric images can be.
-    found = pd.concat(parts).sort_values("correlation", ascending=False, kind="stable")
-    found = found.drop_duplicates(["i", "j"]).sort_values(["i", "j"], ignore_index=True)
-    first, second = found.pop("i").to_numpy(), found.pop("j").to_numpy()
-    path, sha = manifest.path.to_numpy(), manifest.sha256.to_numpy()
-    patients, splits = manifest.patient.to_numpy(), manifest.split.to_numpy()
-    places = [place_of({a, b}) for a, b in zip(splits[first], splits[second], strict=True)]
-    pairs = {"first": path[first], "second": path[second], "identical": sha[first] == sha[second]}
-    others = {"other_patient": patients[first] != patients[second], "place": places}
-    return pd.DataFrame(pairs).join(found).assign(**others)
+    near = pd.concat(parts).sort_values("correlation", ascending=False, kind="stable")
+    near = near.drop_duplicates(["i", "j"]).sort_values(["i", "j"], ignore_index=True)
+    first, second = (manifest.iloc[near[side]].reset_index(drop=True) for side in ("i", "j"))
+    return pd.DataFrame(
+        {
+            "first": first.path,
+            "second": second.path,
+            "identical": first.sha256 == second.sha256,
+            "correlation": near.correlation,
+            "mirrored": near.mirrored,
+            "other_patient": first.patient != second.patient,
+            "place": [place_of({a, b}) for a, b in zip(first.split, second.split, strict=True)],
+        }
+    )
 
 
 def place_of(splits: set[str]) -> str:
@@ -134,12 +135,8 @@ def place_of(splits: set[str]) -> str:
 def describe_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> dict[str, Any]:
     """Counts by place; ``examples`` names the pairs that patients' names do not explain."""
     groups = manifest[manifest.duplicated("sha256", keep=False)].groupby("sha256")
-    found = pd.DataFrame(
-        {
-            "place": [place_of(set(group.split)) for _, group in groups],
-            "patients": [group.patient.nunique() for _, group in groups],
-        }
-    )
+    place = groups.split.agg(lambda splits: place_of(set(splits)))
+    several = groups.patient.nunique().gt(1)
     near = copies[~copies.identical & (copies.correlation >= NEAR)]
     others = copies[copies.other_patient & ~copies.identical]
     suspects = copies[copies.other_patient & (copies.identical | (copies.correlation >= NEAR))]
@@ -151,13 +148,13 @@ def describe_copies(manifest: pd.DataFrame, copies: pd.DataFrame) -> dict[str, A
         "closest_other": None if others.empty else float(others.correlation.max()),
         "places": [
             {
-                "place": place,
-                "identical": int((found.place == place).sum()),
-                "identical_other": int(((found.place == place) & (found.patients > 1)).sum()),
-                "near": int((near.place == place).sum()),
-                "near_other": int(((near.place == place) & near.other_patient).sum()),
+                "place": name,
+                "identical": int((place == name).sum()),
+                "identical_other": int(((place == name) & several).sum()),
+                "near": int((near.place == name).sum()),
+                "near_other": int(((near.place == name) & near.other_patient).sum()),
             }
-            for place in PLACES
+            for name in PLACES
         ],
         "examples": suspects.drop(columns="other_patient").head(20).to_dict("records"),
     }

@@ -5,13 +5,14 @@ folds drawn by patient; only the first lets a model see other images of the pati
 about. Logistic regression can hardly recognise a child, nearest neighbours do little else.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -21,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.paired import paired_auc_difference
+from hybridlungvit.evaluation.paired import auc_difference_over_seeds
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import StudyError
 
@@ -32,15 +33,13 @@ NEIGHBOURS = 5
 PENALTY = 0.01  # scikit-learn's C: strong shrinkage for 256 correlated pixels
 
 
-def make_model(name: str) -> ClassifierMixin:
-    """One of ``MODELS``, unfitted."""
-    if name == "logistic":
-        regression = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=1000)
-        return make_pipeline(StandardScaler(), regression)
-    return KNeighborsClassifier(NEIGHBOURS, weights="distance", algorithm="brute")
-
-
-MODELS = ("logistic", "neighbours")
+MODELS: dict[str, ClassifierMixin] = {
+    "logistic": make_pipeline(
+        StandardScaler(), LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=1000)
+    ),
+    "neighbours": KNeighborsClassifier(NEIGHBOURS, weights="distance", algorithm="brute"),
+}
+"""Unfitted; ``clone`` them."""
 
 
 def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -57,7 +56,7 @@ def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def price_of_leakage(
-    manifest: pd.DataFrame, features: NDArray[np.float64], given: Statistics, seed: int
+    manifest: pd.DataFrame, features: NDArray[np.float64], statistics: Statistics, seed: int
 ) -> dict[str, Any]:
     """For each model the AUC on validation by image, by patient and on test, with intervals.
 
@@ -70,39 +69,31 @@ def price_of_leakage(
     folds = min(FOLDS, *(len(np.unique(clusters[y == value])) for value in (0, 1)))
     if folds < 2:
         raise StudyError("the audit needs at least two patients of each class in train/.")
+    size = (statistics.resamples, statistics.level, statistics.seed)
     record: dict[str, Any] = {"pixels": PIXELS, "folds": folds, "repeats": REPEATS}
     record["nearest"] = NEIGHBOURS
-    for name in MODELS:
-        pairs = np.stack(
-            [_both_ways(name, x, y, clusters, folds, seed + k) for k in range(REPEATS)]
-        )  # (K, 2, N)
-        intervals = _paired(pairs, y, clusters, given)
-        model = make_model(name).fit(x, y)
-        scores = model.predict_proba(features[test])[:, 1]
-        value = auc_interval(
-            labels[test], scores, patients[test], given.resamples, given.level, given.seed
-        )
-        record[name] = intervals | {"test": vars(value)}
+    for name, model in MODELS.items():
+        repeats = [_both_ways(model, x, y, clusters, folds, seed + k) for k in range(REPEATS)]
+        by_image, by_patient = np.stack(repeats, axis=1)  # (K, N) each
+        price = auc_difference_over_seeds(y, by_image, by_patient, clusters, *size)
+        scores = clone(model).fit(x, y).predict_proba(features[test])[:, 1]
+        record[name] = {
+            "image": asdict(auc_over_seeds(y, by_image, clusters, *size).interval),
+            "patient": asdict(auc_over_seeds(y, by_patient, clusters, *size).interval),
+            "price": {key: getattr(price, key) for key in ("estimate", "low", "high")},
+            "test": asdict(auc_interval(labels[test], scores, patients[test], *size)),
+        }
     return record
 
 
-def _both_ways(name: str, x: Array, y: NDArray, patients: NDArray, folds: int, seed: int) -> Array:
+def _both_ways(
+    model: ClassifierMixin, x: Array, y: NDArray, patients: NDArray, folds: int, seed: int
+) -> Array:
     """Out-of-fold probabilities with folds by image and by patient, (2, N)."""
     by_image = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
     by_patient = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, patients)
     rows = [
-        cross_val_predict(make_model(name), x, y, cv=list(folding), method="predict_proba")[:, 1]
+        cross_val_predict(model, x, y, cv=list(folding), method="predict_proba")[:, 1]
         for folding in (by_image, by_patient)
     ]
     return np.stack(rows)
-
-
-def _paired(pairs: Array, labels: NDArray, patients: NDArray, given: Statistics) -> dict[str, Any]:
-    """Mean AUC over K partitions by image, by patient, and their difference, from (K, 2, N)."""
-    settings = (patients, given.resamples, given.level, given.seed)
-    price = paired_auc_difference(labels, pairs[:, 0], pairs[:, 1], *settings)
-    return {
-        "image": vars(auc_over_seeds(labels, pairs[:, 0], *settings).interval),
-        "patient": vars(auc_over_seeds(labels, pairs[:, 1], *settings).interval),
-        "price": {name: getattr(price, name) for name in ("estimate", "low", "high")},
-    }

@@ -3,16 +3,15 @@
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
-from hybridlungvit.io import StudyError, file_sha256, write_record
+from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
 
@@ -22,18 +21,15 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
     On the validation images, on the test images, and on the test images whose patient number
     stands in the test set only (see ``strict_key``; None where a class is left without images).
     """
-    tables = [read_predictions(study, study.reference, seed, layout) for seed in study.seeds]
-    first = tables[0]
-    if not all(table.path.equals(first.path) for table in tables):
-        raise StudyError(f"{study.reference}: seeds scored on other images. Score them again.")
-    scores = np.stack([table.probability.to_numpy() for table in tables])  # (K, N)
     manifest = read_manifest(layout.manifest)
     doubtful = set(manifest.path[shared_numbers(manifest)])
-    test = (first.split == "test").to_numpy()
+    validation = scores_on(study, study.reference, layout, "val")
+    test, scores = scores_on(study, study.reference, layout)
+    clear = ~test.path.isin(doubtful).to_numpy()
     groups = {
-        "validation": ~test,
-        "test": test,
-        "without_shared_numbers": test & ~first.path.isin(doubtful).to_numpy(),
+        "validation": validation,
+        "test": (test, scores),
+        "without_shared_numbers": (test[clear], scores[:, clear]),
     }
     record: dict[str, Any] = {
         "reference": study.reference,
@@ -45,7 +41,7 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
             for seed in study.seeds
         },
     }
-    record |= {name: _auc(study, first[rows], scores[:, rows]) for name, rows in groups.items()}
+    record |= {name: _auc(study, *group) for name, group in groups.items()}
     return write_record(layout.audit_results, record)
 
 
@@ -55,8 +51,6 @@ def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:
     counts = {"images": len(table), "patients": int(table.patient.nunique())}
     if set(labels) != {0, 1}:
         return counts | {"auc": None}
-
-    given = study.statistics
-    patients = table.patient.to_numpy()
-    found = auc_over_seeds(labels, scores, patients, given.resamples, given.level, given.seed)
-    return counts | {"auc": asdict(found.interval)}
+    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
+    over_seeds = auc_over_seeds(labels, scores, table.patient.to_numpy(), *size)
+    return counts | {"auc": asdict(over_seeds.interval)}

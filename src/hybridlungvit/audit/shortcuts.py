@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.preprocessing import scale
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import auc_interval
+from hybridlungvit.evaluation.intervals import wilson_interval
 from hybridlungvit.masks.quality import out_of_fold
 
 SHORTCUTS = {
@@ -38,7 +38,7 @@ def file_features(manifest: pd.DataFrame) -> pd.DataFrame:
     return np.log(facts.clip(lower=1e-3))
 
 
-def image_statistics(images: NDArray[np.uint8]) -> pd.DataFrame:
+def appearance(images: NDArray[np.uint8]) -> pd.DataFrame:
     """Mean, SD, quantiles and sharpness of each image, uint8 (N, S, S) → N rows.
 
     Sharpness is the logarithm of the Laplacian's variance (Pech-Pacheco et al. 2000).
@@ -53,7 +53,11 @@ def image_statistics(images: NDArray[np.uint8]) -> pd.DataFrame:
 
 
 def predictability(
-    features: pd.DataFrame, labels: pd.Series, patients: pd.Series, given: Statistics, seed: int
+    features: pd.DataFrame,
+    labels: pd.Series,
+    patients: pd.Series,
+    settings: Statistics,
+    seed: int,
 ) -> dict[str, Any] | None:
     """AUC of out-of-fold predictions of ``labels`` (N,) in {0, 1}, with its patient interval.
 
@@ -65,33 +69,36 @@ def predictability(
     terms = np.hstack([standard, standard**2])  # (N, 2·F)
     y, clusters = labels.to_numpy(), patients.to_numpy()
     scores = out_of_fold(terms, y, clusters, seed)
-    return asdict(auc_interval(y, scores, clusters, given.resamples, given.level, given.seed))
+    size = (settings.resamples, settings.level, settings.seed)
+    return asdict(auc_interval(y, scores, clusters, *size))
 
 
-def shortcut_aucs(manifest: pd.DataFrame, given: Statistics, seed: int) -> dict[str, Any]:
+def shortcut_aucs(manifest: pd.DataFrame, settings: Statistics, seed: int) -> dict[str, Any]:
     """How well each set of file properties tells the class of development images."""
     part = manifest[manifest.split != "test"]
     features = file_features(part)
     return {
-        name: predictability(features[list(columns)], part.label, part.patient, given, seed)
+        name: predictability(features[list(columns)], part.label, part.patient, settings, seed)
         for name, columns in SHORTCUTS.items()
     }
 
 
 def shift_aucs(
-    manifest: pd.DataFrame, images: NDArray[np.uint8], given: Statistics, seed: int
+    manifest: pd.DataFrame, images: NDArray[np.uint8], settings: Statistics, seed: int
 ) -> dict[str, Any]:
     """How well image and file statistics tell test images from the others: all, and by class.
 
     Within a class, a difference cannot come from the classes' proportions.
     """
-    features = pd.concat([image_statistics(images), file_features(manifest)], axis=1)
+    features = pd.concat([appearance(images), file_features(manifest)], axis=1)
     is_test = (manifest.split == "test").astype(int)
     groups = {"all": manifest.index} | {
         name: manifest.index[manifest.label == label] for label, name in enumerate(CLASSES)
     }
     return {
-        name: predictability(features.loc[rows], is_test[rows], manifest.patient[rows], given, seed)
+        name: predictability(
+            features.loc[rows], is_test[rows], manifest.patient[rows], settings, seed
+        )
         for name, rows in groups.items()
     }
 
@@ -104,16 +111,10 @@ def class_balance(manifest: pd.DataFrame, level: float) -> Iterator[dict[str, An
     for split in SPLITS:
         part = manifest[manifest.split == split]
         positive = int(part.label.sum())
-        interval = binomtest(positive, len(part)).proportion_ci(level, method="wilson")
-        subtypes = {name: int((part.subtype == name).sum()) for name in ("bacteria", "virus")}
         yield {
             "split": split,
             "images": len(part),
             "pneumonia": positive,
-            **subtypes,
-            "prevalence": {
-                "estimate": positive / len(part),
-                "low": float(interval.low),
-                "high": float(interval.high),
-            },
+            **{name: int((part.subtype == name).sum()) for name in ("bacteria", "virus")},
+            "prevalence": asdict(wilson_interval(positive, len(part), level)),
         }

@@ -35,16 +35,16 @@ def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
     """Audit a study's manifest and cache and write ``layout.audit``; raises as ``write_leaks``."""
     layout.audit.unlink(missing_ok=True)
     manifest, images, copies = _checked(study, layout)
-    data, given = study.data, study.statistics
+    data, statistics = study.data, study.statistics
     record = _identity(study, layout) | {
-        "resamples": given.resamples,
-        "level": given.level,
+        "resamples": statistics.resamples,
+        "level": statistics.level,
         "patients": describe_patients(manifest, data.validation_folds, data.split_seed),
         "copies": describe_copies(manifest, copies),
-        "balance": list(class_balance(manifest, given.level)),
-        "shortcuts": shortcut_aucs(manifest, given, data.split_seed),
-        "shift": shift_aucs(manifest, images, given, data.split_seed),
-        "leakage": price_of_leakage(manifest, pixel_features(images), given, data.split_seed),
+        "balance": list(class_balance(manifest, statistics.level)),
+        "shortcuts": shortcut_aucs(manifest, statistics, data.split_seed),
+        "shift": shift_aucs(manifest, images, statistics, data.split_seed),
+        "leakage": price_of_leakage(manifest, pixel_features(images), statistics, data.split_seed),
     }
     record = write_record(layout.audit, record)
     _report(record)

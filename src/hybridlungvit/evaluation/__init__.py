@@ -3,7 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-_MODULES = {"auc_interval": "bootstrap", "auc_over_seeds": "seeds"}
+_MODULES = {
+    "auc_interval": "bootstrap",
+    "auc_over_seeds": "seeds",
+    "auc_difference_over_seeds": "paired",
+}
 __all__ = list(_MODULES)
 
 

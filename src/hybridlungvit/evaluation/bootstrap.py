@@ -5,6 +5,7 @@ take such weights, so that thousands of resamples are a few matrix operations.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +20,58 @@ CELLS = 5_000_000  # resamples times images at a time, at most: an array takes 2
 Counts = NDArray[np.int32]
 
 
-def patient_strata(labels: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which classes each patient's images have, (patients,): 1 normal, 2 pneumonia, 3 both."""
-    count = member.max() + 1
-    positive = np.bincount(member, labels, count) > 0
-    negative = np.bincount(member, 1 - labels, count) > 0
-    return positive * 2 + negative
+@dataclass(frozen=True)
+class PatientClusters:
+    """N images as the bootstrap sees them: labels, and the P patients they belong to."""
 
+    labels: NDArray[np.int64]  # (N,), 1 pneumonia
+    member: NDArray[np.int64]  # (N,), the index of each image's patient
+    strata: NDArray[np.int64]  # (P,), the classes of a patient's images: 1 normal, 2 not, 3 both
 
-def draw_patients(
-    strata: NDArray[np.int64], images: int, resamples: int, seed: int
-) -> Iterator[Counts]:
-    """Yield chunks (R, patients) of how often each patient is drawn.
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], patients: NDArray | None) -> "PatientClusters":
+        """From ``labels`` (N,) and patient names (N,); None makes every image its own patient."""
+        labels = np.asarray(labels).astype(np.int64)
+        member = members(patients, len(labels))
+        normal, pneumonia = (np.bincount(member, labels == label) > 0 for label in (0, 1))
+        return cls(labels, member, normal + 2 * pneumonia)
 
-    The cluster bootstrap (Field & Welsh 2007), stratified: of each stratum as many are drawn, with
-    replacement, as it has. ``images`` is the number of theirs, which bounds a chunk.
-    """
-    rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    chunk = min(CHUNK, max(1, CELLS // images))
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = np.empty((rows, len(strata)), np.int32)
-        for patients in groups:
-            count = len(patients)
-            picks = rng.integers(count, size=(rows, count))
-            picks += count * np.arange(rows)[:, None]  # a range of its own for each resample
-            times = np.bincount(picks.ravel(), minlength=rows * count)
-            drawn[:, patients] = times.reshape(rows, count)
-        yield drawn
+    @property
+    def once(self) -> Counts:
+        """The draw that takes every patient once: (1, P)."""
+        return np.ones((1, len(self.strata)), np.int32)
+
+    def draws(self, resamples: int, seed: int) -> Iterator[Counts]:
+        """Yield chunks (R, P) of how often each patient is drawn; the same for every caller.
+
+        The cluster bootstrap (Field & Welsh 2007), stratified: of each stratum as many are drawn,
+        with replacement, as it has, so that every resample holds both classes.
+        """
+        rng = np.random.default_rng(seed)
+        groups = [np.flatnonzero(self.strata == stratum) for stratum in np.unique(self.strata)]
+        chunk = min(CHUNK, max(1, CELLS // len(self.labels)))
+        for start in range(0, resamples, chunk):
+            rows = min(chunk, resamples - start)
+            drawn = np.empty((rows, len(self.strata)), np.int32)
+            for patients in groups:
+                count = len(patients)
+                picks = rng.integers(count, size=(rows, count))
+                picks += count * np.arange(rows)[:, None]  # a range of its own for each resample
+                times = np.bincount(picks.ravel(), minlength=rows * count)
+                drawn[:, patients] = times.reshape(rows, count)
+            yield drawn
+
+    def sums(self, values: Array) -> Array:
+        """Sum of ``values`` (N,) over each patient's images: (P,)."""
+        return np.bincount(self.member, values, len(self.strata))
+
+    def counts(self, images: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many of these images, (N,), each patient has: (P,)."""
+        return np.bincount(self.member[images], minlength=len(self.strata))
+
+    def patients_with(self, images: NDArray[np.bool_]) -> int:
+        """How many patients have at least one of these images, (N,)."""
+        return len(np.unique(self.member[images]))
 
 
 def patient_weights(
@@ -55,13 +79,11 @@ def patient_weights(
 ) -> Iterator[Counts]:
     """Yield chunks (R, N) of how often each image counts when whole patients are resampled.
 
-    Stratified by the classes a patient's images have, so that every resample holds both classes in
-    the drawn proportion. ``clusters`` (N,) names each image's patient; None makes every image its
-    own.
+    ``clusters`` (N,) names each image's patient; None makes every image its own.
     """
-    member = members(clusters, len(labels))
-    for drawn in draw_patients(patient_strata(labels, member), len(labels), resamples, seed):
-        yield drawn[:, member]  # (R, patients) → (R, N)
+    patients = PatientClusters.of(labels, clusters)
+    for drawn in patients.draws(resamples, seed):
+        yield drawn[:, patients.member]  # (R, P) → (R, N)
 
 
 def auc_replicates(
@@ -71,16 +93,14 @@ def auc_replicates(
 
     ``scores`` is (M, N); all models see the same resampled patients.
     """
-    member = members(clusters, len(labels))
-    strata = patient_strata(labels, member)
-    functions = [auc_function(labels, row, member) for row in scores]
+    patients = PatientClusters.of(labels, clusters)
+    functions = [auc_function(patients.labels, row, patients.member) for row in scores]
 
     def aucs(drawn: Counts) -> Array:
         return np.stack([auc(drawn) for auc in functions], axis=1)
 
-    chunks = draw_patients(strata, len(labels), resamples, seed)
-    once = np.ones((1, len(strata)), np.int32)
-    return aucs(once)[0], np.concatenate([aucs(drawn) for drawn in chunks])
+    replicates = [aucs(drawn) for drawn in patients.draws(resamples, seed)]
+    return aucs(patients.once)[0], np.concatenate(replicates)
 
 
 def auc_interval(
@@ -107,5 +127,5 @@ def auc_interval(
     labels, scores = check_scores(labels, scores)
     (auc,), replicates = auc_replicates(labels, scores[None], clusters, resamples, seed)
     quantile = ndtri((1 + level) / 2)
-    found = normal_interval(auc, replicates.std(ddof=1), quantile)
-    return found or separated(float(auc), labels, clusters, level)
+    interval = normal_interval(auc, replicates.std(ddof=1), quantile)
+    return interval or separated(float(auc), labels, clusters, level)

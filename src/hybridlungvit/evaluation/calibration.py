@@ -1,25 +1,26 @@
 """Do probabilities mean what they say: calibration before and after temperature scaling."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.intervals import wilson_interval
+from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import Metrics, ranking_metrics, ratio
 from hybridlungvit.evaluation.records import (
-    Edge,
     Record,
     headline_record,
     interval_record,
     replicate,
+    wilson_edge,
 )
-from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.evaluation.temperature import fit_temperature, logits, scaled
 
 BINS = 10
+MEASURES = ("ece", "slope", "intercept", "brier", "log_loss")
 NEWTON_STEPS = 40
 RESAMPLES = 2000  # at most: each fits two regressions to all images
 
@@ -34,43 +35,27 @@ def mass_bins(probabilities: Array, bins: int = BINS) -> NDArray[np.int64]:
     return rank * bins // len(probabilities)
 
 
-def bin_sums(
-    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
-) -> tuple[Array, Array, Array]:
-    """Images, pneumonia and summed probability of each patient in each bin: (P, BINS) each."""
-    parts = []
-    for values in (np.ones(len(bins)), sample.labels, probabilities):
-        parts.append([sample.sums(np.where(bins == b, values, 0.0)) for b in range(BINS)])
-    return tuple(np.stack(part, axis=1) for part in parts)
-
-
-def calibration_error(
-    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
-) -> Callable[[Array], Array]:
-    """Expected calibration error over bins of equal mass, as a metric of ``drawn`` (R, P).
-
-    The ``bins`` (N,) are those of the sample. The estimate is biased upwards (an empty difference
-    is noise, not zero), the more so the fewer images a bin has.
-    """
-    images, observed, predicted = bin_sums(sample, probabilities, bins)
-
-    def metric(drawn: Array) -> Array:
-        gaps = np.abs(drawn @ (observed - predicted)).sum(axis=1)  # (R,)
-        return ratio(gaps, (drawn @ images).sum(axis=1))
-
-    return metric
-
-
 def reliability(
-    sample: Sample, probabilities: Array, bins: NDArray[np.int64]
-) -> tuple[Array, Callable[[Array], Array]]:
-    """Mean probability of each bin, (BINS,), and its share of pneumonia by resample: (R, BINS)."""
-    images, observed, predicted = bin_sums(sample, probabilities, bins)
+    clusters: PatientClusters, probabilities: Array, bins: NDArray[np.int64]
+) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
+    """Mean probability of each bin, (BINS,), and the calibration of resamples ``drawn`` (R, P).
 
-    def shares(drawn: Array) -> Array:
-        return ratio(drawn @ observed, drawn @ images)
+    The latter gives the share of pneumonia in each bin, (R, BINS), and the expected calibration
+    error over bins of equal mass, (R,). That is biased upwards (an empty difference is noise, not
+    zero), the more so the fewer images a bin has. The ``bins`` (N,) are those of the sample.
+    """
+    values = np.ones(len(bins)), clusters.labels, probabilities
+    images, observed, predicted = (
+        np.stack([clusters.sums(np.where(bins == b, v, 0.0)) for b in range(BINS)], axis=1)
+        for v in values
+    )  # (P, BINS) each
 
-    return ratio(predicted.sum(axis=0), images.sum(axis=0)), shares
+    def calibration(drawn: Array) -> tuple[Array, Array]:
+        counts = drawn @ images
+        gaps = np.abs(drawn @ (observed - predicted)).sum(axis=1)  # (R,)
+        return ratio(drawn @ observed, counts), ratio(gaps, counts.sum(axis=1))
+
+    return ratio(predicted.sum(axis=0), images.sum(axis=0)), calibration
 
 
 def recalibration(
@@ -93,44 +78,43 @@ def _newton(labels: NDArray, design: Array, offset: Array, weights: Array) -> Ar
 
     All rows start from the fit of the unweighted images, which is near theirs.
     """
-    start, found = _climb(labels, design, offset, np.ones((1, len(labels))), np.zeros(len(design)))
-    first = start[0] if found[0] else np.zeros(len(design))
-    beta, done = _climb(labels, design, offset, weights, first)
-    flat = np.abs(beta).max(axis=1) > 100  # running away: separated classes
-    return np.where((done & ~flat)[:, None], beta, np.nan)
+    nowhere, once = np.zeros(len(design)), np.ones((1, len(labels)))
+    (start,), (arrived,) = _climb(labels, design, offset, once, nowhere)
+    beta, done = _climb(labels, design, offset, weights, start if arrived else nowhere)
+    running_away = np.abs(beta).max(axis=1) > 100  # separated classes
+    return np.where((done & ~running_away)[:, None], beta, np.nan)
 
 
 def _climb(
     labels: NDArray, design: Array, offset: Array, weights: Array, start: Array
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Newton's steps from ``start`` (D,): coefficients (R, D), and which rows arrived (R,)."""
+    size = len(design)
     beta = np.tile(start, (len(weights), 1))
-    products = np.einsum("dn,en->den", design, design).reshape(-1, design.shape[1])  # (D D, N)
-    open_rows = np.arange(len(weights))
+    products = np.einsum("dn,en->den", design, design).reshape(size**2, -1)  # (D D, N)
+    moving = np.arange(len(weights))
     for _ in range(NEWTON_STEPS):
-        own = weights[open_rows]
-        fitted = expit(beta[open_rows] @ design + offset)  # (R, N)
-        gradient = (own * (labels - fitted)) @ design.T  # (R, D)
-        left = np.abs(gradient).max(axis=1) >= 1e-8 * own.sum(axis=1)
-        open_rows, own, fitted, gradient = (x[left] for x in (open_rows, own, fitted, gradient))
-        if not len(open_rows):
+        times = weights[moving]
+        fitted = expit(beta[moving] @ design + offset)  # (R, N)
+        gradient = (times * (labels - fitted)) @ design.T  # (R, D)
+        far = np.abs(gradient).max(axis=1) >= 1e-8 * times.sum(axis=1)
+        moving, times, fitted, gradient = (x[far] for x in (moving, times, fitted, gradient))
+        if not len(moving):
             break
-        curvature = (own * fitted * (1 - fitted)) @ products.T  # (R, D D)
-        curvature = curvature.reshape(len(own), len(design), len(design))
+        curvature = (times * fitted * (1 - fitted)) @ products.T  # (R, D D)
+        curvature = curvature.reshape(-1, size, size)
         singular = ~(np.linalg.det(curvature) > 1e-12)
-        curvature[singular] = np.eye(len(design))
+        curvature[singular] = np.eye(size)
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
         step = np.clip(step, -2, 2)  # a plain Newton step can overshoot far from the solution
         step[singular] = 0
-        beta[open_rows] += step
-    done = np.ones(len(weights), bool)
-    done[open_rows] = False
-    return beta, done
+        beta[moving] += step
+    return beta, ~np.isin(np.arange(len(weights)), moving)
 
 
 def calibration_records(
-    sample: Sample, rows: Array, val_labels: NDArray[np.int64], val_rows: Array, seeds: list[int],
-    resamples: int, level: float, seed: int,
+    clusters: PatientClusters, rows: Array, val_labels: NDArray[np.int64], val_rows: Array,
+    seeds: list[int], resamples: int, level: float, seed: int,
 ) -> Record:  # fmt: skip
     """Calibration of the seeds' mean, crossed, and of the ensemble, before and after scaling.
 
@@ -139,60 +123,53 @@ def calibration_records(
     """
     size = min(resamples, RESAMPLES)
     temperatures = [fit_temperature(val_labels, row) for row in val_rows]
-    groups = [mass_bins(row) for row in rows]
+    bins = [mass_bins(row) for row in rows]
     states = {"before": rows, "after": np.stack(list(map(scaled, rows, temperatures)))}
+    edge = wilson_edge(len(clusters.labels) // BINS, level)
     record: Record = {
         "resamples": size,
         "temperatures": dict(zip(map(str, seeds), temperatures, strict=False)),
         "ensemble_temperature": temperatures[-1],
     }
     for state, values in states.items():
-        functions = [_metrics(sample, row, bins) for row, bins in zip(values, groups, strict=True)]
-        estimates, replicates = replicate(functions, sample, size, seed)
-        names = [name for name in estimates if not name.startswith("bin.")]
-        found = {
-            name: headline_record(name, estimates[name][:-1], replicates[name][:, :-1], level)
-            for name in names
-        }
-        ensemble = {
-            name: interval_record(name, estimates[name][-1:], replicates[name][:, -1:], level)[0]
-            for name in names
-        }
-        by_seed = zip(values[:-1], groups[:-1], strict=True)
-        predicted = np.mean([reliability(sample, *row)[0] for row in by_seed], axis=0)
-        images = sample.labels.size / BINS
+        curves = [reliability(clusters, *row) for row in zip(values, bins, strict=True)]
+        functions = [
+            _metrics(clusters, row, calibration)
+            for row, (_, calibration) in zip(values, curves, strict=True)
+        ]
+        estimates, replicates = replicate(functions, clusters, size, seed)
+        predicted = np.mean([mean for mean, _ in curves[:-1]], axis=0)
+        headline, ensemble = (
+            {
+                name: make(name, estimates[name][models], replicates[name][:, models], level)
+                for name in MEASURES
+            }
+            for make, models in (
+                (headline_record, slice(0, -1)),
+                (interval_record, slice(-1, None)),
+            )
+        )
         curve = []
         for b, mean in enumerate(predicted):
             name = f"bin.{b}"
-            edge = _wilson_edge(int(images), level)
-            one = interval_record(
-                name, estimates[name][:-1], replicates[name][:, :-1], level, edge
-            )[0]
-            curve.append({"predicted": None if np.isnan(mean) else float(mean)} | one)
-        record[state] = {"headline": found, "ensemble": ensemble, "bins": curve}
+            drawn = replicates[name][:, :-1]
+            share = interval_record(name, estimates[name][:-1], drawn, level, edge)
+            curve.append({"predicted": None if np.isnan(mean) else float(mean)} | share)
+        record[state] = {"headline": headline, "ensemble": ensemble, "bins": curve}
     return record
 
 
-def _wilson_edge(images: int, level: float) -> Edge:
-    return lambda value: (
-        wilson_interval(value * images, images, level) if value in (0, 1) and images else None
-    )
-
-
-def _metrics(sample: Sample, probabilities: Array, bins: NDArray[np.int64]) -> Metrics:
-    error = calibration_error(sample, probabilities, bins)
-    ranking = ranking_metrics(sample, probabilities)
-    _, shares = reliability(sample, probabilities, bins)
+def _metrics(
+    clusters: PatientClusters, probabilities: Array, calibration: Callable[..., Any]
+) -> Metrics:
+    ranking = ranking_metrics(clusters, probabilities)
 
     def metrics(drawn: Array) -> dict[str, Array]:
-        slope, intercept = recalibration(sample.labels, probabilities, drawn[:, sample.member])
-        proper = ranking(drawn)
-        return {
-            "ece": error(drawn),
-            "slope": slope,
-            "intercept": intercept,
-            "brier": proper["brier"],
-            "log_loss": proper["log_loss"],
-        } | {f"bin.{b}": share for b, share in enumerate(shares(drawn).T)}
+        shares, error = calibration(drawn)
+        weights, proper = drawn[:, clusters.member], ranking(drawn)
+        slope, intercept = recalibration(clusters.labels, probabilities, weights)
+        values = (error, slope, intercept, proper["brier"], proper["log_loss"])
+        by_bin = {f"bin.{b}": share for b, share in enumerate(shares.T)}
+        return dict(zip(MEASURES, values, strict=True)) | by_bin
 
     return metrics

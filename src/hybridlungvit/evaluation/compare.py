@@ -1,9 +1,13 @@
-"""The stage `compare`: every variant against the reference."""
+"""The stage `compare`: every variant against the reference, and the errors they share."""
 
+from itertools import combinations
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hybridlungvit.config import Study, load_other
-from hybridlungvit.evaluation.misclassified import count_errors
+from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.other_study import compare_with_other
 from hybridlungvit.evaluation.paired import DIFFERENCE, compare_pair, holm, verdict
 from hybridlungvit.evaluation.predictions import Thresholds, scores_on
@@ -25,10 +29,10 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
             raise StudyError(f"{variant}: scored on other images than {study.reference}.")
         thresholds[variant] = Thresholds(study, variant, layout).rows[-1]
     family = study.comparison_family()
-    found = {}
+    differences = {}
     for variant, (table, scores) in tests.items():
         if variant != study.reference:
-            found[variant] = compare_pair(
+            differences[variant] = compare_pair(
                 table.label.to_numpy(),
                 scores,
                 reference_scores,
@@ -36,8 +40,8 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 (thresholds[variant], thresholds[study.reference]),
                 statistics,
             )
-    adjusted = holm({variant: found[variant]["p_value"] for variant in family})
-    for variant, record in found.items():
+    adjusted = holm({variant: differences[variant]["p_value"] for variant in family})
+    for variant, record in differences.items():
         used = adjusted.get(variant, record["p_value"])
         record |= {
             "p_adjusted": adjusted.get(variant),
@@ -47,11 +51,49 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
         reference.label.to_numpy(),
         reference.patient.to_numpy(),
         {variant: scores for variant, (_, scores) in tests.items()},
-        {variant: own["fixed"] for variant, own in thresholds.items()},
+        {variant: by_point["fixed"] for variant, by_point in thresholds.items()},
         study.reference,
     )
-    result = {"reference": study.reference, "family": family, "differences": found}
+    result = {"reference": study.reference, "family": family, "differences": differences}
     result["errors"] = errors
     other = load_other(study)
     result["other_study"] = None if other is None else compare_with_other(study, other, layout)
     return write_record(layout.comparisons, result)
+
+
+def count_errors(
+    labels: NDArray[np.int64], patients: NDArray, scores: dict[str, Array],
+    thresholds: dict[str, float], reference: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Count the errors of each variant's ensemble at its threshold, and how many are shared.
+
+    ``labels`` (N,), ``patients`` (N,) and the seeds' probabilities (K, N) of each variant belong to
+    the same images; one whose probability reaches the threshold is called pneumonia. The counts
+    describe these images: they estimate nothing beyond them and have no interval.
+    """
+    truth = labels == 1
+    wrong = {v: (rows.mean(axis=0) >= thresholds[v]) != truth for v, rows in scores.items()}
+    by_variant = {}
+    for variant, rows in scores.items():
+        missed = wrong[variant]
+        by_seed = (rows >= thresholds[variant]) != truth  # (K, N)
+        differing = [int((a != b).sum()) for a, b in combinations(by_seed, 2)]
+        by_variant[variant] = {
+            "threshold": thresholds[variant],
+            "images": int(missed.sum()),
+            "false_positives": int((missed & ~truth).sum()),
+            "false_negatives": int((missed & truth).sum()),
+            "patients": len(np.unique(patients[missed])),
+            "with_reference": int((missed & wrong[reference]).sum()),
+            "every_seed": int(by_seed.all(axis=0).sum()),
+            "some_seed": int(by_seed.any(axis=0).sum()),
+            "between_seeds": [min(differing), max(differing)] if differing else None,
+        }
+    together = np.stack(list(wrong.values()))  # (variants, N)
+    everywhere = together.all(axis=0)
+    return {
+        "variants": by_variant,
+        "every_variant": int(everywhere.sum()),
+        "every_variant_false_positives": int((everywhere & ~truth).sum()),
+        "some_variant": int(together.any(axis=0).sum()),
+    }

@@ -74,8 +74,8 @@ def delong_interval(
     unusable input.
     """
     auc, variance = auc_variance(labels, scores, clusters)
-    found = normal_interval(auc, math.sqrt(variance), ndtri((1 + level) / 2))
-    return found or separated(auc, labels, clusters, level)
+    interval = normal_interval(auc, math.sqrt(variance), ndtri((1 + level) / 2))
+    return interval or separated(auc, labels, clusters, level)
 
 
 def separated(

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.auc import Array, auc_function
-from hybridlungvit.evaluation.bootstrap import Counts
-from hybridlungvit.evaluation.sample import Sample
+from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
 from hybridlungvit.evaluation.temperature import clipped
 
 RANKING = ("auc", "average_precision", "brier", "log_loss")
@@ -28,19 +27,21 @@ def ratio(above: Array, below: Array) -> Array:
         return np.where(below == 0, np.nan, above / below)
 
 
-def ranking_metrics(sample: Sample, scores: Array) -> Metrics:
+def ranking_metrics(clusters: PatientClusters, scores: Array) -> Metrics:
     """Metrics of the probabilities ``scores`` (N,) themselves."""
-    auc = auc_function(sample.labels, scores, sample.member)
+    auc = auc_function(clusters.labels, scores, clusters.member)
     kept = clipped(scores)
-    squares = sample.sums((scores - sample.labels) ** 2)
-    losses = -sample.sums(np.where(sample.labels == 1, np.log(kept), np.log1p(-kept)))
-    images = sample.counts(np.ones(len(scores), bool))
+    squares = clusters.sums((scores - clusters.labels) ** 2)
+    losses = -clusters.sums(np.where(clusters.labels == 1, np.log(kept), np.log1p(-kept)))
+    images = clusters.counts(np.ones(len(scores), bool))
 
     def metrics(drawn: Counts) -> dict[str, Array]:
         total = drawn @ images
         return {
             "auc": auc(drawn),
-            "average_precision": average_precision(sample.labels, scores, drawn[:, sample.member]),
+            "average_precision": average_precision(
+                clusters.labels, scores, drawn[:, clusters.member]
+            ),
             "brier": ratio(drawn @ squares, total),
             "log_loss": ratio(drawn @ losses, total),
         }
@@ -62,15 +63,15 @@ def average_precision(labels: NDArray[np.int64], scores: Array, weights: Counts)
     return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
 
 
-def confusion(sample: Sample, called: NDArray[np.bool_]) -> NDArray[np.int64]:
+def confusion(clusters: PatientClusters, called: NDArray[np.bool_]) -> NDArray[np.int64]:
     """True and false negatives and positives (tn, fp, fn, tp) of each patient: (P, 4)."""
-    cells = [(sample.labels == truth) & (called == call) for truth in (0, 1) for call in (0, 1)]
-    return np.stack([sample.counts(cell) for cell in cells], axis=1)
+    cells = [(clusters.labels == truth) & (called == call) for truth in (0, 1) for call in (0, 1)]
+    return np.stack([clusters.counts(cell) for cell in cells], axis=1)
 
 
-def call_metrics(sample: Sample, called: NDArray[np.bool_]) -> Metrics:
+def call_metrics(clusters: PatientClusters, called: NDArray[np.bool_]) -> Metrics:
     """Metrics of the calls ``called`` (N,), from whole numbers of images."""
-    cells = confusion(sample, called)
+    cells = confusion(clusters, called)
 
     def metrics(drawn: Counts) -> dict[str, Array]:
         tn, fp, fn, tp = (drawn @ cells).T
@@ -95,18 +96,3 @@ def at_prevalence(sensitivity: Array, specificity: Array, prevalence: float) -> 
     hit, alarm = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     missed, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
     return {"ppv": ratio(hit, hit + alarm), "npv": ratio(cleared, cleared + missed)}
-
-
-def proportion(
-    name: str, labels: NDArray[np.int64], called: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Which images are the successes and the trials of a metric, (N,) each; None if not so made."""
-    truth, everyone = labels == 1, np.ones(len(labels), bool)
-    trials = {
-        "accuracy": everyone,
-        "sensitivity": truth,
-        "specificity": ~truth,
-        "ppv": called,
-        "npv": ~called,
-    }
-    return (called == truth, trials[name]) if name in trials else None

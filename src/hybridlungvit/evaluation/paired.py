@@ -11,7 +11,7 @@ from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array, check_scores, members
 from hybridlungvit.evaluation.bootstrap import auc_replicates
 from hybridlungvit.evaluation.delong import delong_test
-from hybridlungvit.evaluation.seeds import Split, split_variance
+from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
@@ -29,7 +29,7 @@ class Comparison:
 def paired_split(
     labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None,
     resamples: int, seed: int,
-) -> tuple[float, Split]:  # fmt: skip
+) -> tuple[float, VarianceComponents]:  # fmt: skip
     """Mean over seeds of AUC of a minus AUC of b, and its variance by patients and seeds."""
     pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])  # (2, K, N)
     for row in pairs.reshape(-1, pairs.shape[2]):
@@ -38,11 +38,11 @@ def paired_split(
     rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
     values, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
     estimates = values[:count] - values[count:]
-    split = split_variance(estimates, drawn[:, :count] - drawn[:, count:])
+    split = variance_components(estimates, drawn[:, :count] - drawn[:, count:])
     return float(np.mean(estimates)), split
 
 
-def paired_auc_difference(
+def auc_difference_over_seeds(
     labels: NDArray[np.int64],
     scores_a: Array,
     scores_b: Array,
@@ -56,7 +56,7 @@ def paired_auc_difference(
     Scores are (N,) for one model each, or (K, N) for K training seeds, paired by row; then the mean
     over seeds is compared and the seeds' variance counts with that of the patients. Both models
     see the same resampled patients. Interval and p-value come from the same standard error and
-    Student distribution (``seeds.split_variance``), hence never contradict each other. Raises
+    Student distribution (``seeds.variance_components``), hence never contradict each other. Raises
     ``StudyError`` for unusable input.
 
     For equal models p falls below 0.05 in 5.1 to 5.2 % of simulated test sets without seeds, where
@@ -67,7 +67,9 @@ def paired_auc_difference(
     return _comparison(estimate, split, level, resamples)
 
 
-def _comparison(estimate: float, split: Split, level: float, resamples: int) -> Comparison:
+def _comparison(
+    estimate: float, split: VarianceComponents, level: float, resamples: int
+) -> Comparison:
     half = split.quantile(level) * split.error if split.error else 0.0
     low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
     return Comparison(estimate, low, high, split.p_value(estimate, resamples))
@@ -104,11 +106,12 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: ND
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
     """Holm's step-down adjustment (1979) of a family of p-values, by name."""
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return {name: adjusted[name] for name in p_values}
+    from statsmodels.stats.multitest import multipletests  # takes long to import, as scipy.stats
+
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, adjusted.tolist(), strict=True))
 
 
 def verdict(

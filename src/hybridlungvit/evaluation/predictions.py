@@ -3,10 +3,10 @@ A variant's probabilities by split, its ensemble, and its operating points."""
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.thresholds import choose_thresholds
+from hybridlungvit.evaluation.auc import Array, check_scores
 from hybridlungvit.io import StudyError, file_sha256, read_json, read_table
 from hybridlungvit.paths import Layout
 
@@ -16,10 +16,9 @@ COLUMNS = ["path", "patient", "split", "label", "subtype", "probability"]
 def require_same(where: object, what: str, recorded: str, current: str) -> None:
     """Raise ``StudyError`` naming both hashes when a result belongs to another input."""
     if recorded != current:
-        found = str(recorded)[:12]
         raise StudyError(
-            f"{where}: made from {what} {found}, but the current {what} is {current[:12]}. "
-            "Restore that one or run this stage again."
+            f"{where}: made from {what} {str(recorded)[:12]}, but the current {what} is "
+            f"{current[:12]}. Restore that one or run this stage again."
         )
 
 
@@ -55,6 +54,35 @@ def with_ensemble(scores: Array) -> Array:
     return np.concatenate([scores, scores.mean(axis=0, keepdims=True)])
 
 
+def rates(labels: NDArray[np.int64], scores: Array) -> tuple[Array, Array, Array]:
+    """Candidate thresholds, ascending, with sensitivity and specificity of ``score >= threshold``.
+
+    A candidate lies midway between two neighbouring scores, so that it favours neither; the lowest
+    is the lowest score. Raises ``StudyError`` for unusable input.
+    """
+    labels, scores = check_scores(labels, scores)
+    values, group = np.unique(scores, return_inverse=True)
+    positive = np.bincount(group, labels)
+    negative = np.bincount(group, 1 - labels)
+    thresholds = np.r_[values[0], (values[1:] + values[:-1]) / 2]
+    sensitivity = positive[::-1].cumsum()[::-1] / positive.sum()
+    specificity = np.r_[0, negative.cumsum()[:-1]] / negative.sum()
+    return thresholds, sensitivity, specificity
+
+
+def youden_threshold(labels: NDArray[np.int64], scores: Array) -> float:
+    """The threshold of the largest sensitivity + specificity (Youden 1950), lowest of equals."""
+    thresholds, sensitivity, specificity = rates(labels, scores)
+    index = sensitivity + specificity
+    return float(thresholds[np.flatnonzero(index >= index.max() - 1e-12)[0]])
+
+
+def sensitive_threshold(labels: NDArray[np.int64], scores: Array, target: float) -> float:
+    """The highest threshold whose sensitivity is at least ``target``."""
+    thresholds, sensitivity, _ = rates(labels, scores)
+    return float(thresholds[np.flatnonzero(sensitivity >= target - 1e-12)[-1]])
+
+
 class Thresholds:
     """The operating points of each row of scores: chosen on validation, frozen for the test."""
 
@@ -68,5 +96,12 @@ class Thresholds:
                 f"{layout.predictions(variant, study.seeds[0])}: the validation images must hold "
                 "both classes to choose a threshold on. Lower data.validation_folds."
             )
-        self.rows = [choose_thresholds(self.labels, row, fixed, target) for row in self.scores]
+        self.rows = [
+            {
+                "fixed": fixed,
+                "youden": youden_threshold(self.labels, row),
+                "sensitive": sensitive_threshold(self.labels, row, target),
+            }
+            for row in self.scores
+        ]
         self.points = list(self.rows[0])

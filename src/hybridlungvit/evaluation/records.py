@@ -12,102 +12,115 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.bootstrap import Array
+from hybridlungvit.evaluation.auc import Array
+from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
 from hybridlungvit.evaluation.intervals import (
     Interval,
     normal_interval,
     separated_interval,
     wilson_interval,
 )
-from hybridlungvit.evaluation.metrics import SCALE, Metrics, proportion
-from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.evaluation.seeds import Split, split_variance
+from hybridlungvit.evaluation.metrics import SCALE, Metrics
+from hybridlungvit.evaluation.seeds import variance_components
 
 Record = dict[str, Any]
 Edge = Callable[[float], Interval | None]
+INTERVAL = ("estimate", "low", "high", "undefined")
+LAYERS = ("sd", "min", "max", "se_patients", "se_seeds")
+PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 
 
 def replicate(
-    rows: list[Metrics], sample: Sample, resamples: int, seed: int
+    rows: list[Metrics], clusters: PatientClusters, resamples: int, seed: int
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Each metric of M rows of scores: estimates (M,), and replicates (R, M) on the same draws."""
 
-    def values(drawn: Array) -> dict[str, Array]:
-        found = [metrics(drawn) for metrics in rows]
-        return {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+    def values(drawn: Counts) -> dict[str, Array]:
+        by_row = [metrics(drawn) for metrics in rows]
+        return {name: np.stack([row[name] for row in by_row], axis=1) for name in by_row[0]}
 
-    chunks = [values(drawn) for drawn in sample.draws(resamples, seed)]
-    estimates = {name: value[0] for name, value in values(sample.once).items()}
+    chunks = [values(drawn) for drawn in clusters.draws(resamples, seed)]
+    estimates = {name: value[0] for name, value in values(clusters.once).items()}
     return estimates, {name: np.concatenate([c[name] for c in chunks]) for name in estimates}
-
-
-def interval_record(
-    metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
-) -> tuple[Record, Split | None]:
-    """The mean over K seeds with its crossed interval; K = 1: one model, patients alone.
-
-    ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
-    """
-    mean = float(np.mean(estimates))
-    defined = ~np.isnan(replicates).any(axis=1)
-    undefined = float(1 - defined.mean())
-    record: Record = {"estimate": None, "low": None, "high": None, "undefined": undefined}
-    if np.isnan(mean):
-        return record, None
-    record["estimate"] = mean
-    if undefined > 1 - level or defined.sum() < 2:
-        return record, None
-    split = split_variance(estimates, replicates[defined])
-    scale = SCALE.get(metric.split(".")[-1], "unit")
-    found = normal_interval(mean, split.error, split.quantile(level), scale) or edge(mean)
-    if found is not None:
-        record |= {"low": found.low, "high": found.high}
-    return record, split
 
 
 def headline_record(
     metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
 ) -> Record:
-    """``interval_record`` with the other layers: SD and range of the seeds, and the split."""
-    record, split = interval_record(metric, estimates, replicates, level, edge)
-    several = len(estimates) > 1 and record["estimate"] is not None
-    return record | {
-        "sd": float(estimates.std(ddof=1)) if several else None,
-        "min": float(estimates.min()) if several else None,
-        "max": float(estimates.max()) if several else None,
-        "se_patients": None if split is None else float(np.sqrt(split.patients)),
-        "se_seeds": None if split is None else float(np.sqrt(split.seeds)),
-    }
+    """The mean over K seeds with its crossed interval, SD and range of the seeds, and its errors.
 
-
-def auc_edge(sample: Sample, level: float) -> Edge:
-    """What to say of an AUC of exactly 0 or 1."""
-    positives, negatives = (sample.patients_with(sample.labels == label) for label in (1, 0))
-    return lambda value: (
-        separated_interval(value, positives, negatives, level) if value in (0, 1) else None
-    )
-
-
-def proportion_edge(metric: str, sample: Sample, calls: Iterable[Array], level: float) -> Edge:
-    """What to say of a proportion of exactly 0 or 1: Wilson's interval on patients, not images.
-
-    ``calls`` are those of each seed, (N,); the one with the fewest patients counts.
+    ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
+    K = 1 is one model, whose interval covers patients alone.
     """
-    parts = [proportion(metric, sample.labels, called) for called in calls]
-    counts = [sample.patients_with(part[1]) for part in parts if part is not None]
-    trials = min(counts, default=0)
+    mean, defined = float(np.mean(estimates)), ~np.isnan(replicates).any(axis=1)
+    record: Record = dict.fromkeys(INTERVAL + LAYERS)
+    record["undefined"] = undefined = float(1 - defined.mean())
+    if np.isnan(mean):
+        return record
+    record["estimate"] = mean
+    if len(estimates) > 1:
+        spread = estimates.std(ddof=1), estimates.min(), estimates.max()
+        record |= dict(zip(("sd", "min", "max"), map(float, spread), strict=True))
+    if undefined > 1 - level or defined.sum() < 2:
+        return record
+    components = variance_components(estimates, replicates[defined])
+    record["se_patients"] = float(np.sqrt(components.patients))
+    record["se_seeds"] = float(np.sqrt(components.seeds))
+    scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
+    interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)
+    return record if interval is None else record | {"low": interval.low, "high": interval.high}
+
+
+def interval_record(*arguments: Any) -> Record:
+    """``headline_record`` without what it says of seeds: for a single model or the ensemble."""
+    record = headline_record(*arguments)
+    return {key: record[key] for key in INTERVAL}
+
+
+def auc_edge(clusters: PatientClusters, level: float) -> Edge:
+    """What to say of an AUC of exactly 0 or 1."""
+    patients = [clusters.patients_with(clusters.labels == label) for label in (1, 0)]
+    return lambda value: separated_interval(value, *patients, level) if value in (0, 1) else None
+
+
+def wilson_edge(trials: int, level: float) -> Edge:
+    """What to say of a proportion of exactly 0 or 1 of so many independent trials."""
     return lambda value: (
         wilson_interval(value * trials, trials, level) if value in (0, 1) and trials else None
     )
 
 
-def wilson_records(sample: Sample, called: Array, level: float) -> dict[str, Record]:
+def proportion_edge(
+    metric: str, clusters: PatientClusters, calls: Iterable[NDArray[np.bool_]], level: float
+) -> Edge:
+    """``wilson_edge`` on patients, not images; without an answer where no proportion.
+
+    ``calls`` are those of each seed, (N,); the one with the fewest patients counts.
+    """
+    if metric not in PROPORTIONS:
+        return lambda value: None
+    counts = [clusters.patients_with(_trials(metric, clusters.labels, c)) for c in calls]
+    return wilson_edge(min(counts, default=0), level)
+
+
+def _trials(metric: str, labels: NDArray[np.int64], called: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The images (N,) of which a proportion is the share that is called rightly."""
+    if metric == "accuracy":
+        return np.ones(len(labels), bool)
+    decides = labels == 1 if metric in ("sensitivity", "specificity") else called
+    return decides if metric in ("sensitivity", "ppv") else ~decides
+
+
+def wilson_records(
+    clusters: PatientClusters, called: NDArray[np.bool_], level: float
+) -> dict[str, Record]:
     """Wilson's interval of each proportion, which takes images for independent."""
-    found = {}
-    for metric in ("accuracy", "sensitivity", "specificity", "ppv", "npv"):
-        successes, trials = proportion(metric, sample.labels, called)
+    right, records = called == (clusters.labels == 1), {}
+    for metric in PROPORTIONS:
+        trials = _trials(metric, clusters.labels, called)
         if trials.any():
-            count = float((successes & trials).sum())
-            found[metric] = asdict(wilson_interval(count, float(trials.sum()), level))
-    return found
+            successes = float((right & trials).sum())
+            records[metric] = asdict(wilson_interval(successes, float(trials.sum()), level))
+    return records

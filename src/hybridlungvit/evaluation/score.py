@@ -38,11 +38,9 @@ def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module
         require_same(run, "weights", record["model_sha256"], file_sha256(weights))
     model = build_model(study.recipe(variant), pretrained=False)
     try:
-        model.load_state_dict(load_file(run / "model.safetensors"))
+        model.load_state_dict(load_file(weights))
     except Exception as error:  # safetensors, key and shape errors share no base class
-        raise StudyError(
-            f"{run / 'model.safetensors'}: unusable ({error}). Train again."
-        ) from error
+        raise StudyError(f"{weights}: unusable ({error}). Train again.") from error
     return model.eval()
 
 

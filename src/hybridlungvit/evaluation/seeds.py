@@ -30,7 +30,7 @@ from hybridlungvit.evaluation.intervals import Interval, normal_interval
 
 
 @dataclass(frozen=True)
-class Split:
+class VarianceComponents:
     """Variance of a mean over seeds: its parts, and Satterthwaite's degrees of freedom."""
 
     patients: float
@@ -54,7 +54,7 @@ class Split:
         return max(least, float(2 * stdtr(self.freedom, -abs(difference) / self.error)))
 
 
-def split_variance(estimates: Array, replicates: Array) -> Split:
+def variance_components(estimates: Array, replicates: Array) -> VarianceComponents:
     """The split for K seeds' ``estimates`` (K,) and patient ``replicates`` (R, K).
 
     All seeds must have seen the same resampled patients. The seeds' part is what S^2 exceeds the
@@ -64,14 +64,14 @@ def split_variance(estimates: Array, replicates: Array) -> Split:
     mean = replicates.mean(axis=1)  # (R,)
     patients = float(mean.var(ddof=1))
     if count == 1:
-        return Split(patients, 0.0, math.inf)
+        return VarianceComponents(patients, 0.0, math.inf)
     within = float((replicates - mean[:, None]).var(axis=0, ddof=1).sum()) / (count - 1)
     between = float(estimates.var(ddof=1))
     seeds = max(0.0, between - within) / count
     total = patients + seeds
     share = between / count / total if total else 0.0  # what is known from K values only
     freedom = (count - 1) / min(share, 1.0) ** 2 if share else math.inf
-    return Split(patients, seeds, freedom)
+    return VarianceComponents(patients, seeds, freedom)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class OverSeeds:
 
     interval: Interval
     patients: Interval
-    split: Split
+    split: VarianceComponents
 
 
 def auc_over_seeds(
@@ -94,8 +94,8 @@ def auc_over_seeds(
     for row in scores:
         labels, _ = check_scores(labels, row)
     estimates, replicates = auc_replicates(labels, scores, clusters, resamples, seed)
-    split = split_variance(estimates, replicates)
-    alone = Split(split.patients, 0.0, math.inf)
+    split = variance_components(estimates, replicates)
+    alone = VarianceComponents(split.patients, 0.0, math.inf)
     mean = float(estimates.mean())
     found = [
         normal_interval(mean, part.error, part.quantile(level))

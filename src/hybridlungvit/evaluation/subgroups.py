@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.auc import Array, auc_function
-from hybridlungvit.evaluation.bootstrap import Counts
+from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
 from hybridlungvit.evaluation.calibration import mass_bins
 from hybridlungvit.evaluation.metrics import Metrics, call_metrics
 from hybridlungvit.evaluation.records import (
@@ -17,9 +17,9 @@ from hybridlungvit.evaluation.records import (
     proportion_edge,
     replicate,
 )
-from hybridlungvit.evaluation.sample import Sample
 from hybridlungvit.io import StudyError
 
+RATES = ("sensitivity", "specificity")
 QUARTERS = 4
 SECOND_SERIES = "NORMAL2-"
 """How names of the second of the two series begin that Kermany's normal images come in."""
@@ -89,10 +89,15 @@ def subgroup_records(
     ``scores`` (K, N). Patients are resampled within the subgroup. A group without images of one
     class has no AUC (null).
     """
-    found = []
+    records = []
     for by, name, chosen in groups(table, quality):
-        part = table[chosen]
-        sample = Sample.of(part.label.to_numpy(), part.patient.to_numpy())
+        part, rows = table[chosen], scores[:, chosen]
+        clusters = PatientClusters.of(part.label.to_numpy(), part.patient.to_numpy())
+        functions = [_metrics(clusters, row, threshold) for row in rows]
+        estimates, replicates = replicate(functions, clusters, resamples, seed)
+        edges = {"auc": auc_edge(clusters, level)} | {
+            metric: proportion_edge(metric, clusters, rows >= threshold, level) for metric in RATES
+        }
         record: dict[str, Any] = {
             "by": by,
             "group": name,
@@ -100,26 +105,19 @@ def subgroup_records(
             "pneumonia": int(part.label.sum()),
             "patients": int(part.patient.nunique()),
         }
-        rows = [_metrics(sample, row[chosen], threshold) for row in scores]
-        estimates, replicates = replicate(rows, sample, resamples, seed)
-        calls = [row[chosen] >= threshold for row in scores]
-        for metric, values in estimates.items():
-            edge = (
-                auc_edge(sample, level)
-                if metric == "auc"
-                else proportion_edge(metric, sample, calls, level)
-            )
-            record[metric] = headline_record(metric, values, replicates[metric], level, edge)
-        found.append(record)
-    return found
+        for metric, edge in edges.items():
+            drawn = replicates[metric]
+            record[metric] = headline_record(metric, estimates[metric], drawn, level, edge)
+        records.append(record)
+    return records
 
 
-def _metrics(sample: Sample, scores: Array, threshold: float) -> Metrics:
-    calls = call_metrics(sample, scores >= threshold)
-    auc = auc_function(sample.labels, scores, sample.member)
+def _metrics(clusters: PatientClusters, scores: Array, threshold: float) -> Metrics:
+    calls = call_metrics(clusters, scores >= threshold)
+    auc = auc_function(clusters.labels, scores, clusters.member)
 
     def metrics(drawn: Counts) -> dict[str, Array]:
         values = calls(drawn)
-        return {"auc": auc(drawn)} | {name: values[name] for name in ("sensitivity", "specificity")}
+        return {"auc": auc(drawn)} | {name: values[name] for name in RATES}
 
     return metrics

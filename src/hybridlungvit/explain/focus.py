@@ -75,8 +75,9 @@ def summarise(table: pd.DataFrame, study: Study, threshold: float) -> list[dict[
     right = (table.probability >= threshold) == (table.label == 1)
     groups = [("all", "all", table.path.notna())]
     for label, name in enumerate(map(str.lower, CLASSES)):
-        own = table.label == label
-        groups += [(name, "all", own), (name, "right", own & right), (name, "wrong", own & ~right)]
+        of_class = table.label == label
+        groups += [(name, "all", of_class), (name, "right", of_class & right)]
+        groups.append((name, "wrong", of_class & ~right))
     records = []
     for name, called, members in groups:
         group = table[members]

@@ -1,4 +1,5 @@
-"""Grad-CAM (Selvaraju et al. 2017) on the projected feature map, for cases chosen by a rule."""
+"""Heat maps: Grad-CAM (Selvaraju et al. 2017) on the projected feature map, and the hybrid's
+cross-attention painted back on the image, for cases chosen by a rule."""
 
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.explain.attention_maps import paint_attention
 from hybridlungvit.explain.cases import TARGET, choose_cases, decision_threshold
 from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.model import HybridLungViT
@@ -114,6 +114,36 @@ def load_explained(study: Study, variant: str, seed: int, layout: Layout) -> nn.
     """A trained run on the study's device, ready for maps."""
     device = prepare_device(study.recipe(variant).compute)
     return spare_gradients(load_run(study, variant, seed, layout)).to(device)
+
+
+def paint_attention(attention: NDArray, cuts: NDArray, side: int) -> NDArray[np.float64]:
+    """Attention (B, 2·g²) over left and right tokens as maps (B, S, S), S = ``side``.
+
+    A token's weight is spread evenly over its cell: the left tokens' cells divide the image left of
+    the cut into g×g equal parts, the right tokens' what lies right of it. Pixels on a border share
+    in both cells by area, so that a map sums to what its attention sums to, and equal weights give
+    an even map on each side. ``cuts`` (B,) are in pixels, inside the image.
+    """
+    grid = round((attention.shape[1] // 2) ** 0.5)
+    tokens = attention.astype(np.float64).reshape(-1, 2, grid, grid)  # (B, 2·g²) → (B, 2, g, g)
+    rows = cell_coverage(0, side, grid, side)  # (g, S)
+    maps = []
+    for (left, right), cut in zip(tokens, cuts, strict=True):
+        across = cell_coverage(0, cut, grid, side), cell_coverage(cut, side, grid, side)
+        maps.append(rows.T @ (left @ across[0] + right @ across[1]))  # (S, S)
+    return np.stack(maps)
+
+
+def cell_coverage(start: float, stop: float, grid: int, side: int) -> NDArray[np.float64]:
+    """How ``grid`` equal cells from ``start`` to ``stop`` lie on ``side`` pixels: (grid, side).
+
+    Each row holds the share of a cell in each pixel and sums to 1.
+    """
+    edges = np.linspace(start, stop, grid + 1)
+    pixels = np.arange(side)
+    upper = np.minimum(edges[1:, None], pixels + 1)  # (g, S)
+    lower = np.maximum(edges[:-1, None], pixels)  # (g, S)
+    return np.clip(upper - lower, 0, None) * grid / (stop - start)
 
 
 def explain_variant(study: Study, variant: str, layout: Layout) -> None:
