@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY
+from hybridlungvit.paper.statistics_macros import other_given
+from hybridlungvit.paper.statistics_tables import other_study
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.config import load_other, study_from
@@ -17,8 +19,6 @@ from hybridlungvit.evaluation.other_study import compare_with_other, other_files
 from hybridlungvit.evaluation.paired import holm, paired_auc_difference
 from hybridlungvit.io import StudyError, file_sha256, rounded, write_json
 from hybridlungvit.paper.results import settings
-from hybridlungvit.paper.statistics_macros import other_given
-from hybridlungvit.paper.statistics_tables import other_study
 from hybridlungvit.paths import Layout
 
 LABELS = np.repeat(np.arange(20) % 2, 3)  # 60 images of 20 patients

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hybridlungvit.config import Study
 from hybridlungvit.io import Record, StudyError, read_json, rounded
-from hybridlungvit.paper.results import format_interval, number, signed
+from hybridlungvit.paper.format import format_interval, number, signed
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
 
