@@ -281,7 +281,7 @@ def adopt(context: typer.Context, config: Config) -> None:
 @app.command()
 def arxiv(config: Config) -> None:
     """Pack the paper's sources into a tarball that compiles by itself."""
-    from hybridlungvit.companions.arxiv import pack_sources
+    from hybridlungvit.paper.pdf import pack_sources
 
     pack_sources(*_open(config))
 

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from conftest import SOURCES, TINY, snakemake
 
-from hybridlungvit.companions.arxiv import pack_sources
 from hybridlungvit.companions.readme import check_readme, render_block, write_readme
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
 from hybridlungvit.config import load_study
@@ -22,10 +21,9 @@ from hybridlungvit.paper.check import (
     check_intervals,
     check_origins,
     check_paper,
-    check_text,
     differences,
 )
-from hybridlungvit.paper.pdf import build_pdf
+from hybridlungvit.paper.pdf import build_pdf, pack_sources
 from hybridlungvit.paths import Layout
 
 pytestmark = pytest.mark.slow
@@ -117,163 +115,6 @@ def test_the_check_compares_with_the_last_commit(paper, tmp_path, caplog):
     check_paper(paper, LAYOUT)
     assert f"{path}: headline.brier.sd: None -> 0.25" in caplog.text
     assert "1 values differ from the committed ones" in caplog.text
-
-
-# The text
-
-
-@pytest.mark.parametrize(
-    ("words", "number"),
-    [
-        ("The AUC is 0.97.", "'0.97'"),
-        (r"It rose by $12\,\%$.", "'12'"),
-        ("Of 1,234 patients none was lost.", "'1,234'"),
-        ("More than half of the errors are viral.", "'half of'"),
-        ("It gained three percentage points.", "'three percentage points'"),
-        (r"\textbf{95} of them", "'95'"),
-        (r"\emph{See \ref{tab:main} for .5}", "'5'"),
-        ("The AUC is 0.97 in all seeds.", "'0.97'"),
-        (r"\citep[with 0.97][]{yang2023medmnist}", "'0.97'"),
-        ("Fifteen test images were wrong.", "'Fifteen test images'"),
-        ("Two-thirds of them.", "'Two-thirds of'"),
-    ],
-)
-def test_a_typed_number_is_named_with_its_line(paper, words, number):
-    lines = RESULTS.read_text().count("\n")
-    append(RESULTS, f"\n{words}\n")
-    text = as_text(check_text(LAYOUT))
-    assert f"{RESULTS}:{lines + 2}: the number {number} is typed by hand" in text
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "% a comment with 0.97",
-        r"See Table~\ref{tab:2} and \citep[cf.][]{yang2023medmnist}.",
-        r"\vspace{1.5ex}\includegraphics[width=0.5\linewidth]{figure2}",
-        "Both lungs, two seeds, SHA-256 and COVID-19.",
-        r"\given{test.images} images",
-    ],
-)
-def test_names_lengths_and_comments_are_no_typed_numbers(paper, words):
-    append(RESULTS, f"\n{words}\n")
-    assert "typed by hand" not in as_text(check_text(LAYOUT))
-
-
-def test_a_number_from_the_literature_needs_its_citation_in_the_paragraph(paper):
-    entry = '- {file: results.tex, text: "an AUC of 0.968", kind: literature, why: published, '
-    append(Path("paper/allowed_numbers.yaml"), entry + "cite: kermany2018cell}\n")
-    append(RESULTS, "\nThey report an AUC of 0.968.\n\nElsewhere \\citep{kermany2018cell}.\n")
-    assert "does not cite that work" in as_text(check_text(LAYOUT))
-    replace(RESULTS, "of 0.968.\n", "of 0.968 \\citep{yang2023medmnist,kermany2018cell}.\n")
-    assert not as_text(check_text(LAYOUT))
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ('{file: results.tex, text: "17 dwarfs", kind: size, why: none}', "does not occur in"),
-        ('{file: results.tex, text: "1999", kind: year, why: old}', "needs `cite`"),
-        ('{file: results.tex, text: "no digits", kind: size, why: none}', "no number"),
-        ('{file: results.tex, text: "1", kind: size}', "entry"),
-    ],
-)
-def test_a_bad_entry_of_the_allowed_numbers_is_named(paper, entry, message):
-    append(Path("paper/allowed_numbers.yaml"), f"- {entry}\n")
-    try:
-        text = as_text(check_text(LAYOUT))
-    except StudyError as error:
-        text = str(error)
-    assert "allowed_numbers.yaml" in text
-    assert message in text
-
-
-@pytest.mark.parametrize(
-    "words", ["significantly higher", "it outperforms DeiT", "an improvement", "better than DeiT"]
-)
-def test_a_claim_needs_its_comparison(paper, words):
-    decide("plain_deit", "lower than")
-    append(RESULTS, f"\nThe fusion is {words}. The difference is \\difference{{plain_deit}}.\n")
-    assert "claims a difference without its comparison" in as_text(check_text(LAYOUT))
-    replace(RESULTS, f"is {words}. The difference", f"is {words}: the difference")
-    assert not as_text(check_text(LAYOUT))
-    append(RESULTS, f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Neither.}}\n")
-    assert not as_text(check_text(LAYOUT))
-
-
-def decide(variant, verdict):
-    """Give a comparison another outcome."""
-    line = re.search(rf"\\setdifference{{{variant}}}.*", MACROS.read_text())[0]
-    MACROS.write_text(MACROS.read_text().replace(line, f"{line.rpartition('{')[0]}{{{verdict}}}"))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (r"It outperforms \difference{plain_deit}.", "is claimed, but plain_deit is not"),
-        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "is claimed, but plain_deit is not"),
-        (r"We outperform DeiT \citep{yang2023medmnist}.", "without its comparison"),
-        (r"X outperforms DeiT \citep{nobody2020}.", "without its comparison"),
-        (
-            r"\ifcompared{plain_deit}{\difference{no_tta}}{}",
-            "'plain_deit' print values of 'no_tta'",
-        ),
-    ],
-)
-def test_a_claim_must_agree_with_its_own_comparison(paper, words, message):
-    decide("plain_deit", "not distinguishable from")
-    append(RESULTS, f"\n{words}\n")
-    assert message in as_text(check_text(LAYOUT))
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        r"There was no significant difference: \difference{plain_deit}.",
-        r"\citet{yang2023medmnist} outperforms DeiT.",
-        "Three significant digits of the superior mediastinum, beat to beat, improved Euler.",
-        r"\multicolumn{2}{c}{ResNet-50 and ViT-B/16}",
-    ],
-)
-def test_words_that_claim_nothing_pass(paper, words):
-    decide("plain_deit", "not distinguishable from")
-    append(RESULTS, f"\n{words}\n")
-    assert not as_text(check_text(LAYOUT))
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (r"See Table~\ref{tab:nowhere}.", r"no \label{tab:nowhere} exists"),
-        (r"See \citep{nobody2020}.", "references.bib has no 'nobody2020'"),
-        (r"\label{tab:main}", r"\label{tab:main} stands 2 times"),
-        (r"\generatedtable{mine}", "no table 'mine'"),
-        (r"\includegraphics{mine.pdf}", "mine.pdf is neither generated nor checked"),
-        (r"\input{sections/sub/mine}", "sections/sub/mine is neither generated nor checked"),
-        (r"\let\result\estimate", "may change what a number prints"),
-        (r"\renewcommand{\verdict}[1]{better}", "may change what a number prints"),
-    ],
-)
-def test_what_would_go_round_the_checks_is_named(paper, words, message):
-    append(RESULTS, f"\n{words}\n")
-    assert message in as_text(check_text(LAYOUT))
-
-
-def test_the_main_file_is_read_below_its_preamble(paper):
-    append(LAYOUT.paper / "main.tex", "\nThe AUC is 0.999.\n")
-    text = as_text(check_text(LAYOUT))
-    assert "the number '0.999' is typed by hand" in text
-    assert text.count("typed by hand") == 1
-
-
-def test_a_float_that_the_text_never_mentions_is_named(paper):
-    table = "\\begin{table}\\caption{A}%s\\end{table}\n"
-    append(RESULTS, "\n" + table % "\\label{tab:new}\\ref{tab:new}" + table % "")
-    text = as_text(check_text(LAYOUT))
-    assert "the text never mentions table 'tab:new'" in text
-    assert "this table has no \\label" in text
-    replace(RESULTS, "\\generatedfigure{roc}", "")
-    assert "the generated figure 'roc' is shown nowhere" in as_text(check_text(LAYOUT))
 
 
 # Where results come from

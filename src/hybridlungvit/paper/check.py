@@ -1,25 +1,19 @@
 """The check of a paper: a typed number or a claim without proof stops the build."""
 
 import logging
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hybridlungvit.companions.readme import check_readme
 from hybridlungvit.config import Study
-from hybridlungvit.io import read_table
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.predictions import read_predictions
-from hybridlungvit.io import file_sha256, read_json, rounded, write_json
+from hybridlungvit.io import StudyError, file_sha256, read_json, read_table, rounded, write_json
+from hybridlungvit.paper.lint import lint_text
+from hybridlungvit.paper.manuscript import Problem
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
-from hybridlungvit.paper.check_claims import check_claims
-from hybridlungvit.paper.check_numbers import check_numbers
-from hybridlungvit.paper.check_references import check_references
-from hybridlungvit.paper.manuscript import Problem, Source, manuscript_paths, read_source
-from hybridlungvit.companions.readme import check_readme
 
 log = logging.getLogger(__name__)
 SHARED = ["patient", "split", "label", "subtype"]
@@ -36,7 +30,7 @@ def check_paper(study: Study, layout: Layout) -> None:
     """
     layout.check.unlink(missing_ok=True)  # an earlier verdict must not outlive a problem
     checks = {
-        "text": check_text(layout),
+        "text": lint_text(layout),
         "intervals": check_intervals(study, layout),
         "origins": check_origins(study, layout),
         "readme": check_readme(study, layout),
@@ -44,9 +38,8 @@ def check_paper(study: Study, layout: Layout) -> None:
     problems = [problem for check in checks.values() for problem in _all(check)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise StudyError(
-            "\n".join([f"the paper of {study.study} has {count}:", *map(str, problems)])
-        )
+        lines = [f"the paper of {study.study} has {count}:", *map(str, problems)]
+        raise StudyError("\n".join(lines))
     _tell_changes(study, layout)
     write_json(layout.check, {"checked": list(checks)})
     log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
@@ -121,53 +114,29 @@ def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
         yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"
 
 
-def check_text(layout: Layout) -> Iterator[Problem]:
-    """Everything that the TeX files alone can be asked; raises ``StudyError`` if unreadable."""
-    sources = [read_source(path) for path in manuscript_paths(layout.paper)]
-    prose = [_body(source) for source in sources if _is_prose(source.path)]
-    yield from check_numbers(layout.paper, prose)
-    yield from check_claims(layout, prose)
-    yield from check_references(layout, sources, prose)
-
-
-def _is_prose(path: Path) -> bool:
-    return path.parent.name == "sections" or path.name == "main.tex"
-
-
-def _body(source: Source) -> Source:
-    """A main file without its preamble, lines kept; any other file as it is."""
-    preamble, found, body = source.text.partition("\\begin{document}")
-    if not found:
-        return source
-    return replace(source, text=re.sub(r"[^\n]", " ", preamble + found) + body)
-
-
 def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
     """Predictions that manifest and run do not bear out, and seeds that are left out.
 
     Raises ``StudyError`` when predictions belong to another config or were altered.
     """
     manifest = read_manifest(layout.manifest).set_index("path")
+    evaluated = set(manifest.index[manifest.split != "train"])
     sha256 = file_sha256(layout.manifest)
     pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
     for variant, seed in pairs:
-        path, folder = (
-            layout.predictions(variant, seed),
-            layout.run(study.trained_as(variant), seed),
-        )
+        path = layout.predictions(variant, seed)
+        folder = layout.run(study.trained_as(variant), seed)
         scored, run = read_json(path.with_suffix(".json")), read_json(folder / "run.json")
         if scored["manifest_sha256"] != sha256 or run["manifest_sha256"] != sha256:
             yield Problem(str(path), f"from another manifest than {layout.manifest}. Score again.")
         if scored["run"] != run or scored["model_sha256"] != run["model_sha256"]:
             yield Problem(str(path), f"scored by another run than {folder / 'run.json'} tells of.")
-        table = read_predictions(study, variant, seed, layout).set_index("path")
-        own = manifest.reindex(table.index)[SHARED].astype(str)
-        used = set(manifest.index[manifest.split != "train"])
-        if not own.equals(table[SHARED].astype(str)) or set(table.index) != used:
-            yield Problem(
-                str(path), f"its images, labels or patients are not those of {layout.manifest}. "
-                "Score again.",
-            )  # fmt: skip
+        predicted = read_predictions(study, variant, seed, layout).set_index("path")
+        expected = manifest.reindex(predicted.index)[SHARED].astype(str)
+        same = expected.equals(predicted[SHARED].astype(str))
+        if not same or set(predicted.index) != evaluated:
+            what = f"its images, labels or patients are not those of {layout.manifest}."
+            yield Problem(str(path), f"{what} Score again.")
         history = read_table(folder / "history.csv", ("epoch", "val_auc"))
         best = rounded([history.val_auc.max(), run["best_val_auc"]])
         if len(history) != run["epochs_run"] or best[0] != best[1]:

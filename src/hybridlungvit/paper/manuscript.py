@@ -42,9 +42,9 @@ class Source:
         """The line, from 1, of a position in the text."""
         return self.text.count("\n", 0, position) + 1
 
-    def place(self, position: int) -> str:
-        """File and line for a message."""
-        return f"{self.path}:{self.line(position)}"
+    def problem(self, position: int, what: str) -> Problem:
+        """A problem with its file and line."""
+        return Problem(f"{self.path}:{self.line(position)}", what)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,12 @@ def group_end(text: str, start: int) -> int | None:
     return None
 
 
+def argument_end(text: str, position: int) -> int | None:
+    """The position behind the braced argument that follows, or None where none does."""
+    opening = re.compile(r"\s*\{").match(text, position)
+    return group_end(text, opening.end() - 1) if opening else None
+
+
 def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator[Command]:
     """Every use of the named commands with ``count`` braced arguments behind optional ones.
 
@@ -110,12 +116,8 @@ def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator
     pattern = re.compile(rf"\\({'|'.join(names)})(?![A-Za-z@])\*?((?:\s*\[[^][]*\])*)")
     for use in pattern.finditer(source.text):
         arguments, end = [], use.end()
-        while len(arguments) < count:
-            opening = re.compile(r"\s*\{").match(source.text, end)
-            closing = opening and group_end(source.text, opening.end() - 1)
-            if not closing:
-                break
-            arguments.append(source.text[opening.end() : closing - 1])
+        while len(arguments) < count and (closing := argument_end(source.text, end)):
+            arguments.append(source.text[end : closing - 1].lstrip()[1:])
             end = closing
         if len(arguments) == count:
             yield Command(use[1], tuple(arguments), use.start(), end)
