@@ -50,7 +50,6 @@ def write_companions(study: Study, layout: Layout) -> None:
     Raises ``StudyError`` for an unanswered item of a checklist, for one that points nowhere, for a
     number typed into a template, and for records that do not belong together.
     """
-    results = read_results(study, layout)
     synthetic = study.data.source == "phantom"
     shared = {"study": study, "synthetic": synthetic}
     texts = {}
@@ -58,13 +57,13 @@ def write_companions(study: Study, layout: Layout) -> None:
         checklist = read_checklist(name, layout)
         rows = checklist_rows(checklist, layout, synthetic)
         context = shared | {"name": name, "checklist": checklist, "rows": rows}
-        texts[f"{name}.md"] = render(layout, "checklist", context)
-    context = shared | card_context(results)
+        texts[name] = render(layout, "checklist", context)
+    context = shared | card_context(read_results(study, layout))
     for name in ("model_card", "datasheet"):
-        texts[f"{name}.md"] = render(layout, name, context)
+        texts[name] = render(layout, name, context)
     # All or none: a broken template leaves the earlier companions as they were.
     for name, text in texts.items():
-        write_text(layout.companions / name, text)
+        write_text(layout.companions / f"{name}.md", text)
 
 
 def render(layout: Layout, name: str, context: Context) -> str:
@@ -88,28 +87,25 @@ def render(layout: Layout, name: str, context: Context) -> str:
 
 
 def card_context(results: StudyResults) -> Context:
-    """What the model card and the datasheet may say, from the records alone."""
-    study, manifest, record = results.study, results.manifest, results.reference
+    """What the model card and the datasheet say beside what they take from the results."""
+    study, manifest = results.study, results.manifest
     unit = unit_of(manifest)
-    groups = {(g["split"], g["class"]): g for g in results.mask_quality["groups"]}
+    masks = {(g["split"], g["class"]): g for g in results.mask_quality["groups"]}
     trained = [results.runs[v, seed] for v in study.trained_variants() for seed in study.seeds]
     sizes = {column: manifest[column] for column in ("width", "height", "bytes")}
     return {
+        "results": results,
         "version": __version__,
         "reference": study.variants[study.reference],
         "recipe": study.recipe(study.reference),
         "run": results.runs[study.reference, study.seeds[0]],
-        "record": record,
         "source": SOURCE_NAMES[study.data.source][0],
         "unit": unit,
         "covers": f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s",
         "manifest_sha256": file_sha256(results.layout.manifest),
         "headline": [
-            {
-                "name": metric_name(m).replace("$F_1$", "F1"),
-                "mean": record["headline"][m],
-                "ensemble": record["ensemble"][m],
-            }
+            {"name": metric_name(m).strip("$").replace("_", "")}
+            | {layer: results.reference[layer][m] for layer in ("headline", "ensemble")}
             for m in METRICS
         ],
         "comparisons": [
@@ -117,17 +113,13 @@ def card_context(results: StudyResults) -> Context:
             for v, value in results.differences.items()
         ],
         "splits": _splits(results),
-        "total": {"images": len(manifest), "patients": manifest.patient.nunique()},
         "sizes": {
             column: f"{values.min():,} to {values.max():,} (median {values.median():,.0f})"
             for column, values in sizes.items()
         },
         "noted": int((manifest.note != "").sum()),
         "copies": _copies(results.audit),
-        "audit": results.audit,
-        "validation": results.audit_results["validation"],
-        "quality": results.mask_quality,
-        "masks": groups["all", "all"],
+        "masks": masks["all", "all"],
         "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
         "shift_names": SHIFT_NAMES,

@@ -145,6 +145,13 @@ def scientific(value: float) -> str:
     return rf"\ensuremath{{{factor}10^{{{int(exponent)}}}}}"
 
 
+def setting(value: bool | float | str | None) -> str:
+    """A value of the config in print."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return scientific(value) if isinstance(value, float) else str(value)
+
+
 def tex(text: object) -> str:
     """Plain text made safe for TeX."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

@@ -22,7 +22,7 @@ from hybridlungvit.paper.format import (
     format_range,
     number,
     percent,
-    scientific,
+    setting,
     signed,
     tex,
     tex_interval,
@@ -160,20 +160,16 @@ def _method_macros(results: StudyResults) -> Macros:
     weights = "ImageNet-pretrained weights" if model.pretrained else "random initialisation"
     yield "stem.weights", weights
     for key in ("d_model", "token_grid", "map_size", "encoder_layers", "heads"):
-        yield key, str(getattr(model, key))
+        yield key, setting(getattr(model, key))
     yield "tokens.side", str(model.token_grid**2)
-    for key in (
-        "epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "label_smoothing", "patience",
-        "lambda_seg", "lambda_att", "loss", "focal_gamma",
+    for section, keys in (
+        (training, ("epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "label_smoothing",
+                    "patience", "lambda_seg", "lambda_att", "loss", "focal_gamma")),
+        (recipe.augmentation, ("mix", "randaugment")),
+        (training, ("class_weights", "sampler", "learning_rate", "weight_decay")),
     ):  # fmt: skip
-        value = getattr(training, key)
-        yield key, f"{value:g}" if isinstance(value, float) else str(value)
-    yield "mix", recipe.augmentation.mix
-    yield "randaugment", str(recipe.augmentation.randaugment)
-    for key in ("class_weights", "sampler"):
-        yield key, "on" if getattr(training, key) else "off"
-    for key in ("learning_rate", "weight_decay"):
-        yield key, scientific(getattr(training, key))
+        for key in keys:
+            yield key, setting(getattr(section, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
     yield "seeds.count", str(len(study.seeds))
     yield "resamples", f"{study.statistics.resamples:,}"
@@ -294,9 +290,8 @@ def saliency_macros(results: StudyResults) -> Macros:
     level, record = results.study.statistics.level, results.saliency
     yield "saliency.images", f"{record['images']:,}"
     yield "saliency.patients", f"{record['patients']:,}"
-    sanity, faithfulness, agreement = (
-        record[check] for check in ("sanity", "faithfulness", "agreement")
-    )
+    checks = ("sanity", "faithfulness", "agreement")
+    sanity, faithfulness, agreement = (record[check] for check in checks)
     pairs = {"last": sanity["stages"][-1], "others": sanity["others"]}
     yield from _similarity_macros("sanity", pairs, level)
     yield "sanity.verdict", sanity["verdict"]

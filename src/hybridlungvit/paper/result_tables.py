@@ -28,45 +28,47 @@ def main(results: StudyResults) -> Table:
 
     Intervals cover patients and seeds; below the reference stands the ensemble of its seeds.
     """
-    auc, delta = (f"{name} ({results.level}\\,\\% CI)" for name in ("AUC", r"$\Delta$AUC"))
+    auc = rf"AUC ({results.level}\,\% CI)"
     rows = []
     for variant, record in results.metrics.items():
         row = {
             "Variant": label_of(results, variant),
             auc: format_interval(record["headline"]["auc"]),
             "Seed SD": number(record["headline"]["auc"]["sd"]),
-            delta: "reference",
-            "$p$ (Holm)": "",
-            "AUC is": "",
         }
-        difference = results.differences.get(variant)
-        if difference is not None:
-            row |= {
-                delta: format_interval(difference, show=math_signed),
-                "$p$ (Holm)": _adjusted(difference),
-                "AUC is": short_verdict(difference["verdict"]),
-            }
-        rows.append(row)
+        rows.append(row | _difference(results, results.differences.get(variant), "AUC is"))
         if variant == results.study.reference and len(results.study.seeds) > 1:
-            ensemble = {"Variant": r"\quad ensemble of its seeds"}
-            ensemble[auc] = format_interval(record["ensemble"]["auc"])
-            rows.append(dict.fromkeys(row, "") | ensemble)
+            ensemble = format_interval(record["ensemble"]["auc"])
+            rows.append({"Variant": r"\quad ensemble of its seeds", auc: ensemble})
     footer = (*omitted_rows(results, 6), *_exploratory(results, 6))
-    return pd.DataFrame(rows), "lccccl", footer
+    return pd.DataFrame(rows).fillna(""), "lccccl", footer
+
+
+def _difference(
+    results: StudyResults, difference: dict[str, Any] | None, verdict: str
+) -> dict[str, str]:
+    """A paired difference with its adjusted p and its verdict; the reference has none."""
+    delta = rf"$\Delta$AUC ({results.level}\,\% CI)"
+    if difference is None:
+        return {delta: "reference", "$p$ (Holm)": "", verdict: ""}
+    return {
+        delta: format_interval(difference, show=math_signed),
+        "$p$ (Holm)": _adjusted(difference),
+        verdict: short_verdict(difference["verdict"]),
+    }
 
 
 @table
 def comparisons(results: StudyResults) -> Table:
     """Every comparison with the reference beside its cross-checks by DeLong and McNemar."""
+    delta = rf"$\Delta$AUC ({results.level}\,\% CI)"
     rows = []
     for variant, difference in results.differences.items():
         delong, calls = difference["delong"], difference["mcnemar"]["fixed"]
         rows.append(
             {
                 "Variant": label_of(results, variant),
-                rf"$\Delta$AUC ({results.level}\,\% CI)": format_interval(
-                    difference, show=math_signed
-                ),
+                delta: format_interval(difference, show=math_signed),
                 "$p$": p_value(difference["p_value"]),
                 "$p$ (Holm)": _adjusted(difference),
                 "Ensembles": math_signed(delong["estimate"]),
@@ -98,20 +100,15 @@ def other_study(results: StudyResults) -> Table:
     """AUC here and in the other study that the config names, and their paired differences."""
     if results.other is None:
         return pd.DataFrame(), "l"
-    level = rf"{results.level}\,\%"
     rows = []
     for variant, difference in results.other["differences"].items():
         here = results.metrics[variant]["headline"]["auc"]
-        rows.append(
-            {
-                "Variant": label_of(results, variant),
-                f"AUC here ({level} CI)": format_interval(here),
-                f"AUC there ({level} CI)": format_interval(difference["there"]),
-                rf"$\Delta$AUC ({level} CI)": format_interval(difference, show=math_signed),
-                "$p$ (Holm)": _adjusted(difference),
-                "AUC here is": short_verdict(difference["verdict"]),
-            }
-        )
+        row = {
+            "Variant": label_of(results, variant),
+            rf"AUC here ({results.level}\,\% CI)": format_interval(here),
+            rf"AUC there ({results.level}\,\% CI)": format_interval(difference["there"]),
+        }
+        rows.append(row | _difference(results, difference, "AUC here is"))
     return pd.DataFrame(rows), "lccccl"
 
 

@@ -13,7 +13,7 @@ from hybridlungvit.paper.format import (
     code,
     format_interval,
     number,
-    scientific,
+    setting,
     tex,
     whole_number,
     whole_signed,
@@ -77,43 +77,40 @@ def hyperparameters(results: StudyResults) -> Table:
     """Settings of the reference, shared by all variants unless their own row says otherwise."""
     recipe = results.study.recipe(results.study.reference)
     model, training, view = recipe.model, recipe.training, recipe.augmentation
-    switch = {True: "on", False: "off"}
-    loss = "cross-entropy"
-    if training.loss == "focal":
-        loss = rf"focal, $\gamma = {training.focal_gamma:g}$"
+    loss = rf"focal, $\gamma = {training.focal_gamma:g}$"
     settings = [
         ("Stem", code(model.stem)),
-        ("Image side (px)", recipe.data.image_size),
-        ("Token width $D$", model.d_model),
-        ("Token grid $g$", model.token_grid),
+        ("Image side (px)", setting(recipe.data.image_size)),
+        ("Token width $D$", setting(model.d_model)),
+        ("Token grid $g$", setting(model.token_grid)),
         ("Encoder layers / heads", f"{model.encoder_layers} / {model.heads}"),
-        ("Dropout", f"{model.dropout:g}"),
+        ("Dropout", setting(model.dropout)),
         ("Epochs (frozen stem)", f"{training.epochs} ({training.freeze_epochs})"),
-        ("Batch size", training.batch_size),
-        ("Learning rate", scientific(training.learning_rate)),
-        ("Stem learning-rate factor", f"{training.unfreeze_factor:g}"),
-        ("Weight decay", scientific(training.weight_decay)),
-        ("Loss", loss),
-        ("Label smoothing", f"{training.label_smoothing:g}"),
+        ("Batch size", setting(training.batch_size)),
+        ("Learning rate", setting(training.learning_rate)),
+        ("Stem learning-rate factor", setting(training.unfreeze_factor)),
+        ("Weight decay", setting(training.weight_decay)),
+        ("Loss", loss if training.loss == "focal" else "cross-entropy"),
+        ("Label smoothing", setting(training.label_smoothing)),
         ("Class weights / balanced sampler",
-         f"{switch[training.class_weights]} / {switch[training.sampler]}"),
-        ("Patience (epochs)", training.patience),
+         f"{setting(training.class_weights)} / {setting(training.sampler)}"),
+        ("Patience (epochs)", setting(training.patience)),
         (r"$\lambda_\mathrm{seg}$ / $\lambda_\mathrm{att}$",
          f"{training.lambda_seg:g} / {training.lambda_att:g}"),
         ("Crop area", f"{view.crop_scale[0]:g} to {view.crop_scale[1]:g}"),
-        ("Flip probability", f"{view.flip:g}"),
+        ("Flip probability", setting(view.flip)),
         ("Rotation (degrees)", rf"$\pm${view.rotation:g}"),
         ("Brightness / contrast jitter", rf"$\pm${view.brightness:g} / $\pm${view.contrast:g}"),
-        ("RandAugment, exposure only", view.randaugment or "off"),
+        ("RandAugment, exposure only", setting(view.randaugment or False)),
         ("Mixing", "off" if view.mix == "none" else f"{view.mix} ({view.mix_alpha:g})"),
-        ("Test-time augmentation", switch[recipe.evaluation.tta]),
+        ("Test-time augmentation", setting(recipe.evaluation.tta)),
     ]  # fmt: skip
     half = -(-len(settings) // 2)
     settings += [("", "")] * (2 * half - len(settings))
     rows = [(*settings[i], *settings[i + half]) for i in range(half)]
     # Two columns of settings side by side; the blank in the second heading keeps names unique.
     columns = ["Setting", "Value", r"Setting\,", r"Value\,"]
-    return pd.DataFrame(rows, columns=columns).astype(str), r"ll@{\hspace{2em}}ll"
+    return pd.DataFrame(rows, columns=columns), r"ll@{\hspace{2em}}ll"
 
 
 @table
