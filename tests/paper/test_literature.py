@@ -65,10 +65,7 @@ def test_the_papers_own_file_is_sound():
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (
-            ROW | {"cite": "nobody1999"},
-            r"rows.0 \(ResNet & .*\): cite 'nobody1999' is no entry",
-        ),
+        (ROW | {"cite": "nobody1999"}, r"rows.0 \(ResNet & .*\): cite 'nobody1999' is no entry"),
         (without("confirmed"), r"rows.0.confirmed: Field required"),
         (ROW | {"confirmed": ""}, r"rows.0.confirmed"),
         (without("auc"), r"ResNet & friends: a value is left out without a note"),
@@ -120,18 +117,17 @@ def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, s
     assert "with an interval" not in "\n".join(lines(layout, study))
 
 
-def test_a_study_on_radiographs_carries_no_such_warning(layout, tiny):
+@pytest.mark.parametrize(
+    ("data", "patients", "expected"),
+    [
+        ({"source": "folder", "image_size": 32}, ("a", "b"), "radiographs, 32 px & 2,345 & patients"),
+        ({"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}, ("image:1", "image:2"),
+         "PneumoniaMNIST, 64 px & 2,345 & images"),  # no patient in the names
+    ],
+)  # fmt: skip
+def test_the_studys_row_tells_its_data_and_split(layout, tiny, data, patients, expected):
     write(layout, ROW)
-    tiny["data"] = {"source": "folder", "image_size": 32}
-    table, _, footer = literature(results(study_from(tiny, "x"), layout))
-    assert " & 2,345 & patients & " in footer[0]
-    assert "not comparable" not in "".join(footer)
+    table, _, footer = literature(results(study_from(tiny | {"data": data}, "x"), layout, patients))
+    assert expected in footer[0]
+    assert "not comparable" not in "".join(footer)  # which only synthetic images are called
     assert len(re.findall("&", footer[0])) == len(table.columns) - 1
-
-
-def test_without_patients_in_the_names_the_split_is_by_image(layout, tiny):
-    write(layout, ROW)
-    tiny["data"] = {"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}
-    unnamed = results(study_from(tiny, "x"), layout, patients=("image:1", "image:2"))
-    _, _, footer = literature(unnamed)
-    assert "PneumoniaMNIST, 64 px & 2,345 & images" in footer[0]
