@@ -106,7 +106,7 @@ def test_values_that_differ_from_the_committed_ones_are_told_with_the_change():
     assert list(differences(before, after)) == [
         "auc.estimate: 0.95 -> 0.96 (+0.01)",
         "points.1: 2 -> 3",
-        "seed: {'0': 'a'} -> None",
+        "seed.0: a -> None",
         "mcc: None -> 0.5",
     ]
 

@@ -25,18 +25,21 @@ class Verdict:
     variant: str
     name: str
     published: dict[str, Any]
-    own: dict[str, Any]
+    repeated: dict[str, Any]
 
     @property
     def words(self) -> str:
-        """What the own number is to the published one and its interval."""
-        own, published = (
+        """What the repeated number is to the published one and its interval."""
+        repeated, published = (
             rounded([side[key] for key in ("estimate", "low", "high")])
-            for side in (self.own, self.published)
+            for side in (self.repeated, self.published)
         )
-        estimate, low, high = self.own["estimate"], self.published["low"], self.published["high"]
+        estimate = self.repeated["estimate"]
+        low, high = self.published["low"], self.published["high"]
         inside = None not in (estimate, low, high) and low <= estimate <= high
-        return EXACT if own == published else WITHIN if inside else DIFFERENT
+        if repeated == published:
+            return EXACT
+        return WITHIN if inside else DIFFERENT
 
 
 def verify(study: Study, layout: Layout, against: str, every: bool = False) -> list[Verdict]:
@@ -50,12 +53,12 @@ def verify(study: Study, layout: Layout, against: str, every: bool = False) -> l
     rows = []
     for variant in study.variants:
         path = layout.metrics(variant)
-        own, published = read_json(path)["headline"], _published(path, against)["headline"]
-        rows += [Verdict(variant, name, published[name], own[name])
-                 for name in published if name in own]  # fmt: skip
-    own = read_json(layout.comparisons)["differences"]
+        repeated, published = read_json(path)["headline"], _published(path, against)["headline"]
+        rows += [Verdict(variant, name, published[name], repeated[name])
+                 for name in published if name in repeated]  # fmt: skip
+    repeated = read_json(layout.comparisons)["differences"]
     published = _published(layout.comparisons, against)["differences"]
-    rows += [Verdict(v, DIFFERENCE, published[v], own[v]) for v in published if v in own]
+    rows += [Verdict(v, DIFFERENCE, published[v], repeated[v]) for v in published if v in repeated]
     counts = Counter(row.words for row in rows)
     summary = ", ".join(f"{counts[words]} {words}" for words in (EXACT, WITHIN, DIFFERENT))
     Console().print(_table(rows, summary) if every else f"{study.study}: {summary}")
@@ -100,6 +103,9 @@ def _table(rows: list[Verdict], title: str) -> Table:
     table = Table("variant", "number", "published", "own", "verdict", title=title)
     for row in rows:
         show = signed if row.name == DIFFERENCE else number
-        published, own = format_interval(row.published, show=show), show(row.own["estimate"])
-        table.add_row(row.variant, row.name, published, own, row.words)
+        published, repeated = (
+            format_interval(row.published, show=show),
+            show(row.repeated["estimate"]),
+        )
+        table.add_row(row.variant, row.name, published, repeated, row.words)
     return table

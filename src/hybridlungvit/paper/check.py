@@ -65,22 +65,26 @@ def computed_records(study: Study, layout: Layout) -> list[Path]:
 def check_intervals(study: Study, layout: Layout) -> Iterator[Problem]:
     """Estimates outside their interval, at any depth of a record."""
     for path in [*computed_records(study, layout), layout.mask_quality, layout.audit]:
-        yield from _outside(path, read_json(path))
+        values = dict(_leaves(read_json(path)))
+        for key, estimate in values.items():
+            interval, _, last = key.rpartition(".")
+            low, high = (values.get(f"{interval}.{end}") for end in ("low", "high"))
+            known = last == "estimate" and None not in (low, estimate, high)
+            if known and not low <= estimate <= high:
+                yield Problem(
+                    f"{path}: {interval}",
+                    f"the estimate {estimate:.6g} lies outside its interval, {low:.6g} to "
+                    f"{high:.6g}. Run its stage again; if it stays, the interval is wrong.",
+                )
 
 
-def _outside(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
-    if isinstance(value, dict):
-        low, middle, high = (value.get(name) for name in ("low", "estimate", "high"))
-        if None not in (low, middle, high) and not low <= middle <= high:
-            yield Problem(
-                f"{path}: {key}",
-                f"the estimate {middle:.6g} lies outside its interval, {low:.6g} to {high:.6g}. "
-                "Run its stage again; if it stays, the interval is wrong.",
-            )
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, part in items:
-        if isinstance(part, dict | list):
-            yield from _outside(path, part, f"{key}.{name}" if key else str(name))
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a record that are no records or lists, with their dotted keys."""
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def _tell_changes(study: Study, layout: Layout) -> None:
@@ -99,19 +103,14 @@ def _tell_changes(study: Study, layout: Layout) -> None:
         log.info("every value is the committed one")
 
 
-def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+def differences(before: Any, after: Any) -> Iterator[str]:
     """A line for each value of a record that changed; for numbers with the change."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in {**before, **after}:
-            inside = f"{key}.{name}" if key else str(name)
-            yield from differences(before.get(name), after.get(name), inside)
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for i, (a, b) in enumerate(zip(before, after, strict=True)):
-            yield from differences(a, b, f"{key}.{i}")
-    elif rounded(before) != rounded(after):
-        both = isinstance(before, float) and isinstance(after, float)
-        change = f" ({after - before:+.3g})" if both else ""
-        yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    for key in old | new:
+        a, b = old.get(key), new.get(key)
+        if rounded(a) != rounded(b):
+            change = f" ({b - a:+.3g})" if isinstance(a, float) and isinstance(b, float) else ""
+            yield f"{key}: {str(a)[:60]} -> {str(b)[:60]}{change}"
 
 
 def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:

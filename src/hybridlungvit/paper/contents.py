@@ -6,6 +6,7 @@ syntax trees of this package: the workflow needs them without importing pandas o
 """
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,22 @@ def gallery(function: Maker) -> Maker:
     return MAKERS["gallery"].setdefault(function.__name__, function)
 
 
-def _captions(kind: str) -> dict[str, str]:
-    captions = {}
+def _captions() -> dict[str, dict[str, str]]:
+    """The caption of every marked function, by kind and name."""
+    captions: dict[str, dict[str, str]] = {kind: {} for kind in MAKERS}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        for node in ast.parse(text).body if f"\n@{kind}\n" in text else ():
-            marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
-            if isinstance(node, ast.FunctionDef) and kind in marks:
-                paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
-                captions[node.name] = " ".join(paragraph.split())
+        if re.search(rf"^@({'|'.join(MAKERS)})$", text, re.MULTILINE):
+            for node in ast.parse(text).body:
+                for mark in getattr(node, "decorator_list", ()):
+                    kind = getattr(mark, "id", None)
+                    if isinstance(node, ast.FunctionDef) and kind in captions:
+                        paragraph = (ast.get_docstring(node) or "").partition("\n\n")[0]
+                        captions[kind][node.name] = " ".join(paragraph.split())
     return captions
 
 
-TABLES, FIGURES, GALLERIES = (_captions(kind) for kind in ("table", "figure", "gallery"))
+TABLES, FIGURES, GALLERIES = _captions().values()
 """Name and caption of each. Galleries show images, which are not among the published files."""
 CHECKLISTS = ("claim2024", "tripod_ai")
 COMPANIONS = (*(f"{name}.md" for name in CHECKLISTS), "model_card.md", "datasheet.md")
