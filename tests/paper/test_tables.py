@@ -21,12 +21,19 @@ from hybridlungvit.paper import contents, figures, galleries, result_tables, tab
 )
 def test_every_marked_function_is_imported_by_its_writer_and_has_a_caption(kind, captions, writer):
     assert set(contents.MAKERS[kind]) == set(captions)
-    assert writer.MAKERS is contents.MAKERS
+    assert writer.MAKERS is contents.MAKERS  # the writer's module has imported them all
     for name, caption in captions.items():
         assert len(caption.split()) > 3, name
         assert typed_numbers(caption) == [], name
-        made = contents.MAKERS[kind][name]
-        assert made.__module__.startswith("hybridlungvit.paper.")
+
+
+def test_a_name_is_taken_once():
+    def main(results):
+        """Another one."""
+
+    with pytest.raises(ValueError, match="there is a table 'main' already"):
+        contents.table(main)
+    assert contents.MAKERS["table"]["main"] is result_tables.main
 
 
 def interval(estimate, low, high, **more):

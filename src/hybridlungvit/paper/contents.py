@@ -16,19 +16,25 @@ MAKERS: dict[str, dict[str, Maker]] = {"table": {}, "figure": {}, "gallery": {}}
 """The marked functions of the modules imported so far, by kind and name."""
 
 
+def _mark(kind: str, function: Maker) -> Maker:
+    if MAKERS[kind].setdefault(function.__name__, function) is not function:
+        raise ValueError(f"{function.__module__}: there is a {kind} {function.__name__!r} already")
+    return function
+
+
 def table(function: Maker) -> Maker:
     """Mark a function of the results that returns a data frame, its column format and footer."""
-    return MAKERS["table"].setdefault(function.__name__, function)
+    return _mark("table", function)
 
 
 def figure(function: Maker) -> Maker:
     """Mark a function of the results that returns a figure without images."""
-    return MAKERS["figure"].setdefault(function.__name__, function)
+    return _mark("figure", function)
 
 
 def gallery(function: Maker) -> Maker:
     """Mark a function of study and layout that returns a figure with images."""
-    return MAKERS["gallery"].setdefault(function.__name__, function)
+    return _mark("gallery", function)
 
 
 def _captions() -> dict[str, dict[str, str]]:
