@@ -29,7 +29,7 @@ from hybridlungvit.masks.annotated import (
 from hybridlungvit.masks.fit import LungMask
 from hybridlungvit.masks.report import print_summary, title_of
 from hybridlungvit.paper.booktabs import tabular
-from hybridlungvit.paper.results import format_interval
+from hybridlungvit.paper.format import format_interval
 
 SIDE = 224  # px: the baselines work on squares of this side
 CLAHE_CLIP, CLAHE_TILES = 2.0, (4, 4)

@@ -114,3 +114,35 @@ def test_a_disk_too_small_for_the_cache_is_told_before_the_work(
     with pytest.raises(StudyError, match="No space left"):
         build_cache(phantoms, own, 32, workers=1)
     assert not list(own.images.parent.iterdir())
+
+
+def test_replacing_puts_whole_new_content_in_place(tmp_path):
+    path = tmp_path / "new" / "file.csv"
+    for content in ("first", "second" * 100_000, "é"):
+        with replacing(path) as temporary:
+            assert temporary.parent == path.parent
+            assert temporary.suffix == ".csv"
+            temporary.write_text(content, encoding="utf-8")
+            assert not path.exists() or path.read_text(encoding="utf-8") != content
+        assert path.read_text(encoding="utf-8") == content
+        assert list(path.parent.iterdir()) == [path]
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert path.stat().st_mode == ordinary.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, StudyError])
+def test_replacing_leaves_the_old_file_when_the_block_raises(tmp_path, error):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_a_file_is_told_in_words(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StudyError, match=r"file/a.txt: cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "x")

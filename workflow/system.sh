@@ -5,8 +5,8 @@
 set -eu
 python=${1:-python3}
 tex="latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended \
-texlive-pictures texlive-science lmodern"
-styles="siunitx.sty adjustbox.sty titlesec.sty tikz.sty mathptmx.sty lmodern.sty"
+texlive-pictures lmodern"
+styles="adjustbox.sty titlesec.sty tikz.sty mathptmx.sty lmodern.sty"
 
 has_tex() {
     command -v tectonic >/dev/null 2>&1 && return

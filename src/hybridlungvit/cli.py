@@ -221,13 +221,11 @@ def saliency(config: Config, variant: VariantName) -> None:
 def text(config: Config) -> None:
     """Write the paper's numbers as TeX macros, its tables, and the files that go with it."""
     from hybridlungvit.companions.cards import write_companions
-    from hybridlungvit.paper.audit_report import write_audit_macros
     from hybridlungvit.paper.macros import write_macros
     from hybridlungvit.paper.tables import write_tables
 
     study, layout = _open(config)
     write_macros(study, layout)
-    write_audit_macros(study, layout)
     write_tables(study, layout)
     write_companions(study, layout)
 
@@ -291,7 +289,7 @@ def adopt(context: typer.Context, config: Config) -> None:
 @app.command()
 def arxiv(config: Config) -> None:
     """Pack the paper's sources into a tarball that compiles by itself."""
-    from hybridlungvit.companions.arxiv import pack_sources
+    from hybridlungvit.paper.pdf import pack_sources
 
     pack_sources(*_open(config))
 

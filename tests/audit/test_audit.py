@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import build_manifest, read_manifest, split_validation
 from hybridlungvit.io import StudyError, file_sha256, read_json
-from hybridlungvit.paper import audit_report
+from hybridlungvit.paper.macros import audit_macros
+from hybridlungvit.paper.results import audit_records
 from hybridlungvit.paths import Layout
 
 FEW = Statistics(resamples=200)
@@ -555,18 +557,22 @@ def test_nothing_left_gives_no_auc_and_no_macro(scored, study, monkeypatch):
     monkeypatch.setattr(results, "shared_numbers", lambda manifest: manifest.split == "test")
     record = results.write_audit_results(study, scored)
     assert record["without_shared_numbers"] == {"images": 0, "patients": 0, "auc": None}
-    audit_report.write_audit_macros(study, scored)
-    macros = (scored.generated / "audit.tex").read_text()
-    assert "audit.without_shared_numbers_auc" not in macros
-    assert r"\setstudy{audit.left_images}{0}" in macros
+    macros = printed(study, scored)
+    assert "without_shared_numbers_auc" not in macros
+    assert macros["left_images"] == "0"
+
+
+def printed(study, layout):
+    """What the paper prints of the audit."""
+    audit, trained = audit_records(study, layout)
+    return dict(audit_macros(SimpleNamespace(study=study, audit=audit, audit_results=trained)))
 
 
 def test_report_writes_what_the_paper_includes(scored, study):
     results.write_audit_results(study, scored)
-    audit_report.write_audit_macros(study, scored)
-    macros = (scored.generated / "audit.tex").read_text()
-    assert r"\setstudy{audit.validation_split}{patient}" in macros
-    assert r"\setstudy{audit.duplicate_groups_other}{0}" in macros
+    macros = printed(study, scored)
+    assert macros["validation_split"] == "patient"
+    assert macros["duplicate_groups_other"] == "0"
 
 
 @pytest.mark.parametrize("name", ["audit", "audit_results"])
@@ -579,7 +585,7 @@ def test_records_of_other_settings_are_refused(scored, study, name, change, expe
     path = getattr(scored, name)
     path.write_text(json.dumps(read_json(path) | change))
     with pytest.raises(StudyError, match=expected):
-        audit_report.write_audit_macros(study, scored)
+        audit_records(study, scored)
 
 
 @pytest.mark.parametrize("seed", range(3))

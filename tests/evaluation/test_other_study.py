@@ -17,9 +17,8 @@ from hybridlungvit.evaluation.compare import compare_variants
 from hybridlungvit.evaluation.other_study import compare_with_other, other_files
 from hybridlungvit.evaluation.paired import auc_difference_over_seeds, holm
 from hybridlungvit.io import StudyError, rounded, write_json
-from hybridlungvit.paper.results import settings
-from hybridlungvit.paper.statistics_macros import other_given
-from hybridlungvit.paper.statistics_tables import other_study
+from hybridlungvit.paper.macros import other_study_macros
+from hybridlungvit.paper.result_tables import other_study
 from hybridlungvit.paths import Layout
 
 LABELS = np.repeat(np.arange(20) % 2, 3)  # 60 images of 20 patients
@@ -172,18 +171,19 @@ def test_text_and_table_print_the_reference_and_every_namesake(study, there, lay
     found = compare_with_other(study, there, layouts[0])
     shown = {"estimate": 0.7, "low": 0.6, "high": 0.8}
     metrics = {variant: {"headline": {"auc": shown}} for variant in study.variants}
-    facts = SimpleNamespace(study=study, other=found, metrics=metrics)
-    given = dict(other_given(facts))
-    assert given["other.settings"] == r"\texttt{data.image\_size} (64 there, 32 here)"
-    assert given["other.count"] == "3"
-    assert given["other.verdict"] == "lower than"
-    one = found["differences"]["no_seg"]
-    assert rf"\ensuremath{{{one['estimate']:+.3f}}}" in given["other.difference"]
-    table, *_ = other_study(facts)
+    results = SimpleNamespace(study=study, other=found, metrics=metrics, level="95")
+    macros = dict(other_study_macros(results))
+    assert macros["other.settings"] == r"\texttt{data.image\_size} (64 there, 32 here)"
+    assert macros["other.count"] == "3"
+    assert macros["other.verdict"] == "lower than"
+    difference = found["differences"]["no_seg"]
+    assert rf"\ensuremath{{{difference['estimate']:+.3f}}}" in macros["other.difference"]
+    table, *_ = other_study(results)
     assert list(table.Variant) == ["HybridLungViT", "With segmentation", "Without TTA"]
     assert set(table["AUC here is"]) == {"lower"}
-    assert f"{one['there']['estimate']:.3f}" in table.iloc[0, 2]
-    nothing = SimpleNamespace(study=study, other=None)
-    assert not dict(other_given(nothing))
-    assert other_study(nothing)[0].empty
-    assert settings(SimpleNamespace(other={"changes": []})) == "no setting"
+    assert f"{difference['there']['estimate']:.3f}" in table.iloc[0, 2]
+    results.other = found | {"changes": []}
+    assert dict(other_study_macros(results))["other.settings"] == "no setting"
+    results.other = None
+    assert not dict(other_study_macros(results))
+    assert other_study(results)[0].empty

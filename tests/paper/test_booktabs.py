@@ -46,32 +46,25 @@ def test_all_cells_get_one_width_with_points_and_brackets_below_each_other(cells
         assert after.replace(" ", "") == plain(before).replace(" ", "")
 
 
-def test_a_lone_estimate_stands_below_the_others():
-    padded = pad(["0.95 (0.91 to 0.98)", "10.95", "--", ""])
-    assert plain(padded[0]).index(".") == plain(padded[1]).index(".")
-    assert len(plain(padded[0])) == len(plain(padded[1]))
-    assert padded[2:] == ["--", ""]
-
-
-def test_undefined_bounds_take_the_room_of_the_others():
-    padded = pad(["0.95 (0.91 to 0.98)", "0.75 (--)"])
-    assert padded[1] == r"0.75\rlap{ (--)}\phantom{ (0.00 to 0.00)}"
-
-
-def test_marks_without_width_do_not_move_a_number():
-    assert pad([r"0.010\rlap{$^*$}", "0.020"]) == [r"0.010\rlap{$^*$}", "0.020"]
-
-
 @pytest.mark.parametrize(
-    "cell", ["3.11.7, Linux", "reference", r"\texttt{ee55834930}", "higher", "2-fold", "v1.2"]
-)
-def test_words_stay_as_they_are(cell):
-    assert pad([cell, "0.5", "10.25"])[0] == cell
-
-
-def test_equal_forms_need_no_padding():
-    cells = ["0.912 (0.880 to 0.941)", "0.900 (0.850 to 0.940)"]
-    assert pad(cells) == cells
+    ("cells", "expected"),
+    [
+        # A lone estimate and undefined bounds take the room of a whole interval.
+        (["0.95 (0.91 to 0.98)", "10.95"],
+         [r"\phantom{0}0.95 (0.91 to 0.98)", r"10.95\phantom{ (0.00 to 0.00)}"]),
+        (["0.95 (0.91 to 0.98)", "0.75 (--)"],
+         ["0.95 (0.91 to 0.98)", r"0.75\rlap{ (--)}\phantom{ (0.00 to 0.00)}"]),
+        # Marks without width move no number, and equal forms need no padding.
+        ([r"0.010\rlap{$^*$}", "0.020"], [r"0.010\rlap{$^*$}", "0.020"]),
+        (["0.912 (0.880 to 0.941)", "0.900 (0.850 to 0.940)"],
+         ["0.912 (0.880 to 0.941)", "0.900 (0.850 to 0.940)"]),
+        # Words stay as they are.
+        (["3.11.7, Linux", "", "--", "reference", r"\texttt{ee55834930}", "2-fold", "v1.2", "7"],
+         ["3.11.7, Linux", "", "--", "reference", r"\texttt{ee55834930}", "2-fold", "v1.2", "7"]),
+    ],
+)  # fmt: skip
+def test_what_has_no_number_of_its_own_at_a_place(cells, expected):
+    assert pad(cells) == expected
 
 
 def test_a_table_is_padded_in_columns_of_numbers_only():

@@ -1,42 +1,146 @@
-"""The figure drawn in TikZ: the patients' flow."""
+"""The curves of the figures, what figures show, and how they look."""
 
+import math
 import re
-import shutil
-from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
 from conftest import REPOSITORY
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from explained import explained
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.paper.macros import _data
-from hybridlungvit.paper.manuscript import asked, read_source
+from hybridlungvit.explain.cases import RULES
+from hybridlungvit.paper.figures import saliency
+from hybridlungvit.paper.galleries import gradcam
+from hybridlungvit.paper.manuscript import read_source
+from hybridlungvit.paper.result_figures import GRID, precision_curves, roc_curves
+from hybridlungvit.paper.style import COLUMN_WIDTH, line_of, save_figure, use_style
+from hybridlungvit.paths import Layout
 
-FLOW = REPOSITORY / "paper" / "figures" / "flow.tex"
+
+@st.composite
+def scored(draw):
+    levels = draw(st.sampled_from([3, 1000]))  # many ties, or hardly any
+    row = st.tuples(st.integers(0, 1), st.integers(0, levels), st.integers(0, 2))
+    labels, scores, weights = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
+    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
+    return labels, scores / levels, weights.astype(float)
 
 
-def test_the_flow_asks_for_numbers_that_add_up(study, cached, tmp_path):
-    facts = SimpleNamespace(study=study, manifest=read_manifest(cached.manifest))
-    given = dict(_data(facts))
-    (tmp_path / "figures").mkdir()
-    shutil.copy(FLOW, tmp_path / "figures")
-    wanted = asked(tmp_path).given - {"reference", "level", "unused.folder", "train.limit"}
-    assert wanted <= set(given)
+@given(scored())
+def test_roc_curve_is_scikit_learns(data):
+    labels, scores, weights = data
+    rows = np.stack([weights, np.ones(len(labels))])
+    for row, curve in zip(rows, roc_curves(labels, scores, rows), strict=True):
+        false, true, _ = roc_curve(labels, scores, sample_weight=row, drop_intermediate=False)
+        assert np.allclose(curve, np.interp(GRID, false, true), atol=1e-12)
 
-    def count(part, group):
-        return int(given[f"{part}.{group}"].replace(",", ""))
 
-    for group in ("images", "patients"):
-        assert count("all", group) == count("development", group) + count("test", group)
-        assert count("development", group) == count("train", group) + count("val", group)
-    for part in ("train", "val", "test"):
-        assert count(part, "images") == count(part, "normal") + count(part, "pneumonia")
-        assert count(part, "pneumonia") == count(part, "bacteria") + count(part, "virus")
-        people = ("normal.patients", "bacteria.patients", "virus.patients")
-        assert count(part, "patients") == sum(count(part, group) for group in people)
-    assert count("all", "images") == len(facts.manifest) == 90
+@given(scored())
+def test_precision_curve_is_scikit_learns(data):
+    labels, scores, weights = data
+    rows = np.stack([weights, np.ones(len(labels))])
+    for row, curve in zip(rows, precision_curves(labels, scores, rows), strict=True):
+        kept = row > 0
+        precision, recall, _ = precision_recall_curve(
+            labels[kept], scores[kept], sample_weight=row[kept]
+        )
+        reached = [np.flatnonzero(recall[:-1] >= r - 1e-12)[-1] for r in GRID]
+        assert np.allclose(curve, precision[:-1][reached], atol=1e-12)
+
+
+def draw(path):
+    use_style()
+    figure, axes = plt.subplots()
+    axes.plot([0, 1], [0, math.pi], label="$a$")
+    axes.set_title("Title é")
+    axes.legend()
+    save_figure(figure, path)
+    return path.read_bytes()
+
+
+def test_a_figure_drawn_again_has_the_same_bytes(tmp_path, monkeypatch):
+    before = plt.get_fignums()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # what matplotlib would take for the date
+    first = draw(tmp_path / "a.pdf")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    assert draw(tmp_path / "b" / "c.pdf") == first
+    assert first.startswith(b"%PDF")
+    assert b"CreationDate" not in first
+    assert plt.get_fignums() == before
+
+
+def test_a_variant_keeps_its_line_and_no_two_of_ten_share_one():
+    lines = [(line_of(i)["color"], str(line_of(i)["ls"])) for i in range(10)]
+    assert len(set(lines)) == 10
+    assert len({dashes for _, dashes in lines[:7]}) == 7  # apart without colour
+
+
+def test_a_printed_figure_has_no_white_margin(tmp_path):
+    use_style()
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2))
+    figure.set_layout_engine("none")
+    axes.set_position((0.3, 0.3, 0.4, 0.4))
+    save_figure(figure, tmp_path / "figure.pdf")
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", (tmp_path / "figure.pdf").read_bytes())
+    width, height = (float(side) / 72 for side in box.groups())
+    assert width < 0.6 * COLUMN_WIDTH
+    assert height < 0.7 * 2
+
+
+def lines(axes, label):
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    return list(line.get_xdata()), list(line.get_ydata())
+
+
+def test_the_figure_shows_the_record(study, tmp_path):
+    use_style()
+    figure = saliency(explained(study))
+    left, right = figure.axes
+    assert lines(left, "SSIM") == ([0, 1, 2], [1, 0.4, 0.4])
+    assert lines(left, "Spearman correlation") == ([0, 1, 2], [1, 0.2, 0.2])
+    assert [t.get_text() for t in left.get_xticklabels()] == ["trained", "classifier", "embedding"]
+    assert lines(right, "Grad-CAM") == ([0, 10, 25, 50], [0, -0.1, -0.2, -0.3])
+    save_figure(figure, tmp_path / "a.pdf")
+    save_figure(saliency(explained(study)), tmp_path / "b.pdf")
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_gallery_has_a_row_for_attention_where_there_is_one(study, tmp_path, attention):
+    layout = Layout("tiny", results=tmp_path)
+    path = layout.gradcam(study.reference)
+    path.parent.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    masks = np.zeros((2, 16, 16), bool)
+    masks[:, 4:12, 3:13] = True
+    arrays = {"attention": rng.random((2, 16, 16))} if attention else {}
+    np.savez(
+        path,
+        images=rng.integers(0, 256, (2, 16, 16), np.uint8),
+        masks=masks,
+        cuts=np.array([8.0, 7.5]),
+        heat=rng.random((2, 16, 16)).astype(np.float16),
+        rule=np.array(RULES[:2]),
+        label=np.array([0, 1]),
+        probability=np.array([0.25, 0.75]),
+        **arrays,
+    )
+    use_style()
+    figure = gradcam(study, layout)
+    assert len(figure.axes) == 2 * (2 + attention)
+    assert "P(pneumonia) = 0.25" in figure.axes[0].get_title()
+    if attention:
+        shown = figure.axes[4].images[1].get_array()
+        assert shown.max() == 1
+        assert np.allclose(shown, arrays["attention"][0] / arrays["attention"][0].max())
 
 
 def test_the_flow_types_no_number():
-    text = read_source(FLOW).text
+    text = read_source(REPOSITORY / "paper" / "figures" / "flow.tex").text
     text = re.sub(r"\\begin\{tikzpicture\}\[.*?\n  \]", "", text, flags=re.DOTALL)
     options, places = r"\[[^]]*\]", r"(?:\bat |\+\+)\([^)]*\)"
     assert not re.findall(r"\d", re.sub(f"{options}|{places}", "", text))

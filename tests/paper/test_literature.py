@@ -10,8 +10,8 @@ from conftest import REPOSITORY
 
 from hybridlungvit.config import study_from
 from hybridlungvit.io import StudyError
-from hybridlungvit.paper.literature import literature_table, read_literature
-from hybridlungvit.paper.tables import write_table
+from hybridlungvit.paper.booktabs import tabular
+from hybridlungvit.paper.literature import literature, read_literature
 from hybridlungvit.paths import Layout
 
 ROW = {
@@ -45,13 +45,14 @@ def without(*keys):
     return {key: value for key, value in ROW.items() if key not in keys}
 
 
-def facts(study, patients=("a", "b")):
+def results(study, layout, patients=("a", "b")):
     auc = {"estimate": 0.91234, "low": 0.88, "high": 0.93}
     headline = {"auc": auc, "accuracy": {"estimate": 0.8, "low": 0.7, "high": 0.9}}
     return SimpleNamespace(
         study=study,
+        layout=layout,
         manifest=pd.DataFrame({"patient": patients}),
-        metrics={study.reference: {"headline": headline, "images": 2345}},
+        reference={"headline": headline, "images": 2345},
     )
 
 
@@ -64,10 +65,7 @@ def test_the_papers_own_file_is_sound():
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (
-            ROW | {"cite": "nobody1999"},
-            r"rows.0 \(ResNet & .*\): cite 'nobody1999' is no entry",
-        ),
+        (ROW | {"cite": "nobody1999"}, r"rows.0 \(ResNet & .*\): cite 'nobody1999' is no entry"),
         (without("confirmed"), r"rows.0.confirmed: Field required"),
         (ROW | {"confirmed": ""}, r"rows.0.confirmed"),
         (without("auc"), r"ResNet & friends: a value is left out without a note"),
@@ -92,28 +90,25 @@ def test_missing_files_are_named(layout):
 
 
 def lines(layout, study):
-    table, columns, footer = literature_table(facts(study), read_literature(layout))
-    path = layout.paper / "table.tex"
-    write_table(path, table, columns, footer)
-    return path.read_text().splitlines()
+    return tabular(*literature(results(study, layout))).splitlines()
 
 
 def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, study):
     gap = without("auc") | {"note": "No AUC & no more."}
     write(layout, ROW, gap, gap | {"confirmed_by": "others"})
-    found = lines(layout, study)
-    published = [line for line in found if r"\citet{somebody2020}" in line]
+    shown = lines(layout, study)
+    published = [line for line in shown if r"\citet{somebody2020}" in line]
     assert published[0].startswith(r"ResNet \& friends & ")
     assert published[0].endswith(r"28 px & 1,234 & n.s. & 0.900 & 0.850 \\")
     assert r"friends\textsuperscript{a} & " in published[1]
     assert r"& -- & 0.850 \\" in published[1]
     assert r"friends\textsuperscript{*,a} & " in published[2]
-    own = next(line for line in found if "this study" in line)
+    own = next(line for line in shown if "this study" in line)
     assert r"0.912 (0.880 to 0.930) & 0.800 \\" in own
     assert "2,345 (generated)" in own
-    assert found[found.index(own) - 1] == r"\midrule"
-    assert found.index(own) > found.index(published[2])
-    text = "\n".join(found)
+    assert shown[shown.index(own) - 1] == r"\midrule"
+    assert shown.index(own) > shown.index(published[2])
+    text = "\n".join(shown)
     assert text.count(r"\bottomrule") == 1
     assert r"\textsuperscript{a}~No AUC \& no more." in text
     assert "not comparable" in text  # the tiny study is synthetic
@@ -122,18 +117,17 @@ def test_the_table_keeps_the_study_apart_and_marks_what_is_second_hand(layout, s
     assert "with an interval" not in "\n".join(lines(layout, study))
 
 
-def test_a_study_on_radiographs_carries_no_such_warning(layout, tiny):
+@pytest.mark.parametrize(
+    ("data", "patients", "expected"),
+    [
+        ({"source": "folder", "image_size": 32}, ("a", "b"), "radiographs, 32 px & 2,345 & patients"),
+        ({"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}, ("image:1", "image:2"),
+         "PneumoniaMNIST, 64 px & 2,345 & images"),  # no patient in the names
+    ],
+)  # fmt: skip
+def test_the_studys_row_tells_its_data_and_split(layout, tiny, data, patients, expected):
     write(layout, ROW)
-    tiny["data"] = {"source": "folder", "image_size": 32}
-    table, _, footer = literature_table(facts(study_from(tiny, "x")), read_literature(layout))
-    assert " & 2,345 & patients & " in footer[0]
-    assert "not comparable" not in "".join(footer)
+    table, _, footer = literature(results(study_from(tiny | {"data": data}, "x"), layout, patients))
+    assert expected in footer[0]
+    assert "not comparable" not in "".join(footer)  # which only synthetic images are called
     assert len(re.findall("&", footer[0])) == len(table.columns) - 1
-
-
-def test_without_patients_in_the_names_the_split_is_by_image(layout, tiny):
-    write(layout, ROW)
-    tiny["data"] = {"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}
-    found = facts(study_from(tiny, "x"), patients=("image:1", "image:2"))
-    _, _, footer = literature_table(found, read_literature(layout))
-    assert "PneumoniaMNIST, 64 px & 2,345 & images" in footer[0]

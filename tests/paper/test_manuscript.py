@@ -1,11 +1,11 @@
-"""Reading TeX: comments, groups, commands, and what a text asks for."""
+"""Reading TeX: comments, groups, commands, and the macros a text uses."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlungvit.io import StudyError
-from hybridlungvit.paper.manuscript import Source, asked, commands, group_end, read_source
+from hybridlungvit.paper.manuscript import Source, commands, group_end, read_source, used_macros
 
 nested = st.recursive(
     st.text(st.sampled_from("ab \\%"), max_size=4).map(lambda t: t.replace("\\", "\\{")),
@@ -28,9 +28,9 @@ def test_a_group_ends_where_its_braces_balance(inside, behind):
 
 
 def test_comments_go_and_lines_stay(tmp_path):
-    found = source(tmp_path, "one % 1\n50\\% stay % go\n\\\\% line end\nlast")
-    assert found.text == "one \n50\\% stay \n\\\\\nlast"
-    assert found.place(found.text.index("last")).endswith("a.tex:4")
+    read = source(tmp_path, "one % 1\n50\\% stay % go\n\\\\% line end\nlast")
+    assert read.text == "one \n50\\% stay \n\\\\\nlast"
+    assert str(read.problem(read.text.index("last"), "x")).endswith("a.tex:4: x")
 
 
 def test_commands_carry_all_their_arguments(tmp_path):
@@ -38,23 +38,23 @@ def test_commands_carry_all_their_arguments(tmp_path):
         "\\result{auc}{no_seg} \\results{no} \\result[x]{f1}\n {seg_0.1} \\result{a} "
         "\\newcommand\\result[2]{#1} \\result*{b{c}}{d}"
     )
-    found = list(commands(source(tmp_path, text), ("result",), 2))
-    assert [c.arguments for c in found] == [("auc", "no_seg"), ("f1", "seg_0.1"), ("b{c}", "d")]
-    assert text[found[0].start : found[0].end] == "\\result{auc}{no_seg}"
+    uses = list(commands(source(tmp_path, text), ("result",), 2))
+    assert [c.arguments for c in uses] == [("auc", "no_seg"), ("f1", "seg_0.1"), ("b{c}", "d")]
+    assert text[uses[0].start : uses[0].end] == "\\result{auc}{no_seg}"
 
 
-def test_the_text_asks_in_every_branch(tmp_path):
+def test_macros_are_found_in_every_branch(tmp_path):
     (tmp_path / "sections").mkdir()
     (tmp_path / "main.tex").write_text("\\given{title} % \\given{comment}\n")
     (tmp_path / "sections" / "a.tex").write_text(
         "\\ifgivenis{loss}{focal}{\\given{gamma}}{\\ifverdict{midline}{a}{b}{\\result{auc}{x}}}"
         "\\referenceresult{f1}\\ifcompared{y}{\\variantname{y}\\difference{y}}{}"
     )
-    wanted = asked(tmp_path)
-    assert wanted.given == {"reference", "level", "title", "loss", "gamma"}
-    assert wanted.results == {("auc", "x"), ("f1", "")}
-    assert wanted.differences == {"midline", "y"}
-    assert wanted.names == {"y"}
+    used = used_macros(tmp_path)
+    assert used.study == {"reference", "level", "title", "loss", "gamma"}
+    assert used.results == {("auc", "x"), ("f1", "")}
+    assert used.differences == {"midline", "y"}
+    assert used.names == {"y"}
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):

@@ -137,7 +137,8 @@ def test_the_html_report_needs_no_network_and_shows_every_result(finished, monke
     results = json.loads(re.search(r"var results = (\{.*\})", text)[1])
     shown = {}
     for result in results.values():
-        assert len(re.sub(r"<[^>]*>", "", result["caption"]).split()) > 3, result["name"]
+        words = re.sub(r"<[^>]*>", "", result["caption"]) + result["labels"].get("caption", "")
+        assert len(words.split()) > 3, result["name"]
         assert result["data_uri"].startswith("data:")
         shown.setdefault(Path(result["name"]).suffix, set()).add(Path(result["name"]).stem)
     assert shown[".pdf"] == {*FIGURES, *GALLERIES, "tiny"}

@@ -84,17 +84,22 @@ def benchmark_file(name):
 
 
 def reported(path, category, caption=None, **labels):
-    """An output that `snakemake --report` shows, with its caption from workflow/report/.
+    """An output that `snakemake --report` shows, with its caption beside its name.
 
-    Figures are embedded as the PDFs of the paper: browsers show them, and a copy in another format
+    The caption of a table or figure is the docstring of its function; other results have theirs in
+    workflow/report/. Figures are embedded as the PDFs of the paper: browsers show them, and a copy in another format
     could differ from what is printed.
     """
     name = caption or Path(path).stem
+    labels = labels or {"result": name}
+    docstrings = {"tables": TABLES, "figures": FIGURES | GALLERIES}.get(category, {})
+    if name in docstrings:
+        labels["caption"] = docstrings[name]
     return report(
         str(path),
-        caption=f"../report/{category}/{name}.rst",
+        caption=None if name in docstrings else f"../report/{category}/{name}.rst",
         category=category.capitalize(),
-        labels=labels or {"result": name},
+        labels=labels,
     )
 
 

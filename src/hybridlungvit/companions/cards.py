@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from hybridlungvit import __version__
@@ -16,19 +15,20 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.io import StudyError, file_sha256, write_text
-from hybridlungvit.paper.audit_report import SHIFT_NAMES, SHORTCUT_NAMES, audit_records
 from hybridlungvit.paper.contents import CHECKLISTS
-from hybridlungvit.paper.error_tables import BYS
-from hybridlungvit.paper.macros import SOURCES
-from hybridlungvit.paper.results import (
+from hybridlungvit.paper.format import (
+    SHIFT_NAMES,
+    SHORTCUT_NAMES,
+    SOURCE_NAMES,
     SPLIT_NAMES,
-    Facts,
+    SUBGROUP_NAMES,
     format_interval,
-    gather,
+    metric_name,
     number,
+    p_value,
     signed,
 )
-from hybridlungvit.paper.statistics_tables import NAMES
+from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
 
 Context = dict[str, Any]
@@ -37,9 +37,9 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "number": number,
     "tenth": lambda value: number(value, 1),
     "percent": lambda share: f"{100 * share:.3g} %",
-    "interval": lambda found: "--" if found is None else format_interval(found),
-    "difference": lambda found: format_interval(found, show=signed),
-    "p": lambda value: "exploratory" if value is None else _p_value(value),
+    "interval": lambda value: "--" if value is None else format_interval(value),
+    "difference": lambda value: format_interval(value, show=signed),
+    "p": lambda value: "exploratory" if value is None else p_value(value, "below 0.001"),
     "short": lambda digest: digest[:12],
 }
 
@@ -50,7 +50,6 @@ def write_companions(study: Study, layout: Layout) -> None:
     Raises ``StudyError`` for an unanswered item of a checklist, for one that points nowhere, for a
     number typed into a template, and for records that do not belong together.
     """
-    facts = gather(study, layout)
     synthetic = study.data.source == "phantom"
     shared = {"study": study, "synthetic": synthetic}
     texts = {}
@@ -58,13 +57,13 @@ def write_companions(study: Study, layout: Layout) -> None:
         checklist = read_checklist(name, layout)
         rows = checklist_rows(checklist, layout, synthetic)
         context = shared | {"name": name, "checklist": checklist, "rows": rows}
-        texts[f"{name}.md"] = render(layout, "checklist", context)
-    context = shared | card_context(facts, layout)
+        texts[name] = render(layout, "checklist", context)
+    context = shared | card_context(read_results(study, layout))
     for name in ("model_card", "datasheet"):
-        texts[f"{name}.md"] = render(layout, name, context)
+        texts[name] = render(layout, name, context)
     # All or none: a broken template leaves the earlier companions as they were.
     for name, text in texts.items():
-        write_text(layout.companions / name, text)
+        write_text(layout.companions / f"{name}.md", text)
 
 
 def render(layout: Layout, name: str, context: Context) -> str:
@@ -87,44 +86,41 @@ def render(layout: Layout, name: str, context: Context) -> str:
         raise StudyError(f"{path}: {error.message}.") from error
 
 
-def card_context(facts: Facts, layout: Layout) -> Context:
-    """What the model card and the datasheet may say, from the records alone."""
-    study = facts.study
-    audit, results = audit_records(study, layout)
-    record, unit = facts.metrics[study.reference], unit_of(facts.manifest)
-    groups = {(g["split"], g["class"]): g for g in facts.mask_quality["groups"]}
-    trained = [facts.runs[v, seed] for v in study.trained_variants() for seed in study.seeds]
-    names = NAMES | {"f1": "F1"}
+def card_context(results: StudyResults) -> Context:
+    """What the model card and the datasheet say beside what they take from the results."""
+    study, manifest = results.study, results.manifest
+    unit = unit_of(manifest)
+    masks = {(g["split"], g["class"]): g for g in results.mask_quality["groups"]}
+    trained = [results.runs[v, seed] for v in study.trained_variants() for seed in study.seeds]
+    sizes = {column: manifest[column] for column in ("width", "height", "bytes")}
     return {
+        "results": results,
         "version": __version__,
         "reference": study.variants[study.reference],
         "recipe": study.recipe(study.reference),
-        "run": facts.runs[study.reference, study.seeds[0]],
-        "record": record,
-        "source": SOURCES[study.data.source],
+        "run": results.runs[study.reference, study.seeds[0]],
+        "source": SOURCE_NAMES[study.data.source][0],
         "unit": unit,
         "covers": f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s",
-        "manifest_sha256": file_sha256(layout.manifest),
+        "manifest_sha256": file_sha256(results.layout.manifest),
         "headline": [
-            {"name": names[m], "mean": record["headline"][m], "ensemble": record["ensemble"][m]}
+            {"name": metric_name(m).strip("$").replace("_", "")}
+            | {layer: results.reference[layer][m] for layer in ("headline", "ensemble")}
             for m in METRICS
         ],
         "comparisons": [
-            found | {"label": study.variants[v].label, "auc": facts.metrics[v]["headline"]["auc"]}
-            for v, found in facts.differences.items()
+            value | {"label": study.variants[v].label, "auc": results.metrics[v]["headline"]["auc"]}
+            for v, value in results.differences.items()
         ],
-        "splits": _splits(facts.manifest, audit),
-        "total": {"images": len(facts.manifest), "patients": facts.manifest.patient.nunique()},
+        "splits": _splits(results),
         "sizes": {
-            column: _range(facts.manifest[column]) for column in ("width", "height", "bytes")
+            column: f"{values.min():,} to {values.max():,} (median {values.median():,.0f})"
+            for column, values in sizes.items()
         },
-        "noted": int((facts.manifest.note != "").sum()),
-        "copies": _copies(audit),
-        "audit": audit,
-        "validation": results["validation"],
-        "quality": facts.mask_quality,
-        "masks": groups["all", "all"],
-        "bys": BYS,
+        "noted": int((manifest.note != "").sum()),
+        "copies": _copies(results.audit),
+        "masks": masks["all", "all"],
+        "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
         "shift_names": SHIFT_NAMES,
         "trained": len(trained),
@@ -132,20 +128,17 @@ def card_context(facts: Facts, layout: Layout) -> Context:
     }
 
 
-def _splits(manifest: pd.DataFrame, audit: Context) -> list[Context]:
-    shares = {row["split"]: row["prevalence"] for row in audit["balance"]}
+def _splits(results: StudyResults) -> list[Context]:
+    """The audit's rows by split, with their names and patients."""
+    by_split = results.manifest.groupby("split")
     return [
-        {
-            "split": SPLIT_NAMES[split].lower(),
-            "images": len(part),
-            "patients": part.patient.nunique(),
-            "normal": int((part.label == 0).sum()),
-            "pneumonia": int((part.label == 1).sum()),
-            "bacteria": int((part.subtype == "bacteria").sum()),
-            "virus": int((part.subtype == "virus").sum()),
-            "prevalence": shares[split],
+        row
+        | {
+            "split": SPLIT_NAMES[row["split"]].lower(),
+            "normal": row["images"] - row["pneumonia"],
+            "patients": by_split.get_group(row["split"]).patient.nunique(),
         }
-        for split, part in ((name, manifest[manifest.split == name]) for name in SPLIT_NAMES)
+        for row in results.audit["balance"]
     ]
 
 
@@ -157,11 +150,3 @@ def _copies(audit: Context) -> dict[str, int]:
         "near": sum(place["near"] for place in places),
         "across": across["identical"] + across["near"],
     }
-
-
-def _range(values: pd.Series) -> str:
-    return f"{values.min():,} to {values.max():,} (median {values.median():,.0f})"
-
-
-def _p_value(value: float) -> str:
-    return "below 0.001" if value < 0.001 else number(value)

@@ -1,7 +1,5 @@
 """Reporting checklists whose answers point into the manuscript and the repository."""
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -9,12 +7,11 @@ from pydantic import Field, model_validator
 
 from hybridlungvit.config import Section, read_model
 from hybridlungvit.io import StudyError
-from hybridlungvit.paper.manuscript import bibliography_keys
+from hybridlungvit.paper.lint import LABEL, NUMBER
+from hybridlungvit.paper.manuscript import bibliography_keys, manuscript_paths, read_source
 from hybridlungvit.paths import Layout
 
 Text = Annotated[str, Field(min_length=1)]
-# A digit that follows a letter belongs to a name, as in F1.
-NUMBER = re.compile(r"(?<![A-Za-z\d])\d+(?:[.,]\d+)*")
 LETTERS = {
     "3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef",
     "20": "abc", "23": "ab", "27": "abc",
@@ -70,36 +67,26 @@ def read_checklist(name: str, layout: Layout) -> Checklist:
     for number in ITEMS[name]:
         if number not in checklist.items:
             raise StudyError(f"{path}: items.{number}: unanswered: the item is missing.")
-    labels = manuscript_labels(layout.paper)
+    sources = (read_source(path) for path in manuscript_paths(layout.paper))
+    labels = {label for source in sources for label in LABEL.findall(source.text)}
     for number, item in checklist.items.items():
         where = f"{path}: items.{number}"
         if number not in ITEMS[name]:
             raise StudyError(f"{where}: the checklist has no such item.")
         for place in item.where:
-            _require_place(place, labels, layout, where)
+            file = layout.paper.parent / located(place, layout)
+            if is_label(place) and place not in labels:
+                raise StudyError(f"{where}: no label {place!r} in the sources of the manuscript.")
+            if not is_label(place) and not file.exists():
+                raise StudyError(f"{where}: no file {located(place, layout)!r} in the repository.")
         for text in (item.topic, item.answer, item.phantom, item.not_applicable):
             require_no_typed_numbers(text or "", where)
     return checklist
 
 
-def manuscript_labels(paper: Path) -> set[str]:
-    """Every label that the hand-written sources of the manuscript set."""
-    sources = [*paper.glob("*.tex"), *paper.glob("sections/*.tex")]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    return set(re.findall(r"\\label\{([^}]+)\}", text))
-
-
-def _require_place(place: str, labels: set[str], layout: Layout, where: str) -> None:
-    if is_label(place):
-        if place not in labels:
-            raise StudyError(f"{where}: no label {place!r} in the sources of the manuscript.")
-    elif not (layout.paper.parent / located(place, layout)).exists():
-        raise StudyError(f"{where}: no file {located(place, layout)!r} in the repository.")
-
-
 def is_label(place: str) -> bool:
     """Whether ``place`` is a label of the manuscript rather than a file."""
-    return re.match(r"(sec|tab|fig|eq):", place) is not None
+    return place.startswith(("sec:", "tab:", "fig:", "eq:"))
 
 
 def located(place: str, layout: Layout) -> str:
@@ -112,13 +99,12 @@ def checklist_rows(checklist: Checklist, layout: Layout, synthetic: bool) -> lis
     rows = []
     for number, item in checklist.items.items():
         answer = item.phantom if synthetic and item.phantom is not None else item.answer
-        places = [located(place, layout) for place in item.where]
         rows.append(
             {
                 "number": number,
                 "topic": item.topic,
                 "answer": answer or f"Not applicable: {item.not_applicable}",
-                "places": [place if is_label(place) else f"`{place}`" for place in places],
+                "places": [p if is_label(p) else f"`{located(p, layout)}`" for p in item.where],
             }
         )
     return rows
@@ -127,10 +113,10 @@ def checklist_rows(checklist: Checklist, layout: Layout, synthetic: bool) -> lis
 def typed_numbers(template: str) -> list[str]:
     """The numbers in the words of a Jinja template and in the constants of its expressions."""
     tree = Environment(autoescape=False).parse(template)
-    found = [text.data for text in tree.find_all(nodes.TemplateData)]
+    texts = [words.data for words in tree.find_all(nodes.TemplateData)]
     constants = [constant.value for constant in tree.find_all(nodes.Const)]
-    found += [str(value) for value in constants if not isinstance(value, bool)]
-    return [number for text in found for number in NUMBER.findall(text)]
+    texts += [str(value) for value in constants if not isinstance(value, bool)]
+    return [number for text in texts for number in NUMBER.findall(text)]
 
 
 def require_no_typed_numbers(template: str, where: str) -> None:

@@ -3,7 +3,8 @@
 from hybridlungvit import __version__
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, unit_of
-from hybridlungvit.paper.results import current_metrics, number
+from hybridlungvit.paper.format import number
+from hybridlungvit.paper.results import current_metrics
 from hybridlungvit.paths import Layout
 
 SOFTWARE = f"""@software{{hybridlungvit,

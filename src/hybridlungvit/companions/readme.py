@@ -9,15 +9,15 @@ from typing import Any
 
 from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError, file_sha256, read_json, replacing, write_text
+from hybridlungvit.paper.format import format_interval, number, p_value, short_verdict, signed
 from hybridlungvit.paper.manuscript import Problem
-from hybridlungvit.paper.results import ended, format_interval, number, p_value, signed
 from hybridlungvit.paths import Layout
 
 README = Path("README.md")
 BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results -->\n", re.DOTALL)
 MARKED = re.compile(r"<!-- (?P<name>results|benchmarks)\b.*?<!-- end of (?P=name) -->", re.DOTALL)
 RESULT = re.compile(r"(?<![\w.])(?:0?[.,]\d{2,}\b|\d{2}\.\d+\s*(?:%|percent))")
-WIDTH = 900  # pixels of the picture
+PICTURE, WIDTH = "preview.png", 900  # its file below paper/ and its width in pixels
 
 
 def write_readme(study: Study, layout: Layout) -> None:
@@ -41,8 +41,8 @@ def write_readme(study: Study, layout: Layout) -> None:
 def _block(text: str, study: Study) -> tuple[re.Match[str] | None, bool]:
     """The study's block of the README, and whether it is the first."""
     blocks = list(BLOCK.finditer(text))
-    own = next((block for block in blocks if block["study"] == study.study), None)
-    return own, own is not None and own is blocks[0]
+    of_study = next((block for block in blocks if block["study"] == study.study), None)
+    return of_study, of_study is not None and of_study is blocks[0]
 
 
 def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
@@ -54,31 +54,26 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
     if block and block[0] != (right := render_block(study, layout, picture=first)):
         stored, fresh = block[0].splitlines(), right.splitlines()
         wrong = next((line for line in stored if line not in fresh), "a line is missing")
-        yield Problem(
-            str(README), f"differs from the results: {wrong!r}. Run "
-            f"`hybridlungvit readme --study {study.study}`.",
-        )  # fmt: skip
-    outside = MARKED.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-    for found in RESULT.finditer(outside):
-        line = outside.count("\n", 0, found.start()) + 1
-        yield Problem(
-            f"{README}:{line}",
-            f"the result {found[0]} is typed by hand. Leave it to the marked lines.",
-        )
+        command = f"`hybridlungvit readme --study {study.study}`"
+        yield Problem(str(README), f"differs from the results: {wrong!r}. Run {command}.")
+    outside = MARKED.sub(lambda marked: re.sub(r"[^\n]", " ", marked[0]), text)
+    for typed in RESULT.finditer(outside):
+        line = outside.count("\n", 0, typed.start()) + 1
+        what = f"the result {typed[0]} is typed by hand. Leave it to the marked lines."
+        yield Problem(f"{README}:{line}", what)
 
 
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
     """The marked lines: the picture, the main table, what its intervals cover, the other study."""
     level = f"{100 * study.statistics.level:g} %"
-    reference = read_json(layout.metrics(study.reference))
-    compared = read_json(layout.comparisons)
-    differences = compared["differences"]
+    comparisons = read_json(layout.comparisons)
     lines = [f"<!-- results: {study.study} -->"]
     if picture:
-        page = layout.paper / "preview.png"
+        macros = layout.generated / "macros.tex"  # holds every number that the picture shows
+        digest = file_sha256(macros)[:16] if macros.is_file() else "missing"
         lines += [
-            f"<!-- picture of the paper with the numbers {_numbers(layout)} -->",
-            f"![First page of the paper]({page})",
+            f"<!-- picture of the paper with the numbers {digest} -->",
+            f"![First page of the paper]({layout.paper / PICTURE})",
             "",
         ]
     lines += [
@@ -88,48 +83,40 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     for name, variant in study.variants.items():
         auc = format_interval(read_json(layout.metrics(name))["headline"]["auc"])
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
-        if name in differences:
-            adjusted = differences[name]["p_adjusted"]
-            shown = "exploratory" if adjusted is None else p_value(adjusted).strip("$")
-            cells[2:] = [_difference(differences[name]), shown]
+        if name in comparisons["differences"]:
+            difference = comparisons["differences"][name]
+            p = difference["p_adjusted"]
+            cells[2] = _difference(difference)
+            cells[3] = "exploratory" if p is None else p_value(p, "<0.001")
         lines.append(f"| {' | '.join(cells)} |")
+    reference = read_json(layout.metrics(study.reference))
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     sd = reference["headline"]["auc"]["sd"]
-    spread = (
-        "" if sd is None else f"; the reference's seeds have a standard deviation of {number(sd)}"
-    )
+    spread = f"; the reference's seeds have a standard deviation of {number(sd)}"
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
-        f"patients; intervals cover patients and seeds{spread}.",
+        f"patients; intervals cover patients and seeds{'' if sd is None else spread}.",
     ]
-    if (other := compared["other_study"]) and not picture:
+    if (other := comparisons["other_study"]) and not picture:
         settings = (f"`{c['key']}` {c['there']} there, {c['here']} here" for c in other["changes"])
-        found = other["differences"][study.reference]
         lines.append(
             f"Minus the same variant of `{other['study']}` ({', '.join(settings)}), the reference: "
-            f"{_difference(found)}."
+            f"{_difference(other['differences'][study.reference])}."
         )
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
 
-def _difference(found: dict[str, Any]) -> str:
+def _difference(difference: dict[str, Any]) -> str:
     """A difference with its interval, and the words it supports."""
-    return f"{format_interval(found, show=signed)}, {ended(found['verdict'])}"
-
-
-def _numbers(layout: Layout) -> str:
-    """The hash of every number in the paper's text, which the picture of its first page shows."""
-    path = layout.generated / "macros.tex"
-    return file_sha256(path)[:16] if path.is_file() else "missing"
+    return f"{format_interval(difference, show=signed)}, {short_verdict(difference['verdict'])}"
 
 
 def _draw_first_page(layout: Layout) -> None:
     program = shutil.which("pdftoppm")
     if program is None:
         raise StudyError("pdftoppm: not found; it draws the picture. Install poppler-utils.")
-    picture = layout.paper / "preview.png"
-    with replacing(picture) as temporary:
+    with replacing(layout.paper / PICTURE) as temporary:
         # pdftoppm adds the suffix itself.
         command = [program, "-png", "-singlefile", "-scale-to-x", str(WIDTH), "-scale-to-y", "-1",
                    str(layout.pdf), str(temporary.with_suffix(""))]  # fmt: skip

@@ -1,6 +1,6 @@
 """One's own full run beside the published one: every headline number, reproduced or not."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,35 @@ from rich.table import Table
 
 from hybridlungvit.config import Study
 from hybridlungvit.io import Record, StudyError, read_json, rounded
-from hybridlungvit.paper.results import format_interval, number, signed
+from hybridlungvit.paper.format import format_interval, number, signed
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
 
 EXACT, WITHIN, DIFFERENT = "reproduced exactly", "within its interval", "different"
+DIFFERENCE = "AUC difference"
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """A number of one's own run beside the published one."""
+
     variant: str
     name: str
     published: dict[str, Any]
-    own: dict[str, Any]
+    repeated: dict[str, Any]
 
     @property
     def words(self) -> str:
-        """What the own number is to the published one and its interval."""
-        both = (rounded(side) for side in (self.own, self.published))
-        own, published = ([side[k] for k in ("estimate", "low", "high")] for side in both)
-        if own == published:
-            return EXACT
-        ours = self.own["estimate"]
+        """What the repeated number is to the published one and its interval."""
+        repeated, published = (
+            rounded([side[key] for key in ("estimate", "low", "high")])
+            for side in (self.repeated, self.published)
+        )
+        estimate = self.repeated["estimate"]
         low, high = self.published["low"], self.published["high"]
-        inside = None not in (ours, low, high) and low <= ours <= high
+        inside = None not in (estimate, low, high) and low <= estimate <= high
+        if repeated == published:
+            return EXACT
         return WITHIN if inside else DIFFERENT
 
 
@@ -48,20 +53,21 @@ def verify(study: Study, layout: Layout, against: str, every: bool = False) -> l
     rows = []
     for variant in study.variants:
         path = layout.metrics(variant)
-        own, published = read_json(path)["headline"], _published(path, against)["headline"]
-        rows += [Verdict(variant, name, published[name], own[name])
-                 for name in published if name in own]  # fmt: skip
-    own = read_json(layout.comparisons)["differences"]
+        repeated, published = read_json(path)["headline"], _published(path, against)["headline"]
+        rows += [Verdict(variant, name, published[name], repeated[name])
+                 for name in published if name in repeated]  # fmt: skip
+    repeated = read_json(layout.comparisons)["differences"]
     published = _published(layout.comparisons, against)["differences"]
-    rows += [Verdict(v, "AUC difference", published[v], own[v]) for v in published if v in own]
-    counts = ", ".join(f"{number} {words}" for words, number in _counts(rows))
-    Console().print(f"{study.study}: {counts}" if not every else _table(rows, counts))
+    rows += [Verdict(v, DIFFERENCE, published[v], repeated[v]) for v in published if v in repeated]
+    counts = Counter(row.words for row in rows)
+    summary = ", ".join(f"{counts[words]} {words}" for words in (EXACT, WITHIN, DIFFERENT))
+    Console().print(_table(rows, summary) if every else f"{study.study}: {summary}")
     different = [row for row in rows if row.words == DIFFERENT]
     if different:
-        first = different[0]
         raise StudyError(
-            f"{len(different)} of {len(rows)} numbers are different, the first {first.name} of "
-            f"{first.variant}. Compare run.json of both: code, data, weights, packages, device."
+            f"{len(different)} of {len(rows)} numbers are different, the first {different[0].name} "
+            f"of {different[0].variant}. Compare run.json of both: code, data, weights, packages, "
+            "device."
         )
     return rows
 
@@ -93,19 +99,13 @@ def _published(path: Path, against: str) -> Record:
     return record
 
 
-def _table(rows: list[Verdict], counts: str) -> Table:
-    table = Table(title=counts)
-    for column in ("variant", "number", "published", "own", "verdict"):
-        table.add_column(column)
+def _table(rows: list[Verdict], title: str) -> Table:
+    table = Table("variant", "number", "published", "own", "verdict", title=title)
     for row in rows:
-        shown = signed if row.name == "AUC difference" else number
-        table.add_row(
-            row.variant, row.name, format_interval(row.published, show=shown),
-            shown(row.own["estimate"]), row.words,
-        )  # fmt: skip
+        show = signed if row.name == DIFFERENCE else number
+        published, repeated = (
+            format_interval(row.published, show=show),
+            show(row.repeated["estimate"]),
+        )
+        table.add_row(row.variant, row.name, published, repeated, row.words)
     return table
-
-
-def _counts(rows: list[Verdict]) -> Iterator[tuple[str, int]]:
-    for words in (EXACT, WITHIN, DIFFERENT):
-        yield words, sum(row.words == words for row in rows)

@@ -2,7 +2,8 @@
 
 The digits of the paper's type have one width. So the numbers of a column stand below each other
 once its cells have as many signs at every place; what a cell lacks is a ``\\phantom``, which takes
-room and prints nothing.
+room and prints nothing. (siunitx' S columns align one number a cell, and no bracket or "to" of an
+interval; pandas' Styler, which writes the tabular, aligns nothing.)
 """
 
 import re
@@ -12,6 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from hybridlungvit.io import write_text
+from hybridlungvit.paper.format import code, heading, tex
+from hybridlungvit.paper.results import StudyResults
+
+Table = tuple[pd.DataFrame, str] | tuple[pd.DataFrame, str, tuple[str, ...]]
+"""Cells as TeX, the column format, and lines below the last row."""
 
 # A sign with its number, in or out of math mode: 1,234, 0.95, -0.1, $+0.015$, $<$0.001.
 NUMBER = re.compile(
@@ -46,6 +52,24 @@ def tabular(table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()) -> 
     return body
 
 
+def label_of(results: StudyResults, variant: str) -> str:
+    """A variant's name at the head of a row."""
+    return tex(heading(results.study.variants[variant].label))
+
+
+def spaced(rows: list[dict[str, str]]) -> str:
+    """What parts a block of rows from those above."""
+    return r"\addlinespace " if rows else ""
+
+
+def omitted_rows(results: StudyResults, columns: int) -> tuple[str, ...]:
+    """A line at the foot of a table for each variant that the study leaves out."""
+    return tuple(
+        rf"\multicolumn{{{columns}}}{{l}}{{{code(name)} left out: {tex(why)}}}"
+        for name, why in results.study.omitted.items()
+    )
+
+
 def align(table: pd.DataFrame, columns: str) -> pd.DataFrame:
     """Pad the cells of the columns whose format is ``c`` or ``r``."""
     formats = re.sub(r"@\{(?:[^{}]|\{[^{}]*\})*\}", "", columns)
@@ -78,10 +102,10 @@ class Cell:
 def parse(text: str) -> Cell | None:
     """Take a cell apart; None where it holds no number, or more than numbers."""
     glue, numbers, end = [], [], 0
-    for found in NUMBER.finditer(text):
-        glue.append(text[end : found.start()])
-        numbers.append(((found["sign"] or "").strip("$"), found["whole"], found["part"] or ""))
-        end = found.end()
+    for match in NUMBER.finditer(text):
+        glue.append(text[end : match.start()])
+        numbers.append(((match["sign"] or "").strip("$"), match["whole"], match["part"] or ""))
+        end = match.end()
     glue.append(text[end:])
     usable = numbers and all(GLUE.fullmatch(part) for part in glue)
     return Cell(glue, numbers) if usable else None
@@ -90,14 +114,14 @@ def parse(text: str) -> Cell | None:
 def pad(cells: list[str]) -> list[str]:
     """Give the cells of a column equal widths, number by number; words and blanks stay."""
     parsed = [parse(cell) for cell in cells]
-    found = [cell for cell in parsed if cell is not None]
-    if not found:
+    numeric = [cell for cell in parsed if cell is not None]
+    if not numeric:
         return cells
-    fullest = max(found, key=lambda cell: len(cell.numbers))
+    fullest = max(numeric, key=lambda cell: len(cell.numbers))
     widest = []
     for i in range(len(fullest.numbers)):
-        here = [cell.numbers[i] for cell in found if i < len(cell.numbers)]
-        widest.append(tuple(max(parts, key=len) for parts in zip(*here, strict=True)))
+        column = [cell.numbers[i] for cell in numeric if i < len(cell.numbers)]
+        widest.append(tuple(max(parts, key=len) for parts in zip(*column, strict=True)))
     model = Cell([MARK.sub("", glue) for glue in fullest.glue], widest)
     return [
         text if cell is None else _padded(cell, model)

@@ -1,25 +1,19 @@
 """The check of a paper: a typed number or a claim without proof stops the build."""
 
 import logging
-import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hybridlungvit.companions.readme import check_readme
 from hybridlungvit.config import Study
-from hybridlungvit.io import read_table
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.predictions import read_predictions
-from hybridlungvit.io import file_sha256, read_json, rounded, write_json
+from hybridlungvit.io import StudyError, file_sha256, read_json, read_table, rounded, write_json
+from hybridlungvit.paper.lint import lint_text
+from hybridlungvit.paper.manuscript import Problem
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
-from hybridlungvit.paper.check_claims import check_claims
-from hybridlungvit.paper.check_numbers import check_numbers
-from hybridlungvit.paper.check_references import check_references
-from hybridlungvit.paper.manuscript import Problem, Source, manuscript_paths, read_source
-from hybridlungvit.companions.readme import check_readme
 
 log = logging.getLogger(__name__)
 SHARED = ["patient", "split", "label", "subtype"]
@@ -36,7 +30,7 @@ def check_paper(study: Study, layout: Layout) -> None:
     """
     layout.check.unlink(missing_ok=True)  # an earlier verdict must not outlive a problem
     checks = {
-        "text": check_text(layout),
+        "text": lint_text(layout),
         "intervals": check_intervals(study, layout),
         "origins": check_origins(study, layout),
         "readme": check_readme(study, layout),
@@ -44,9 +38,8 @@ def check_paper(study: Study, layout: Layout) -> None:
     problems = [problem for check in checks.values() for problem in _all(check)]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise StudyError(
-            "\n".join([f"the paper of {study.study} has {count}:", *map(str, problems)])
-        )
+        lines = [f"the paper of {study.study} has {count}:", *map(str, problems)]
+        raise StudyError("\n".join(lines))
     _tell_changes(study, layout)
     write_json(layout.check, {"checked": list(checks)})
     log.info("the paper of %s passed: %s", study.study, ", ".join(checks))
@@ -72,22 +65,26 @@ def computed_records(study: Study, layout: Layout) -> list[Path]:
 def check_intervals(study: Study, layout: Layout) -> Iterator[Problem]:
     """Estimates outside their interval, at any depth of a record."""
     for path in [*computed_records(study, layout), layout.mask_quality, layout.audit]:
-        yield from _outside(path, read_json(path))
+        values = dict(_leaves(read_json(path)))
+        for key, estimate in values.items():
+            interval, _, last = key.rpartition(".")
+            low, high = (values.get(f"{interval}.{end}") for end in ("low", "high"))
+            known = last == "estimate" and None not in (low, estimate, high)
+            if known and not low <= estimate <= high:
+                yield Problem(
+                    f"{path}: {interval}",
+                    f"the estimate {estimate:.6g} lies outside its interval, {low:.6g} to "
+                    f"{high:.6g}. Run its stage again; if it stays, the interval is wrong.",
+                )
 
 
-def _outside(path: Path, value: Any, key: str = "") -> Iterator[Problem]:
-    if isinstance(value, dict):
-        low, middle, high = (value.get(name) for name in ("low", "estimate", "high"))
-        if None not in (low, middle, high) and not low <= middle <= high:
-            yield Problem(
-                f"{path}: {key}",
-                f"the estimate {middle:.6g} lies outside its interval, {low:.6g} to {high:.6g}. "
-                "Run its stage again; if it stays, the interval is wrong.",
-            )
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, part in items:
-        if isinstance(part, dict | list):
-            yield from _outside(path, part, f"{key}.{name}" if key else str(name))
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a record that are no records or lists, with their dotted keys."""
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def _tell_changes(study: Study, layout: Layout) -> None:
@@ -106,40 +103,14 @@ def _tell_changes(study: Study, layout: Layout) -> None:
         log.info("every value is the committed one")
 
 
-def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+def differences(before: Any, after: Any) -> Iterator[str]:
     """A line for each value of a record that changed; for numbers with the change."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in {**before, **after}:
-            inside = f"{key}.{name}" if key else str(name)
-            yield from differences(before.get(name), after.get(name), inside)
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for i, (a, b) in enumerate(zip(before, after, strict=True)):
-            yield from differences(a, b, f"{key}.{i}")
-    elif rounded(before) != rounded(after):
-        both = isinstance(before, float) and isinstance(after, float)
-        change = f" ({after - before:+.3g})" if both else ""
-        yield f"{key}: {str(before)[:60]} -> {str(after)[:60]}{change}"
-
-
-def check_text(layout: Layout) -> Iterator[Problem]:
-    """Everything that the TeX files alone can be asked; raises ``StudyError`` if unreadable."""
-    sources = [read_source(path) for path in manuscript_paths(layout.paper)]
-    prose = [_body(source) for source in sources if _is_prose(source.path)]
-    yield from check_numbers(layout.paper, prose)
-    yield from check_claims(layout, prose)
-    yield from check_references(layout, sources, prose)
-
-
-def _is_prose(path: Path) -> bool:
-    return path.parent.name == "sections" or path.name == "main.tex"
-
-
-def _body(source: Source) -> Source:
-    """A main file without its preamble, lines kept; any other file as it is."""
-    preamble, found, body = source.text.partition("\\begin{document}")
-    if not found:
-        return source
-    return replace(source, text=re.sub(r"[^\n]", " ", preamble + found) + body)
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    for key in old | new:
+        a, b = old.get(key), new.get(key)
+        if rounded(a) != rounded(b):
+            change = f" ({b - a:+.3g})" if isinstance(a, float) and isinstance(b, float) else ""
+            yield f"{key}: {str(a)[:60]} -> {str(b)[:60]}{change}"
 
 
 def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
@@ -148,26 +119,23 @@ def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
     Raises ``StudyError`` when predictions belong to another config or were altered.
     """
     manifest = read_manifest(layout.manifest).set_index("path")
+    evaluated = set(manifest.index[manifest.split != "train"])
     sha256 = file_sha256(layout.manifest)
     pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
     for variant, seed in pairs:
-        path, folder = (
-            layout.predictions(variant, seed),
-            layout.run(study.trained_as(variant), seed),
-        )
+        path = layout.predictions(variant, seed)
+        folder = layout.run(study.trained_as(variant), seed)
         scored, run = read_json(path.with_suffix(".json")), read_json(folder / "run.json")
         if scored["manifest_sha256"] != sha256 or run["manifest_sha256"] != sha256:
             yield Problem(str(path), f"from another manifest than {layout.manifest}. Score again.")
         if scored["run"] != run or scored["model_sha256"] != run["model_sha256"]:
             yield Problem(str(path), f"scored by another run than {folder / 'run.json'} tells of.")
-        table = read_predictions(study, variant, seed, layout).set_index("path")
-        own = manifest.reindex(table.index)[SHARED].astype(str)
-        used = set(manifest.index[manifest.split != "train"])
-        if not own.equals(table[SHARED].astype(str)) or set(table.index) != used:
-            yield Problem(
-                str(path), f"its images, labels or patients are not those of {layout.manifest}. "
-                "Score again.",
-            )  # fmt: skip
+        predicted = read_predictions(study, variant, seed, layout).set_index("path")
+        expected = manifest.reindex(predicted.index)[SHARED].astype(str)
+        same = expected.equals(predicted[SHARED].astype(str))
+        if not same or set(predicted.index) != evaluated:
+            what = f"its images, labels or patients are not those of {layout.manifest}."
+            yield Problem(str(path), f"{what} Score again.")
         history = read_table(folder / "history.csv", ("epoch", "val_auc"))
         best = rounded([history.val_auc.max(), run["best_val_auc"]])
         if len(history) != run["epochs_run"] or best[0] != best[1]:

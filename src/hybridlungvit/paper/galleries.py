@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError
-from hybridlungvit.paths import Layout
+from hybridlungvit.paper.contents import MAKERS, gallery
 from hybridlungvit.paper.style import FULL_WIDTH, SMALL, save_figure, use_style
+from hybridlungvit.paths import Layout
 
 OUTLINE = "#56B4E9"
 CUT = "#E69F00"
@@ -23,10 +24,8 @@ CUT = "#E69F00"
 def write_galleries(study: Study, layout: Layout) -> None:
     """Draw the figures that show images below ``layout.generated / "figures"``."""
     use_style()
-    folder = layout.generated / "figures"
-    save_figure(gradcam_gallery(layout.gradcam(study.reference)), folder / "gradcam.pdf")
-    save_figure(mask_gallery(layout.mask_examples), folder / "masks.pdf")
-    save_figure(mask_steps(layout.mask_examples), folder / "mask_steps.pdf")
+    for name, draw in MAKERS["gallery"].items():
+        save_figure(draw(study, layout), layout.generated / "figures" / f"{name}.pdf")
 
 
 def read_cases(path: Path) -> dict[str, NDArray]:
@@ -38,22 +37,11 @@ def read_cases(path: Path) -> dict[str, NDArray]:
         raise StudyError(f"{path}: cannot be read ({error}). Run its stage again.") from error
 
 
-def mask_gallery(path: Path) -> Figure:
-    """Training images at the lowest, median and highest mask confidence of each class."""
-    cases = read_cases(path)
-    count = len(cases["rule"])
-    figure, panels = plt.subplots(1, count, figsize=(FULL_WIDTH, FULL_WIDTH / count + 0.45))
-    for i, axes in enumerate(panels):
-        _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
-        name = ("Normal", "Pneumonia")[cases["label"][i]]
-        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
-        axes.set_title(title, fontsize=SMALL)
-    return figure
-
-
-def gradcam_gallery(path: Path) -> Figure:
-    """For each chosen case: image with lungs and cut, Grad-CAM, and the hybrid's attention."""
-    cases = read_cases(path)
+@gallery
+def gradcam(study: Study, layout: Layout) -> Figure:
+    """Grad-CAM of the reference, and its attention where it has one, for test images chosen by a
+    fixed rule. The maps illustrate; the manuscript tests what they are worth."""
+    cases = read_cases(layout.gradcam(study.reference))
     layers = {"Grad-CAM": cases["heat"].astype(float)}
     if "attention" in cases:
         peak = cases["attention"].max(axis=(1, 2), keepdims=True)
@@ -77,6 +65,43 @@ def gradcam_gallery(path: Path) -> Figure:
     return figure
 
 
+@gallery
+def masks(study: Study, layout: Layout) -> Figure:
+    """Lung masks of training images at the lowest, median and highest mask confidence of each
+    class. Dashed: the cut."""
+    cases = read_cases(layout.mask_examples)
+    count = len(cases["rule"])
+    figure, panels = plt.subplots(1, count, figsize=(FULL_WIDTH, FULL_WIDTH / count + 0.45))
+    for i, axes in enumerate(panels):
+        _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
+        name = ("Normal", "Pneumonia")[cases["label"][i]]
+        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
+        axes.set_title(title, fontsize=SMALL)
+    return figure
+
+
+@gallery
+def mask_steps(study: Study, layout: Layout) -> Figure:
+    """The steps from an image to its lung mask and its cut."""
+    cases = read_cases(layout.mask_examples)
+    figure, panels = plt.subplots(1, 5, figsize=(FULL_WIDTH, FULL_WIDTH / 5 + 0.4))
+    image, mask = cases["steps_image"], cases["steps_mask"]
+    pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
+    titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
+    for axes, picture, title in zip(panels, pictures, titles, strict=True):
+        axes.imshow(picture, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_box_aspect(1)  # the working image is square, whatever the image
+        axes.set_title(title, fontsize=SMALL)
+        axes.set_axis_off()
+    for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
+        for lung in cases[f"steps_{name}"]:
+            panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
+    _contour(panels[4], mask, OUTLINE)
+    cut = (np.nonzero(mask)[1].mean() + 0.5) / mask.shape[1]
+    panels[4].axvline(cut, color=CUT, lw=0.8, ls="--")
+    return figure
+
+
 def _overlay(axes: Axes, image: NDArray, heat: NDArray) -> None:
     """Heat in [0, 1] over its image; its opacity follows it, so that cold places show unchanged."""
     extent = (0, len(image), len(image), 0)
@@ -94,28 +119,6 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
         axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
     axes.axvline(cut, color=CUT, lw=0.8, ls="--")
     axes.set_axis_off()
-
-
-def mask_steps(path: Path) -> Figure:
-    """One image on its way to a mask: image, working image, edges, outlines, mask with cut."""
-    cases = read_cases(path)
-    figure, panels = plt.subplots(1, 5, figsize=(FULL_WIDTH, FULL_WIDTH / 5 + 0.4))
-    image, mask = cases["steps_image"], cases["steps_mask"]
-    pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
-    titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
-    for axes, picture, title in zip(panels, pictures, titles, strict=True):
-        axes.imshow(picture, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
-        axes.set_box_aspect(1)  # the working image is square, whatever the image
-        axes.set_title(title, fontsize=SMALL)
-        axes.set_axis_off()
-    for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
-        for lung in cases[f"steps_{name}"]:
-            panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
-    _contour(panels[4], mask, OUTLINE)
-    panels[4].axvline(
-        (np.nonzero(mask)[1].mean() + 0.5) / mask.shape[1], color=CUT, lw=0.8, ls="--"
-    )
-    return figure
 
 
 def annotation_gallery(cases: list[tuple[NDArray, NDArray, NDArray, str]]) -> Figure:

@@ -1,27 +1,24 @@
 """Published results on the same images, checked and set beside those of the study."""
 
-import string
+from string import ascii_lowercase as LETTERS
 from typing import Annotated, Literal, Self
 
 import pandas as pd
 from pydantic import Field, model_validator
 
-from hybridlungvit.config import read_model
-from hybridlungvit.config import Fraction, Positive, Section
+from hybridlungvit.config import Fraction, Positive, Section, read_model
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.io import StudyError
-from hybridlungvit.paths import Layout
-from hybridlungvit.paper.results import Facts, format_interval, number, tex
+from hybridlungvit.paper.booktabs import Table
+from hybridlungvit.paper.contents import table
+from hybridlungvit.paper.format import SOURCE_NAMES, format_interval, number, tex
 from hybridlungvit.paper.manuscript import bibliography_keys
+from hybridlungvit.paper.results import StudyResults
+from hybridlungvit.paths import Layout
 
 Text = Annotated[str, Field(min_length=1)]
-DATA = {
-    "phantom": "synthetic phantoms",
-    "folder": "Kermany radiographs",
-    "mendeley": "Kermany radiographs",
-    "pneumoniamnist": "PneumoniaMNIST",
-}
 OFFICIAL = "official"
+COLUMNS = ["Method", "Source", "Data", "Test images", "Split by", "AUC", "Acc."]
 WIDTH = "17cm"  # of the notes below the table; the table itself is scaled to the line
 
 
@@ -75,59 +72,58 @@ def read_literature(layout: Layout) -> list[Published]:
     return rows
 
 
-def literature_table(
-    facts: Facts, published: list[Published]
-) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """Published values, and below them the study's own reference with its interval."""
+@table
+def literature(results: StudyResults) -> Table:
+    """Published results on the same test images beside the reference of this study.
+
+    It ranks nobody: the notes below it tell what cannot be compared.
+    """
+    published = read_literature(results.layout)
     notes: list[str] = []
-    rows = [_row(row, notes) for row in published]
-    table = pd.DataFrame(rows)
-    own = _own_row(facts, notes)
-    footer = [r"\midrule" + "\n" + " & ".join(own[column] for column in table.columns)]
-    lines = [rf"\textsuperscript{{{mark}}}~{tex(note)}" for mark, note in _marked(notes)]
+    rows = pd.DataFrame([_published_row(row, notes) for row in published], columns=COLUMNS)
+    reference = " & ".join(_reference_row(results, notes))
+    lines = [rf"{_superscript(LETTERS[i])}~{tex(note)}" for i, note in enumerate(notes)]
     if not any(row.interval for row in published):
         lines.append("None of the values above the line is given with an interval.")
-    lines.append(r"\textsuperscript{*}~Seen where others repeat it, not in the article itself.")
-    footer += [
-        rf"\multicolumn{{{len(table.columns)}}}{{@{{}}p{{{WIDTH}}}}}{{\footnotesize {line}}}"
-        for line in lines
-    ]
-    footer[1] = r"\midrule" + "\n" + footer[1]
-    return table, "llllllc", tuple(footer)
+    lines.append(rf"{_superscript('*')}~Seen where others repeat it, not in the article itself.")
+    cell = rf"\multicolumn{{{len(COLUMNS)}}}{{@{{}}p{{{WIDTH}}}}}"
+    footer = [reference, *(rf"{cell}{{\footnotesize {line}}}" for line in lines)]
+    footer[:2] = [f"\\midrule\n{line}" for line in footer[:2]]
+    return rows, "llllllc", tuple(footer)
 
 
-def _row(row: Published, notes: list[str]) -> dict[str, str]:
+def _published_row(row: Published, notes: list[str]) -> list[str]:
     marks = ["*"] if row.confirmed_by == "others" else []
     if row.note is not None:
-        marks.append(_mark(row.note, notes))
-    return _cells(
-        f"{tex(row.method)}{_superscript(marks)}",
+        marks.append(_letter(row.note, notes))
+    return [
+        tex(row.method) + _superscript(*marks),
         rf"\citet{{{row.cite}}}",
         tex(row.data),
         _test_set(row.test_images, row.test_set),
         "n.s." if row.split_by == "not stated" else row.split_by,
-        *("--" if value is None else number(value) for value in (row.auc, row.accuracy)),
-    )
+        number(row.auc),
+        number(row.accuracy),
+    ]
 
 
-def _own_row(facts: Facts, notes: list[str]) -> dict[str, str]:
-    study, record = facts.study, facts.metrics[facts.study.reference]
+def _reference_row(results: StudyResults, notes: list[str]) -> list[str]:
+    study, record = results.study, results.reference
     phantom = study.data.source == "phantom"
     marks = []
     if phantom:
-        marks = [_mark("Synthetic images: not comparable with any row above.", notes)]
-    by_patient = unit_of(facts.manifest) == "patient" and study.data.validation_split == "patient"
-    auc, accuracy = (record["headline"][name] for name in ("auc", "accuracy"))
+        marks = [_letter("Synthetic images: not comparable with any row above.", notes)]
+    by_patient = unit_of(results.manifest) == "patient" and study.data.validation_split == "patient"
     size = study.recipe(study.reference).data.image_size
-    return _cells(
-        f"{tex(study.variants[study.reference].label)}{_superscript(marks)}",
+    return [
+        tex(study.variants[study.reference].label) + _superscript(*marks),
         "this study",
-        f"{DATA[study.data.source]}, {size} px",
+        f"{SOURCE_NAMES[study.data.source][1]}, {size} px",
         _test_set(record["images"], "generated" if phantom else OFFICIAL),
         "patients" if by_patient else "images",
-        format_interval(auc),
-        number(accuracy["estimate"]),
-    )
+        format_interval(record["headline"]["auc"]),
+        number(record["headline"]["accuracy"]["estimate"]),
+    ]
 
 
 def _test_set(images: int, name: str) -> str:
@@ -135,21 +131,12 @@ def _test_set(images: int, name: str) -> str:
     return f"{images:,}" if name == OFFICIAL else f"{images:,} ({tex(name)})"
 
 
-def _cells(*values: str) -> dict[str, str]:
-    columns = ("Method", "Source", "Data", "Test images", "Split by", "AUC", "Acc.")
-    return dict(zip(columns, values, strict=True))
-
-
-def _mark(note: str, notes: list[str]) -> str:
+def _letter(note: str, notes: list[str]) -> str:
     """The letter of a note, which is the same for the same note."""
     if note not in notes:
         notes.append(note)
-    return string.ascii_lowercase[notes.index(note)]
+    return LETTERS[notes.index(note)]
 
 
-def _marked(notes: list[str]) -> list[tuple[str, str]]:
-    return list(zip(string.ascii_lowercase, notes, strict=False))
-
-
-def _superscript(marks: list[str]) -> str:
+def _superscript(*marks: str) -> str:
     return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""

@@ -1,4 +1,4 @@
-"""Reading the manuscript's TeX: commands with their arguments, and the values it asks for."""
+"""Reading the manuscript's TeX: commands with their arguments, and the macros it uses."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from hybridlungvit.io import StudyError
 
 @dataclass(frozen=True)
 class Problem:
-    """What a check of the paper found."""
+    """What a check of the paper objects to."""
 
     where: str
     """File, and line or key, to look at."""
@@ -42,9 +42,9 @@ class Source:
         """The line, from 1, of a position in the text."""
         return self.text.count("\n", 0, position) + 1
 
-    def place(self, position: int) -> str:
-        """File and line for a message."""
-        return f"{self.path}:{self.line(position)}"
+    def problem(self, position: int, what: str) -> Problem:
+        """A problem with its file and line."""
+        return Problem(f"{self.path}:{self.line(position)}", what)
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class Command:
 
 
 @dataclass
-class Asked:
-    """What a manuscript takes from the generated files."""
+class UsedMacros:
+    """The macros that a manuscript uses."""
 
-    given: set[str] = field(default_factory=lambda: {"reference", "level"})
+    study: set[str] = field(default_factory=lambda: {"reference", "level"})
     """Keys of the study; these two are what ``\\referenceresult`` and ``\\result`` start from."""
     results: set[tuple[str, str]] = field(default_factory=set)
     """Metric and variant; the variant is empty where the text means the reference."""
     differences: set[str] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
-    """Variants whose name or description is asked for."""
+    """Variants whose name or description is printed."""
 
 
 def read_source(path: Path) -> Source:
@@ -94,12 +94,18 @@ def manuscript_paths(paper: Path) -> list[Path]:
 def group_end(text: str, start: int) -> int | None:
     """The position just behind the group whose brace stands at ``start``, or None if it is open."""
     depth = 0
-    for found in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
-        if found[0] in "{}":
-            depth += 1 if found[0] == "{" else -1
+    for sign in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        if sign[0] in "{}":
+            depth += 1 if sign[0] == "{" else -1
             if depth == 0:
-                return found.end()
+                return sign.end()
     return None
+
+
+def argument_end(text: str, position: int) -> int | None:
+    """The position behind the braced argument that follows, or None where none does."""
+    opening = re.compile(r"\s*\{").match(text, position)
+    return group_end(text, opening.end() - 1) if opening else None
 
 
 def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator[Command]:
@@ -108,30 +114,26 @@ def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator
     A use with fewer arguments, such as in a definition, is passed over.
     """
     pattern = re.compile(rf"\\({'|'.join(names)})(?![A-Za-z@])\*?((?:\s*\[[^][]*\])*)")
-    for found in pattern.finditer(source.text):
-        arguments, end = [], found.end()
-        while len(arguments) < count:
-            opening = re.compile(r"\s*\{").match(source.text, end)
-            closing = opening and group_end(source.text, opening.end() - 1)
-            if not closing:
-                break
-            arguments.append(source.text[opening.end() : closing - 1])
+    for use in pattern.finditer(source.text):
+        arguments, end = [], use.end()
+        while len(arguments) < count and (closing := argument_end(source.text, end)):
+            arguments.append(source.text[end : closing - 1].lstrip()[1:])
             end = closing
         if len(arguments) == count:
-            yield Command(found[1], tuple(arguments), found.start(), end)
+            yield Command(use[1], tuple(arguments), use.start(), end)
 
 
-def asked(paper: Path) -> Asked:
-    """What the manuscript in a folder asks for, in whatever branch of a condition."""
-    wanted = Asked()
+def used_macros(paper: Path) -> UsedMacros:
+    """The macros that the manuscript in a folder uses, in whatever branch of a condition."""
+    used = UsedMacros()
     for path in manuscript_paths(paper):
         source = read_source(path)
-        wanted.given |= {c.arguments[0] for c in commands(source, OF_STUDY)}
-        wanted.results |= {c.arguments for c in commands(source, (*OF_VARIANT, "ifresult"), 2)}
-        wanted.results |= {(c.arguments[0], "") for c in commands(source, OF_REFERENCE)}
-        wanted.differences |= {c.arguments[0] for c in commands(source, OF_DIFFERENCE)}
-        wanted.names |= {c.arguments[0] for c in commands(source, OF_NAME)}
-    return wanted
+        used.study |= {c.arguments[0] for c in commands(source, OF_STUDY)}
+        used.results |= {c.arguments for c in commands(source, (*OF_VARIANT, "ifresult"), 2)}
+        used.results |= {(c.arguments[0], "") for c in commands(source, OF_REFERENCE)}
+        used.differences |= {c.arguments[0] for c in commands(source, OF_DIFFERENCE)}
+        used.names |= {c.arguments[0] for c in commands(source, OF_NAME)}
+    return used
 
 
 def paragraph(source: Source, position: int) -> tuple[int, int]:

@@ -1,17 +1,23 @@
-"""From LaTeX to PDF."""
+"""From LaTeX to the PDF, and to the tarball of sources that compiles by itself."""
 
+import gzip
+import io
+import logging
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from hybridlungvit.config import Study
-from hybridlungvit.io import StudyError
-from hybridlungvit.io import replacing
+from hybridlungvit.io import StudyError, replacing
+from hybridlungvit.paper.manuscript import manuscript_paths
 from hybridlungvit.paths import Layout
 
+log = logging.getLogger(__name__)
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+MAIN = "ms"  # the tarball's main file; arXiv takes the bibliography from the .bbl beside it
 
 
 def build_pdf(study: Study, layout: Layout) -> None:
@@ -39,19 +45,51 @@ def build_pdf(study: Study, layout: Layout) -> None:
             "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
-    environment = os.environ | FIXED_DATE
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+        command, cwd=folder, env=os.environ | FIXED_DATE, capture_output=True, text=True, errors="replace"
     )
     result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():
-        log = build / f"{name}.log"
-        raise StudyError(f"{layout.pdf}: LaTeX failed; see {log}.\n{_first_error(log, done)}")
+        report = build / f"{name}.log"
+        error = _first_error(report, done)
+        raise StudyError(f"{layout.pdf}: LaTeX failed; see {report}.\n{error}")
     with replacing(layout.pdf) as temporary:
         shutil.copyfile(result, temporary)
 
 
-def _first_error(log: Path, done: subprocess.CompletedProcess[str]) -> str:
-    text = log.read_text(errors="replace") if log.is_file() else done.stdout + done.stderr
-    found = re.search(r"^! .*(?:\n.*){0,6}", text, re.MULTILINE)
-    return found[0] if found else (done.stdout + done.stderr)[-1500:]
+def _first_error(report: Path, done: subprocess.CompletedProcess[str]) -> str:
+    text = report.read_text(errors="replace") if report.is_file() else done.stdout + done.stderr
+    error = re.search(r"^! .*(?:\n.*){0,6}", text, re.MULTILINE)
+    return error[0] if error else (done.stdout + done.stderr)[-1500:]
+
+
+def pack_sources(study: Study, layout: Layout) -> None:
+    """Write ``layout.tarball``: TeX sources, generated files, figures and the bibliography as .bbl.
+
+    Everything carries one date and stands in one order, so that equal sources give equal bytes.
+    Raises ``StudyError`` when the paper has not been compiled.
+    """
+    bibliography = layout.paper / "build" / study.study / f"{study.study}.bbl"
+    if not bibliography.is_file():
+        raise StudyError(
+            f"{bibliography}: not found. Compile the paper first (`pdf`, with latexmk)."
+        )
+    main = layout.paper / "main.tex"
+    # The study's name, which the build otherwise gives from outside.
+    named = rf"\def\study{{{study.study}}}".encode() + b"\n" + main.read_bytes()
+    files = {f"{MAIN}.tex": named, f"{MAIN}.bbl": bibliography.read_bytes()}
+    sources = [path for path in manuscript_paths(layout.paper) if path != main]
+    sources += [*layout.generated.glob("*.tex"), *layout.generated.glob("tables/*.tex"),
+                *layout.generated.glob("figures/*.pdf")]  # fmt: skip
+    files |= {p.relative_to(layout.paper).as_posix(): p.read_bytes() for p in sources}
+    with (
+        replacing(layout.tarball) as temporary,
+        temporary.open("wb") as stream,
+        gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    log.info("%s written, %d files", layout.tarball, len(files))

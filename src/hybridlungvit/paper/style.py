@@ -9,6 +9,7 @@ mpl.use("pdf")  # no display needed, and vector output by default
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hybridlungvit.io import replacing
@@ -70,6 +71,14 @@ def line_of(index: int) -> dict[str, Any]:
         "color": PALETTE[index % len(PALETTE)],
         "ls": DASHES[(index + index // len(PALETTE)) % len(DASHES)],
     }
+
+
+def draw_interval(
+    axes: Axes, interval: dict[str, Any], y: float, colour: str, marker: str = "D"
+) -> None:
+    """An estimate with its interval as a horizontal bar."""
+    axes.plot([interval["low"], interval["high"]], [y, y], color=colour, lw=1.2)
+    axes.plot(interval["estimate"], y, marker, ms=4, color=colour)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

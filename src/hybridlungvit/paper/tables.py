@@ -1,172 +1,198 @@
-"""The tables of the paper, each a booktabs tabular in a file of its own."""
-
-import sys
+"""The tables of data, masks, settings, heat maps and the audit, and the writing of all tables."""
 
 import pandas as pd
 
-from hybridlungvit.config import Study, Training
+from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.paths import Layout
-from hybridlungvit.paper import audit_report, error_tables, statistics_tables, trail
-from hybridlungvit.paper.booktabs import write_table
-from hybridlungvit.paper.contents import TABLES
-from hybridlungvit.paper.explanation import focus_table
-from hybridlungvit.paper.results import (
+from hybridlungvit.paper import literature, provenance_tables, result_tables  # noqa: F401
+from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced, write_table
+from hybridlungvit.paper.contents import MAKERS, table
+from hybridlungvit.paper.format import (
     SPLIT_NAMES,
-    Facts,
+    code,
     format_interval,
-    gather,
-    label_of,
     number,
-    omitted_rows,
+    setting,
     tex,
+    whole_number,
+    whole_signed,
 )
-from hybridlungvit.paper.literature import Published, literature_table, read_literature
-from hybridlungvit.paper.macros import scientific
+from hybridlungvit.paper.results import StudyResults, read_results
+from hybridlungvit.paths import Layout
 
-MODULES = (sys.modules[__name__], statistics_tables, error_tables, trail, audit_report)
+PLACE_NAMES = {
+    **SPLIT_NAMES,
+    "train-val": "Training and validation",
+    "development-test": "Either of these and test",
+}
 
 
 def write_tables(study: Study, layout: Layout) -> None:
     """Write every table of the paper below ``layout.generated / "tables"``."""
-    facts, published = gather(study, layout), read_literature(layout)
-    for name in TABLES:
-        make = next(getattr(m, name) for m in MODULES if hasattr(m, name))
-        given = (facts, published) if make is literature else (facts,)
-        table, columns, *rest = make(*given)
-        write_table(layout.generated / "tables" / f"{name}.tex", table, columns, *rest)
+    results = read_results(study, layout)
+    for name, make in MAKERS["table"].items():
+        write_table(layout.generated / "tables" / f"{name}.tex", *make(results))
 
 
-def data(facts: Facts) -> tuple[pd.DataFrame, str]:
+@table
+def data(results: StudyResults) -> Table:
     """Images and patients by split and class."""
     rows = []
     for split in SPLITS:
-        part = facts.manifest[facts.manifest.split == split]
-        row = {"Split": SPLIT_NAMES[split]}
-        for label, name in enumerate(CLASSES):
-            group = part[part.label == label]
-            counts = f"{len(group):,} ({group.patient.nunique():,})"
-            row[name.capitalize()] = counts
-        for subtype in ("bacteria", "virus"):
-            group = part[part.subtype == subtype]
-            row[subtype.capitalize()] = f"{len(group):,} ({group.patient.nunique():,})"
-        row["All"] = f"{len(part):,} ({part.patient.nunique():,})"
-        rows.append(row)
+        part = results.manifest[results.manifest.split == split]
+        groups = {name.capitalize(): part[part.label == i] for i, name in enumerate(CLASSES)}
+        groups |= {kind.capitalize(): part[part.subtype == kind] for kind in ("bacteria", "virus")}
+        groups["All"] = part
+        counts = {name: f"{len(g):,} ({g.patient.nunique():,})" for name, g in groups.items()}
+        rows.append({"Split": SPLIT_NAMES[split]} | counts)
     return pd.DataFrame(rows), "lrrrrr"
 
 
-def masks(facts: Facts) -> tuple[pd.DataFrame, str]:
+@table
+def masks(results: StudyResults) -> Table:
     """Confidence and geometry of the lung masks by class, and Dice where the lungs are known."""
-    known = facts.mask_quality["annotated"]
+    annotated = results.mask_quality["annotated"]
     rows = []
-    for group in facts.mask_quality["groups"]:
+    for group in results.mask_quality["groups"]:
         if group["split"] != "all":
             continue
-        name = group["class"]
+        mean, sd = (number(100 * group[key], 1) for key in ("cut_mean", "cut_sd"))
         row = {
-            "Class": name.capitalize(),
+            "Class": group["class"].capitalize(),
             "Images": f"{group['images']:,}",
             r"Low confidence (\%)": number(100 * group["low_confidence"], 1),
             r"Area (\%)": number(100 * group["area"], 1),
-            r"Cut, mean (SD) (\%)": (
-                f"{number(100 * group['cut_mean'], 1)} ({number(100 * group['cut_sd'], 1)})"
-            ),
+            r"Cut, mean (SD) (\%)": f"{mean} ({sd})",
         }
-        if known is not None:
-            level = f"{100 * facts.study.statistics.level:g}"
-            row[rf"Dice ({level}\,\% CI)"] = format_interval(known["dice"][name])
+        if annotated is not None:
+            dice = annotated["dice"][group["class"]]
+            row[rf"Dice ({results.level}\,\% CI)"] = format_interval(dice)
         rows.append(row)
-    return pd.DataFrame(rows), "lrrrr" + "c" * (known is not None)
+    return pd.DataFrame(rows), "lrrrr" + "c" * (annotated is not None)
 
 
-def hyperparameters(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """The reference's settings, as they stand in the config."""
-    study = facts.study
-    recipe = study.recipe(study.reference)
+@table
+def hyperparameters(results: StudyResults) -> Table:
+    """Settings of the reference, shared by all variants unless their own row says otherwise."""
+    recipe = results.study.recipe(results.study.reference)
     model, training, view = recipe.model, recipe.training, recipe.augmentation
+    loss = rf"focal, $\gamma = {training.focal_gamma:g}$"
     settings = [
-        ("Stem", rf"\texttt{{{tex(model.stem)}}}"),
-        ("Image side (px)", recipe.data.image_size),
-        ("Token width $D$", model.d_model),
-        ("Token grid $g$", model.token_grid),
+        ("Stem", code(model.stem)),
+        ("Image side (px)", setting(recipe.data.image_size)),
+        ("Token width $D$", setting(model.d_model)),
+        ("Token grid $g$", setting(model.token_grid)),
         ("Encoder layers / heads", f"{model.encoder_layers} / {model.heads}"),
-        ("Dropout", f"{model.dropout:g}"),
+        ("Dropout", setting(model.dropout)),
         ("Epochs (frozen stem)", f"{training.epochs} ({training.freeze_epochs})"),
-        ("Batch size", training.batch_size),
-        ("Learning rate", scientific(training.learning_rate)),
-        ("Stem learning-rate factor", f"{training.unfreeze_factor:g}"),
-        ("Weight decay", scientific(training.weight_decay)),
-        ("Loss", classification_loss(training)),
-        ("Label smoothing", f"{training.label_smoothing:g}"),
+        ("Batch size", setting(training.batch_size)),
+        ("Learning rate", setting(training.learning_rate)),
+        ("Stem learning-rate factor", setting(training.unfreeze_factor)),
+        ("Weight decay", setting(training.weight_decay)),
+        ("Loss", loss if training.loss == "focal" else "cross-entropy"),
+        ("Label smoothing", setting(training.label_smoothing)),
         ("Class weights / balanced sampler",
-         f"{yes(training.class_weights)} / {yes(training.sampler)}"),
-        ("Patience (epochs)", training.patience),
+         f"{setting(training.class_weights)} / {setting(training.sampler)}"),
+        ("Patience (epochs)", setting(training.patience)),
         (r"$\lambda_\mathrm{seg}$ / $\lambda_\mathrm{att}$",
          f"{training.lambda_seg:g} / {training.lambda_att:g}"),
         ("Crop area", f"{view.crop_scale[0]:g} to {view.crop_scale[1]:g}"),
-        ("Flip probability", f"{view.flip:g}"),
+        ("Flip probability", setting(view.flip)),
         ("Rotation (degrees)", rf"$\pm${view.rotation:g}"),
         ("Brightness / contrast jitter", rf"$\pm${view.brightness:g} / $\pm${view.contrast:g}"),
-        ("RandAugment, exposure only", view.randaugment or "off"),
+        ("RandAugment, exposure only", setting(view.randaugment or False)),
         ("Mixing", "off" if view.mix == "none" else f"{view.mix} ({view.mix_alpha:g})"),
-        ("Test-time augmentation", yes(recipe.evaluation.tta)),
+        ("Test-time augmentation", setting(recipe.evaluation.tta)),
     ]  # fmt: skip
     half = -(-len(settings) // 2)
-    pairs = settings + [("", "")] * (2 * half - len(settings))
-    rows = [(*pairs[i], *pairs[i + half]) for i in range(half)]
+    settings += [("", "")] * (2 * half - len(settings))
+    rows = [(*settings[i], *settings[i + half]) for i in range(half)]
     # Two columns of settings side by side; the blank in the second heading keeps names unique.
     columns = ["Setting", "Value", r"Setting\,", r"Value\,"]
-    return pd.DataFrame(rows, columns=columns).astype(str), r"ll@{\hspace{2em}}ll"
+    return pd.DataFrame(rows, columns=columns), r"ll@{\hspace{2em}}ll"
 
 
-def classification_loss(training: Training) -> str:
-    """The name of the loss in print."""
-    if training.loss == "focal":
-        return rf"focal, $\gamma = {training.focal_gamma:g}$"
-    return "cross-entropy"
-
-
-def yes(value: bool) -> str:
-    """A switch in print."""
-    return "on" if value else "off"
-
-
-def variants(facts: Facts) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """What each variant changes, and which are left out and why."""
+@table
+def variants(results: StudyResults) -> Table:
+    """The variants and what each of them changes; those left out, and why."""
     rows = [
         {
-            "Variant": label_of(facts, name),
-            "Name": rf"\texttt{{{tex(name)}}}",
-            "What changes": tex(v.description),
+            "Variant": label_of(results, name),
+            "Name": code(name),
+            "What changes": tex(variant.description),
         }
-        for name, v in facts.study.variants.items()
+        for name, variant in results.study.variants.items()
     ]
-    return pd.DataFrame(rows), "lll", omitted_rows(facts, 3)
+    return pd.DataFrame(rows), "lll", omitted_rows(results, 3)
 
 
-def classification(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """The reference's classification report, for its first seed."""
-    study = facts.study
-    report = facts.metrics[study.reference]["seeds"][str(study.seeds[0])]["report"]
-    rows = []
-    for name in (*CLASSES, "macro avg", "weighted avg"):
-        values = report[name]
-        row = {"Class": name.capitalize().replace("avg", "average")}
-        row |= {key.capitalize(): number(values[key]) for key in ("precision", "recall")}
-        rows.append(
-            row | {"$F_1$": number(values["f1-score"]), "Images": f"{values['support']:.0f}"}
-        )
+@table
+def classification(results: StudyResults) -> Table:
+    """Classification report of the reference's first seed at the fixed threshold."""
+    report = results.reference["seeds"][str(results.study.seeds[0])]["report"]
+    rows = [
+        {
+            "Class": name.capitalize().replace("avg", "average"),
+            "Precision": number(report[name]["precision"]),
+            "Recall": number(report[name]["recall"]),
+            "$F_1$": number(report[name]["f1-score"]),
+            "Images": f"{report[name]['support']:.0f}",
+        }
+        for name in (*CLASSES, "macro avg", "weighted avg")
+    ]
     return pd.DataFrame(rows), "lcccr"
 
 
-def focus(facts: Facts) -> tuple[pd.DataFrame, str]:
-    """Lung focus of Grad-CAM beside its controls."""
-    return focus_table(facts)
+@table
+def focus(results: StudyResults) -> Table:
+    """How much of Grad-CAM's heat lies in the lungs, beside its controls."""
+    rows: list[dict[str, str]] = []
+    for variant, record in results.focus.items():
+        name = rf"\emph{{{label_of(results, variant)}}}"
+        rows.append({"Test images": spaced(rows) + name})
+        for group in record["groups"]:
+            called = "" if group["called"] == "all" else f", {group['called']}"
+            own, another, square = (
+                format_interval(group[key], 2, whole_number)
+                for key in ("focus", "focus_shuffled", "focus_box")
+            )
+            rows.append(
+                {
+                    "Test images": r"\enspace " + group["class"].capitalize() + called,
+                    "Images": f"{group['images']:,}",
+                    rf"Own lungs ({results.level}\,\% CI)": own,
+                    "Another patient's lungs": another,
+                    "Central square": square,
+                    "Own minus another's": format_interval(group["over_shuffled"], 2, whole_signed),
+                }
+            )
+    return pd.DataFrame(rows).fillna(""), "lrcccc"
 
 
-def literature(
-    facts: Facts, published: list[Published]
-) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """Published results on these images, and the reference's own below them."""
-    return literature_table(facts, published)
+@table
+def audit_copies(results: StudyResults) -> Table:
+    """Identical and nearly identical images by place; in parentheses those of different patients."""
+    rows = [
+        {
+            "Within": PLACE_NAMES[place["place"]],
+            "Byte-identical groups": f"{place['identical']:,} ({place['identical_other']:,})",
+            "Near-identical pairs": f"{place['near']:,} ({place['near_other']:,})",
+        }
+        for place in results.audit["copies"]["places"]
+    ]
+    return pd.DataFrame(rows), "lrr"
+
+
+@table
+def audit_balance(results: StudyResults) -> Table:
+    """Classes and subtypes by split, and the share with pneumonia."""
+    rows = []
+    for split in results.audit["balance"]:
+        row = {"Split": SPLIT_NAMES[split["split"]]}
+        for key in ("images", "pneumonia", "bacteria", "virus"):
+            row[key.capitalize()] = f"{split[key]:,}"
+        share = {key: 100 * value for key, value in split["prevalence"].items()}
+        row[rf"Pneumonia (\%, {results.level}\,\% CI)"] = format_interval(share, 1)
+        rows.append(row)
+    return pd.DataFrame(rows), "lrrrrc"

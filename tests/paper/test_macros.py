@@ -1,0 +1,80 @@
+"""The words and numbers of the text."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from conftest import REPOSITORY
+from explained import explained
+
+from hybridlungvit.config import study_from
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.explain.cases import RULES
+from hybridlungvit.paper.macros import data_macros, focus_macros, saliency_macros
+from hybridlungvit.paper.manuscript import used_macros
+from hybridlungvit.paper.results import needs_roc_inset
+
+
+def explanation_macros(results):
+    return {**dict(focus_macros(results)), **dict(saliency_macros(results))}
+
+
+def test_words_follow_the_numbers(study):
+    macros = explanation_macros(explained(study))
+    assert macros["focus.own.focus"] == r"1.50 (95\,\%~CI 1.40 to~1.60)"
+    assert macros["focus.own.focus.verdict"] == "above"
+    assert macros["focus.own.over_shuffled"] == r"$+0.30$ (95\,\%~CI $+0.20$ to~$+0.40$)"
+    assert macros["focus.own.over_shuffled.verdict"] == "above"
+    assert macros["focus.own.over_box"].startswith("$+0.00$")  # no minus before a zero
+    assert macros["focus.own.over_box.verdict"] == "not distinguishable from"
+    assert macros["focus.own.focus_shuffled.verdict"] == "not distinguishable from"
+    assert macros["focus.own.undefined"] == "2"
+    assert macros["focus.plain.focus.verdict"] == "below"
+    assert macros["focus.plain.over_shuffled.verdict"] == "below"
+    assert macros["focus.plain.name"] == "plain DeiT"
+    assert macros["gradcam.threshold"] == "0.4"
+    assert macros["faithfulness.removed"] == "10, 25 and 50"
+    assert macros["faithfulness.verdict"] == "below"
+    assert all(rule in macros["gradcam.rules"] for rule in RULES)
+
+
+def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
+    macros = explanation_macros(explained(study, agreement=False))
+    assert not any(key.startswith("agreement") for key in macros)
+    alone = explained(study)
+    alone.focus.pop("plain_deit")
+    assert not any(key.startswith("focus.plain") for key in explanation_macros(alone))
+    assert macros["gradcam.attention"] == "shown"
+    tiny["reference"] = "plain_deit"
+    plain = explained(study_from(tiny, "tiny"))
+    assert "gradcam.attention" not in explanation_macros(plain)
+
+
+@pytest.mark.parametrize(
+    ("aucs", "expected"), [([0.95, 0.96, 0.7], True), ([0.95, 0.7, 0.74], False), ([0.9], False)]
+)
+def test_the_roc_is_enlarged_where_most_curves_hug_the_corner(aucs, expected):
+    metrics = {str(i): {"headline": {"auc": {"estimate": auc}}} for i, auc in enumerate(aucs)}
+    assert needs_roc_inset(SimpleNamespace(metrics=metrics)) is expected
+
+
+def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
+    results = SimpleNamespace(study=study, manifest=read_manifest(cached.manifest))
+    macros = dict(data_macros(results))
+    (tmp_path / "figures").mkdir()
+    shutil.copy(REPOSITORY / "paper" / "figures" / "flow.tex", tmp_path / "figures")
+    used = used_macros(tmp_path).study - {"reference", "level", "unused.folder", "train.limit"}
+    assert used <= set(macros)
+
+    def count(part, group):
+        return int(macros[f"{part}.{group}"].replace(",", ""))
+
+    for group in ("images", "patients"):
+        assert count("all", group) == count("development", group) + count("test", group)
+        assert count("development", group) == count("train", group) + count("val", group)
+    for part in ("train", "val", "test"):
+        assert count(part, "images") == count(part, "normal") + count(part, "pneumonia")
+        assert count(part, "pneumonia") == count(part, "bacteria") + count(part, "virus")
+        people = ("normal.patients", "bacteria.patients", "virus.patients")
+        assert count(part, "patients") == sum(count(part, group) for group in people)
+    assert count("all", "images") == len(results.manifest) == 90

@@ -1,0 +1,62 @@
+"""From LaTeX to PDF, with pretended TeX engines."""
+
+import pytest
+
+from hybridlungvit.io import StudyError
+from hybridlungvit.paper.pdf import build_pdf
+from hybridlungvit.paths import Layout
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """A paper folder, and a PATH with nothing but the test's own programs."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    layout.paper.mkdir()
+    return layout, programs
+
+
+def program(folder, name, *lines):
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    (folder / name).chmod(0o755)
+
+
+def test_without_a_tex_engine_both_are_named(study, paper):
+    with pytest.raises(StudyError, match=r"latexmk.*tectonic"):
+        build_pdf(study, paper[0])
+
+
+@pytest.mark.parametrize("engine", ["latexmk", "tectonic"])
+def test_a_tex_error_is_shown_and_the_earlier_pdf_stays(study, paper, engine):
+    layout, programs = paper
+    layout.pdf.write_bytes(b"earlier")
+    log = layout.paper / "build" / "tiny" / "tiny.log"
+    text = "noise\\n! Undefined control sequence.\\nl.7 \\\\nonsense\\n"
+    program(programs, engine, f"printf '{text}' > '{log}'", "exit 1")
+    with pytest.raises(StudyError) as caught:
+        build_pdf(study, layout)
+    message = str(caught.value)
+    assert "! Undefined control sequence.\nl.7 \\nonsense" in message
+    assert str(log) in message
+    assert "noise" not in message
+    assert layout.pdf.read_bytes() == b"earlier"
+
+
+def test_success_without_a_pdf_is_an_error_with_the_output(study, paper):
+    layout, programs = paper
+    program(programs, "latexmk", "echo nothing to do")
+    with pytest.raises(StudyError, match=r"(?s)LaTeX failed.*nothing to do"):
+        build_pdf(study, layout)
+
+
+@pytest.mark.parametrize("engine", ["latexmk", "tectonic"])
+def test_the_pdf_is_put_in_place_and_made_with_a_fixed_date(study, paper, engine):
+    layout, programs = paper
+    result = layout.paper / "build" / "tiny" / "tiny.pdf"
+    program(programs, engine, f'printf "%s of $SOURCE_DATE_EPOCH" "$*" > \'{result}\'')
+    build_pdf(study, layout)
+    text = layout.pdf.read_text()
+    assert text.endswith("of 0")
+    assert {"latexmk": r"-usepretex=\def\study{tiny}", "tectonic": "tiny.tex"}[engine] in text
