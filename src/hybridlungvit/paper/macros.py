@@ -163,7 +163,8 @@ def _method_macros(results: StudyResults) -> Macros:
         yield key, setting(getattr(model, key))
     yield "tokens.side", str(model.token_grid**2)
     for section, keys in (
-        (training, ("epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "label_smoothing",
+        (training, ("epochs", "freeze_epochs", "batch_size", "unfreeze_factor", "unfreeze_lowers",
+                    "label_smoothing",
                     "patience", "lambda_seg", "lambda_att", "loss", "focal_gamma")),
         (recipe.augmentation, ("mix", "randaugment")),
         (training, ("class_weights", "sampler", "learning_rate", "weight_decay")),
