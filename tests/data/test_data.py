@@ -22,7 +22,7 @@ from hybridlungvit.data.manifest import (
 )
 from hybridlungvit.data.sources import find_images, read_patient
 from hybridlungvit.io import StudyError, read_table
-from hybridlungvit.masks.examples import choose_examples
+from hybridlungvit.masks.examples import BY_CONFIDENCE, at_quantiles
 
 
 @pytest.fixture
@@ -208,7 +208,8 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
 def test_examples_are_extremes_of_confidence(cached):
     manifest = read_manifest(cached.manifest)
     masks = pd.read_csv(cached.mask_table)
-    chosen = choose_examples(manifest, masks)
+    train = masks.confidence[manifest.split == "train"]
+    chosen = at_quantiles(train, manifest.label, BY_CONFIDENCE)
     assert len(chosen) == 6
     for label, (row, rule) in zip((0, 0, 0, 1, 1, 1), chosen, strict=True):
         group = masks.confidence[(manifest.split == "train") & (manifest.label == label)]

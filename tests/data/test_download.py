@@ -15,11 +15,11 @@ import pytest
 import yaml
 from conftest import REPOSITORY, checkout, snakemake
 
-from hybridlungvit.cli import image_root
 from hybridlungvit.config import load_study, study_from
 from hybridlungvit.data.archive import unpack
 from hybridlungvit.data.download import download_source, fetch, image_folder, remote_file
 from hybridlungvit.data.manifest import build_manifest, read_manifest, unit_of
+from hybridlungvit.data.sources import image_root
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
