@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hybridlungvit.data.cache import prepare_image
 from hybridlungvit.data.decode import read_bytes, require_usable, try_inspect
@@ -52,14 +55,29 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
         )
     try:
         description = Description.model_validate_json(metadata[KEY])
-        model = build_model(description.recipe, pretrained=False)
-        model.load_state_dict(weights)
+        with _Uninitialised():
+            model = build_model(description.recipe, pretrained=False)
+        model.load_state_dict(weights, assign=True)
     except (ValidationError, RuntimeError) as error:
         raise StudyError(
             f"{path}: does not fit this version of the software ({error}). Train again, or use the "
             "version it was trained with."
         ) from error
     return model.eval(), description
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves parameters unset: drawing those that a checkpoint is to replace takes seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target, name = args[0] if args else kwargs.get("tensor"), function.__name__
+        in_place = name.endswith("_") and not name.startswith("__")
+        return (
+            target if in_place and isinstance(target, nn.Parameter) else function(*args, **kwargs)
+        )
 
 
 def find_files(paths: list[Path]) -> list[Path]:
