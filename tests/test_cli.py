@@ -33,7 +33,9 @@ def run(monkeypatch, *arguments):
     return stop.value.code
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_path, sent):
     tiny["training"] |= {"epochs": 500, "patience": 500}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
@@ -127,12 +129,11 @@ def test_what_may_not_be_read_or_written_is_named(own_images, locked):
 
 
 @pytest.mark.parametrize("stage", ["manifest", "cache"])
-def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, stage):
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, monkeypatch, stage):
     folder, results = own_images
     if stage == "cache":
-        done = start(folder, "manifest", "--config", "study.yaml")
-        done.communicate()
-        assert done.returncode == 0
+        monkeypatch.chdir(folder)
+        assert run(monkeypatch, "manifest", "--config", "study.yaml") == 0
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     text = failed(folder, stage, "--config", "study.yaml", before=fill_disk)
     assert "cannot be written (File too large). Free space" in text
