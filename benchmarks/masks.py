@@ -17,7 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.io import StudyError, write_text
-from hybridlungvit.masks.agreement import assess, mean_of, patient_interval, quantile_of
+from hybridlungvit.masks.agreement import (
+    assess,
+    mean_of,
+    patient_interval,
+    print_summary,
+    quantile_of,
+    title_of,
+)
 from hybridlungvit.masks.annotated import (
     Case,
     Segment,
@@ -27,7 +34,6 @@ from hybridlungvit.masks.annotated import (
     read_lungs,
 )
 from hybridlungvit.masks.fit import LungMask
-from hybridlungvit.masks.report import print_summary, title_of
 from hybridlungvit.paper.booktabs import tabular
 from hybridlungvit.paper.format import format_interval
 
@@ -69,8 +75,8 @@ def average_shape(cases: list[Case]) -> Segment:
     total = shapes.sum(axis=0)
 
     def segment(image: NDArray[np.uint8], case: Case) -> LungMask:
-        own = patients == case.patient
-        mean = (total - shapes[own].sum(axis=0)) / (~own).sum()
+        same = patients == case.patient
+        mean = (total - shapes[same].sum(axis=0)) / (~same).sum()
         soft = cv2.resize(mean, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
         return LungMask(soft > 0.5, float("nan"))
 
@@ -104,20 +110,20 @@ def main() -> None:
     parser.add_argument("--half", choices=halves, default="reporting")
     parser.add_argument("--table", type=Path, help="write Dice and cut error as TeX, print nothing")
     parser.add_argument("--level", type=float, default=0.95, help="of the table's intervals")
-    given = parser.parse_args()
+    options = parser.parse_args()
     try:
-        cases = read_cases(given.data, given.annotations, given.half)
+        cases = read_cases(options.data, options.annotations, options.half)
         methods = {
             "Generator": generator,
             "CLAHE and Otsu": otsu,
             "Average shape": average_shape(cases),
         }
-        if given.table is not None:
-            write_text(given.table, table_of(cases, methods, given.level))
+        if options.table is not None:
+            write_text(options.table, table_of(cases, methods, options.level))
             return
         for name, segment in methods.items():
             summary, images = assess(cases, segment)
-            print_summary(summary, f"{name}. {title_of(images, given.half)}")
+            print_summary(summary, f"{name}. {title_of(images, options.half)}")
     except StudyError as error:
         sys.exit(f"error: {error}")
 

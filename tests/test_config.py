@@ -205,7 +205,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_value_is_accepted_or_explained(data):
     values = copy.deepcopy(TINY)
@@ -243,6 +243,14 @@ def test_missing_file_and_bad_yaml(tmp_path):
     bad.write_text("!!python/object/apply:os.system [echo]")
     with pytest.raises(StudyError, match="not valid YAML"):
         load_study(bad)
+
+
+def test_infinite_numbers_and_reserved_names_are_refused(tiny):
+    with pytest.raises(StudyError, match="learning_rate"):
+        study_from(tiny | {"training": {"learning_rate": float("inf")}}, "x")
+    tiny["variants"]["comparisons"] = {"label": "x", "description": "y"}
+    with pytest.raises(StudyError, match="comparisons"):
+        study_from(tiny, "x")
 
 
 def test_study_is_frozen(study):

@@ -242,7 +242,7 @@ def test_ranges_hold_the_training_images_and_a_margin(cached):
     assert own["sd"] == pytest.approx(image.std())
     assert own["bright"] == pytest.approx(np.quantile(image, 0.95))
     blurred = cv2.GaussianBlur(image, (0, 0), 2)[None]
-    assert image_statistics(blurred)["sharpness"][0] < 0.7 * own["sharpness"]
+    assert image_statistics(blurred)["log sharpness"][0] < own["log sharpness"] - 0.7
     assert outside({"mean": low - width, "new": 0}, ranges) == ["mean"]
 
 

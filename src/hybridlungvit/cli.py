@@ -52,21 +52,6 @@ def _open_on_gpu(config: Path, variant: str, seed: int | None = None) -> tuple[S
     return study, layout
 
 
-def image_root(study: Study, layout: Layout) -> Path:
-    """The folder with train/ and test/: the user's, the generated phantoms or the download."""
-    if study.data.source == "phantom":
-        return layout.phantom
-    if study.data_root is not None:
-        return Path(study.data_root)
-    if study.data.source == "folder":
-        raise StudyError(
-            "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
-        )
-    from hybridlungvit.data.download import image_folder
-
-    return image_folder(study.data, layout)
-
-
 @app.command()
 def phantom(config: Config, workers: Workers = 1) -> None:
     """Generate the synthetic chest X-rays of a phantom study."""
@@ -91,6 +76,7 @@ def download(config: Config) -> None:
 def manifest(config: Config, workers: Workers = 1) -> None:
     """List, check and split the images."""
     from hybridlungvit.data.manifest import build_manifest
+    from hybridlungvit.data.sources import image_root
 
     study, layout = _open(config)
     build_manifest(image_root(study, layout), study.data, layout.manifest, workers)
@@ -100,6 +86,7 @@ def manifest(config: Config, workers: Workers = 1) -> None:
 def cache(config: Config, workers: Workers = 1) -> None:
     """Decode every image and compute every lung mask, once."""
     from hybridlungvit.data.cache import build_cache
+    from hybridlungvit.data.sources import image_root
 
     study, layout = _open(config)
     build_cache(image_root(study, layout), layout, study.data.image_size, workers)
@@ -108,6 +95,7 @@ def cache(config: Config, workers: Workers = 1) -> None:
 @app.command()
 def examples(config: Config) -> None:
     """Choose example images with their masks for the paper."""
+    from hybridlungvit.data.sources import image_root
     from hybridlungvit.masks.examples import write_examples
 
     study, layout = _open(config)
@@ -117,6 +105,7 @@ def examples(config: Config) -> None:
 @app.command()
 def quality(config: Config) -> None:
     """Check the study's lung masks: confidence, geometry and what they give away of the label."""
+    from hybridlungvit.data.sources import image_root
     from hybridlungvit.masks.quality import write_quality
 
     study, layout = _open(config)
@@ -329,7 +318,7 @@ def masks(
     ] = "reporting",
 ) -> None:
     """Measure the lung masks on annotated radiographs."""
-    from hybridlungvit.masks.report import report_masks
+    from hybridlungvit.masks.agreement import report_masks
 
     report_masks(data, annotations, out, half)
 

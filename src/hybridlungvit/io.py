@@ -134,24 +134,32 @@ def value_sha256(value: Any) -> str:
 
 
 def read_table(
-    path: Path, columns: Sequence[str], types: dict[str, type] | None = None
+    path: Path,
+    columns: Sequence[str],
+    types: dict[str, type] | None = None,
+    mend: str | None = None,
 ) -> "pd.DataFrame":
     """Read a CSV; raise ``StudyError`` when it is missing, damaged or lacks one of the columns.
 
     With ``types`` no field is a missing value: "NA" may be a patient's name, and an empty field is
-    an empty text.
+    an empty text. ``mend`` says what to do about a table of the user's own, which no stage writes.
     """
     import pandas as pd  # takes long to import, and most commands read no table
 
+    again = mend or "Delete it and run again."
     try:
         table = pd.read_csv(path, dtype=types, na_filter=types is None)
     except FileNotFoundError as error:
-        raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
+        advice = mend or "Run the workflow stage that writes it."
+        raise StudyError(f"{path}: not found. {advice}") from error
     except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
-        raise StudyError(f"{path}: damaged ({error}). Delete it and run again.") from error
+        raise StudyError(f"{path}: damaged ({error}). {again}") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise StudyError(
-            f"{path}: lacks the columns {', '.join(missing)}. Delete it and run again."
-        )
+        raise StudyError(f"{path}: lacks the columns {', '.join(missing)}. {again}")
     return table
+
+
+def write_table(path: Path, table: "pd.DataFrame", float_format: str | None = None) -> None:
+    """Write a data frame as CSV, atomically and without its index."""
+    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def _result(*names: str) -> property:
+    """A file or folder below ``root``."""
+    return property(lambda layout: layout.root.joinpath(*names))
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of a study, relative to the folder the workflow runs in.
@@ -21,72 +26,21 @@ class Layout:
     def root(self) -> Path:
         return self.results / self.study
 
-    @property
-    def phantom(self) -> Path:
-        return self.root / "phantom"
-
-    @property
-    def download(self) -> Path:
-        """The record of what was downloaded; the images themselves are below ``downloads``."""
-        return self.root / "download.json"
-
-    @property
-    def manifest(self) -> Path:
-        return self.root / "manifest.csv"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "cache" / "images.npy"
-
-    @property
-    def masks(self) -> Path:
-        return self.root / "cache" / "masks.npy"
-
-    @property
-    def mask_table(self) -> Path:
-        return self.root / "masks.csv"
-
-    @property
-    def mask_quality(self) -> Path:
-        return self.root / "mask_quality.json"
-
-    @property
-    def leaks(self) -> Path:
-        return self.root / "leaks.json"
-
-    @property
-    def audit(self) -> Path:
-        return self.root / "audit.json"
-
-    @property
-    def audit_results(self) -> Path:
-        return self.root / "audit_results.json"
-
-    @property
-    def generated(self) -> Path:
-        return self.paper / "generated" / self.study
-
-    @property
-    def companions(self) -> Path:
-        """Checklists, model card and datasheet, made from the same records."""
-        return self.generated / "companions"
-
-    @property
-    def pdf(self) -> Path:
-        return self.paper / f"{self.study}.pdf"
-
-    @property
-    def tarball(self) -> Path:
-        return self.paper / f"{self.study}-arxiv.tar.gz"
-
-    @property
-    def check(self) -> Path:
-        return self.generated / "check.json"
-
-    @property
-    def seal(self) -> Path:
-        """Checksums of what `make paper` does not compute again."""
-        return self.root / "SHA256SUMS"
+    phantom = _result("phantom")
+    download = _result("download.json")
+    """The record of what was downloaded; the images themselves are below ``downloads``."""
+    manifest = _result("manifest.csv")
+    images = _result("cache", "images.npy")
+    masks = _result("cache", "masks.npy")
+    mask_table = _result("masks.csv")
+    mask_quality = _result("mask_quality.json")
+    mask_examples = _result("mask_examples.npz")
+    leaks = _result("leaks.json")
+    audit = _result("audit.json")
+    audit_results = _result("audit_results.json")
+    comparisons = _result("metrics", "comparisons.json")
+    seal = _result("SHA256SUMS")
+    """Checksums of what `make paper` does not compute again."""
 
     def run(self, variant: str, seed: int | str) -> Path:
         return self.root / "runs" / variant / f"seed-{seed}"
@@ -109,10 +63,6 @@ class Layout:
     def metrics(self, variant: str) -> Path:
         return self.root / "metrics" / f"{variant}.json"
 
-    @property
-    def comparisons(self) -> Path:
-        return self.root / "metrics" / "comparisons.json"
-
     def gradcam(self, variant: str) -> Path:
         return self.root / "gradcam" / f"{variant}.npz"
 
@@ -123,5 +73,22 @@ class Layout:
         return self.root / "gradcam" / f"{variant}-checks.json"
 
     @property
-    def mask_examples(self) -> Path:
-        return self.root / "mask_examples.npz"
+    def generated(self) -> Path:
+        return self.paper / "generated" / self.study
+
+    @property
+    def companions(self) -> Path:
+        """Checklists, model card and datasheet, made from the same records."""
+        return self.generated / "companions"
+
+    @property
+    def check(self) -> Path:
+        return self.generated / "check.json"
+
+    @property
+    def pdf(self) -> Path:
+        return self.paper / f"{self.study}.pdf"
+
+    @property
+    def tarball(self) -> Path:
+        return self.paper / f"{self.study}-arxiv.tar.gz"

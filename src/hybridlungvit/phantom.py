@@ -300,11 +300,7 @@ def write_dataset(
             for base in (scratch, scratch / "lungs"):
                 (base / order.folder).mkdir(parents=True, exist_ok=True)
         work = partial(_write_image, root=scratch, contrast=contrast, median_width=median_width)
-        for _ in (
-            map(work, orders)
-            if workers == 1
-            else each_in_processes(work, orders, workers=workers, description="phantoms")
-        ):
+        for _ in each_in_processes(work, orders, workers=workers, description="phantoms"):
             pass
         lines = [f"{o.name}.jpeg,{o.folder.split('/')[1]},{o.folder}/{o.name}.png" for o in orders]
         write_text(scratch / "lungs.csv", "\n".join(["image,class,mask", *lines, ""]))

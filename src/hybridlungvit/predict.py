@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,10 +17,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from hybridlungvit.data.cache import cut_of, prepare_image
-from hybridlungvit.data.decode import inspect_image, read_bytes
-from hybridlungvit.data.sources import SUFFIXES
+from hybridlungvit.data.cache import prepare_image
+from hybridlungvit.data.decode import read_bytes, require_usable, try_inspect
+from hybridlungvit.data.sources import is_image
 from hybridlungvit.data.statistics import image_statistics, outside
 from hybridlungvit.evaluation.temperature import scaled
 from hybridlungvit.io import StudyError, replacing, write_text
@@ -30,7 +33,6 @@ from hybridlungvit.training.record import KEY, Description
 
 log = logging.getLogger(__name__)
 COLUMNS = ("image", "probability", "calibrated", "call", "mask_confidence", "cut", "warning")
-MESSAGES = 5  # at most, of images that cannot be used
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
@@ -53,8 +55,9 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
         )
     try:
         description = Description.model_validate_json(metadata[KEY])
-        model = build_model(description.recipe, pretrained=False)
-        model.load_state_dict(weights)
+        with _Uninitialised():
+            model = build_model(description.recipe, pretrained=False)
+        model.load_state_dict(weights, assign=True)
     except (ValidationError, RuntimeError) as error:
         raise StudyError(
             f"{path}: does not fit this version of the software ({error}). Train again, or use the "
@@ -63,23 +66,36 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
     return model.eval(), description
 
 
-def find_files(given: list[Path]) -> list[Path]:
+class _Uninitialised(TorchFunctionMode):
+    """Leaves parameters unset: drawing those that a checkpoint is to replace takes seconds."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target, name = args[0] if args else kwargs.get("tensor"), function.__name__
+        in_place = name.endswith("_") and not name.startswith("__")
+        return (
+            target if in_place and isinstance(target, nn.Parameter) else function(*args, **kwargs)
+        )
+
+
+def find_files(paths: list[Path]) -> list[Path]:
     """The files themselves, and of folders all images in and below them, sorted.
 
     Raises ``StudyError`` for a folder without images, or one that cannot be read.
     """
     files = []
-    for path in given:
+    for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
         walk = os.walk(path, onerror=_refuse_folder)  # follows no links, hence no loops
         inside = (Path(folder, name) for folder, _, names in walk for name in names)
-        found = sorted(file for file in inside if file.suffix.lower() in SUFFIXES)
-        found = [file for file in found if not file.name.startswith(".")]
-        if not found:
+        images = sorted(filter(is_image, inside))
+        if not images:
             raise StudyError(f"{path}: holds no .jpeg, .jpg or .png file.")
-        files += found
+        files += images
     return files
 
 
@@ -105,7 +121,7 @@ def predict_images(
     files = find_files(images)
     overlays = [gradcam / name for name in overlay_names(files)] if gradcam is not None else []
     _spare_images(files, [*overlays, *([output] if output is not None else [])])
-    _require_usable(files)
+    require_usable([try_inspect(file) for file in track(files, len(files), "checking images")])
     device = prepare_device(description.recipe.compute)
     model.to(device)
     size = description.recipe.evaluation.batch_size
@@ -131,36 +147,34 @@ def predict_batch(
     """Images uint8 (B, S, S) and masks bool (B, S, S) on the device, and their rows of the CSV."""
     side, evaluation = description.recipe.data.image_size, description.recipe.evaluation
     prepared = [prepare_image(read_bytes(file), file, side) for file in files]
-    images = np.stack([image for image, _, _ in prepared])  # (B, S, S)
-    masks = np.stack([mask for _, mask, _ in prepared])  # (B, S, S)
-    statistics = image_statistics(images)
-    pixels, lungs = torch.from_numpy(images).to(device), torch.from_numpy(masks).to(device)
-    found = pneumonia_probability(model, pixels, lungs, evaluation.tta).cpu().numpy()
-    if not np.isfinite(found).all():
-        first = files[int(np.argmin(np.isfinite(found)))]
+    images = torch.from_numpy(np.stack([each.image for each in prepared])).to(device)  # (B, S, S)
+    masks = torch.from_numpy(np.stack([each.mask for each in prepared])).to(device)  # (B, S, S)
+    probabilities = pneumonia_probability(model, images, masks, evaluation.tta).cpu().numpy()
+    if not np.isfinite(probabilities).all():
+        first = files[int(np.argmin(np.isfinite(probabilities)))]
         raise StudyError(
             f"{first}: the checkpoint gives no number for it, so it is damaged. Train again."
         )
-    calibrated = scaled(found, description.temperature)
+    calibrated = scaled(probabilities, description.temperature)
+    statistics = image_statistics(each.image for each in prepared).to_dict("records")
     rows = []
-    for row, (file, probability) in enumerate(zip(files, found, strict=True)):
-        confidence = prepared[row][2]
+    columns = zip(files, prepared, probabilities, calibrated, statistics, strict=True)
+    for file, (_, _, confidence, cut), probability, at_temperature, values in columns:
         warnings = [f"uncertain lung mask ({confidence:.2f})"] * (confidence < LOW_CONFIDENCE)
-        own = {name: float(values[row]) for name, values in statistics.items()}
-        strange = outside(own, description.ranges)
+        strange = outside(values, description.ranges)
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(
             (
                 str(file).encode(errors="replace").decode(),  # a name may be no text
                 f"{probability:.6f}",
-                f"{calibrated[row]:.6f}",
+                f"{at_temperature:.6f}",
                 "pneumonia" if probability >= evaluation.threshold else "normal",
                 f"{confidence:.3f}",
-                f"{cut_of(masks[row]):.4f}",
+                f"{cut:.4f}",
                 "; ".join(warnings),
             )
         )
-    return pixels, lungs, rows
+    return images, masks, rows
 
 
 def _spare_images(files: list[Path], outputs: list[Path]) -> None:
@@ -170,18 +184,6 @@ def _spare_images(files: list[Path], outputs: list[Path]) -> None:
             raise StudyError(
                 f"{output}: is one of the images, which would be replaced. Choose another place."
             )
-
-
-def _require_usable(files: list[Path]) -> None:
-    bad = []
-    for file in track(files, len(files), "checking images"):
-        try:
-            inspect_image(file)
-        except StudyError as error:
-            bad.append(str(error))
-    if bad:
-        more = f"\n… and {len(bad) - MESSAGES} further images." if len(bad) > MESSAGES else ""
-        raise StudyError("\n".join(bad[:MESSAGES]) + more)
 
 
 def overlay_names(files: list[Path]) -> list[str]:

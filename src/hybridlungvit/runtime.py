@@ -131,10 +131,20 @@ def each_in_processes(
 ) -> Iterator[Result]:
     """Yield ``work`` of each row of the columns, in order, while showing progress.
 
-    Raises ``StudyError`` when a process dies, besides what ``work`` raises.
+    With one worker in this process: another would only cost its start. Raises ``StudyError`` when a
+    process dies, besides what ``work`` raises.
     """
-    from cv2 import setNumThreads  # an environment that only reads manifests has no OpenCV
+    # An environment that only reads manifests has no OpenCV.
+    from cv2 import getNumThreads, setNumThreads
 
+    if workers == 1:
+        threads = getNumThreads()
+        setNumThreads(1)
+        try:
+            yield from track(map(work, *columns), len(columns[0]), description)
+        finally:
+            setNumThreads(threads)
+        return
     # A fork would inherit OpenCV's locks without the threads that hold them.
     with ProcessPoolExecutor(workers, get_context("spawn"), setNumThreads, (1,)) as pool:
         try:

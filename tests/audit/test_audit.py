@@ -19,6 +19,7 @@ from hybridlungvit.audit import copies, leakage, patients, results, shortcuts, s
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import build_manifest, read_manifest, split_validation
+from hybridlungvit.data.statistics import image_statistics
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paper.macros import audit_macros
 from hybridlungvit.paper.results import audit_records
@@ -436,14 +437,14 @@ def test_too_few_patients_give_no_auc():
     assert found["NORMAL"] is not None
 
 
-def test_appearance_by_hand():
+def test_image_statistics_by_hand():
     image = np.arange(1024, dtype=np.uint16).reshape(32, 32) // 8
-    row = shortcuts.appearance(image.astype(np.uint8)[None]).iloc[0]
+    row = image_statistics(image.astype(np.uint8)[None]).iloc[0]
     assert (row["mean"], row.sd) == pytest.approx((63.5, np.sqrt((128**2 - 1) / 12)))
-    assert row.q50 == pytest.approx(63.5)
+    assert row["median"] == pytest.approx(63.5)
     blurred = cv2.GaussianBlur(image.astype(np.uint8), (0, 0), 3)
-    both = shortcuts.appearance(np.stack([image.astype(np.uint8), blurred]))
-    assert both.sharpness[0] > both.sharpness[1]
+    both = image_statistics(np.stack([image.astype(np.uint8), blurred]))
+    assert both["log sharpness"][0] > both["log sharpness"][1]
 
 
 def test_prevalence_has_wilsons_interval():

@@ -42,27 +42,22 @@ def changed(**values):
     return STILL.model_copy(update=values)
 
 
-def test_a_view_without_change_is_the_image():
+@pytest.mark.parametrize("flip", [0, 1])
+def test_a_view_without_change_is_the_image_and_a_certain_mirror_its_mirror(flip):
     images, masks = radiographs()
-    found, moved = apply_views(images, masks, view(STILL))
-    assert torch.allclose(found, images / 255, atol=1e-5)
-    assert torch.equal(moved, masks)
-
-
-def test_a_certain_mirror_is_the_mirror():
-    images, masks = radiographs()
-    found, moved = apply_views(images, masks, view(changed(flip=1)))
-    assert torch.allclose(found, images.flip(2) / 255, atol=1e-5)
-    assert torch.equal(moved, masks.flip(2))
+    seen, moved = apply_views(images, masks, view(changed(flip=flip)))
+    expected = [part.flip(2) if flip else part for part in (images / 255, masks)]
+    assert torch.allclose(seen, expected[0], atol=1e-5)
+    assert torch.equal(moved, expected[1])
 
 
 def test_a_turn_is_torchvisions_turn():
     images, masks = radiographs()
     views = view(changed(rotation=30))
-    found, _ = apply_views(images, masks, views)
+    seen, _ = apply_views(images, masks, views)
     angles = torch.rad2deg(torch.atan2(views.affine[:, 1, 0], views.affine[:, 0, 0])).tolist()
     assert max(map(abs, angles)) > 5
-    for image, angle, turned in zip(images, angles, found, strict=True):
+    for image, angle, turned in zip(images, angles, seen, strict=True):
         expected = tv.rotate(
             image[None].float() / 255, angle, interpolation=v2.InterpolationMode.BILINEAR
         )[0]
@@ -75,12 +70,12 @@ def test_a_crop_is_torchvisions_crop():
     side, top, left, size = 32, 6, 11, 16
     x, y = (2 * (left + size / 2) / side - 1), (2 * (top + size / 2) / side - 1)
     affine = torch.tensor([[[size / side, 0, x], [0, size / side, y]]])
-    found, _ = apply_views(images, masks, Views(affine, torch.ones(1), torch.ones(1)))
+    seen, _ = apply_views(images, masks, Views(affine, torch.ones(1), torch.ones(1)))
     expected = tv.resized_crop(
         images.float() / 255, top, left, size, size, [side, side], antialias=False
     )
     inner = slice(1, -1)  # torchvision does not see beyond the crop's edge
-    assert torch.allclose(found[:, inner, inner], expected[:, inner, inner], atol=1e-5)
+    assert torch.allclose(seen[:, inner, inner], expected[:, inner, inner], atol=1e-5)
 
 
 def test_crops_have_the_asked_area_and_aspect_and_stay_inside():
@@ -107,9 +102,9 @@ def test_exposure_is_torchvisions(what):
     views = view(changed(**{what: 0.4}))
     factors = getattr(views, what)
     assert (factors >= 0.6).all() and (factors <= 1.4).all() and factors.std() > 0.05
-    found, moved = apply_views(images, masks, views)
+    seen, moved = apply_views(images, masks, views)
     adjust = getattr(tv, f"adjust_{what}")
-    for image, factor, result in zip(images, factors.tolist(), found, strict=True):
+    for image, factor, result in zip(images, factors.tolist(), seen, strict=True):
         expected = adjust(image[None].float() / 255, factor)[0]
         assert torch.allclose(result, expected, atol=1e-4)
     assert torch.equal(moved, masks)
@@ -119,9 +114,9 @@ def test_the_mask_moves_with_its_image():
     _, masks = radiographs(16, 64)
     images = masks.to(torch.uint8) * 255
     augmentation = Augmentation(brightness=0, contrast=0, rotation=20)
-    found, moved = apply_views(images, masks, view(augmentation, 16))
+    seen, moved = apply_views(images, masks, view(augmentation, 16))
     assert not torch.equal(moved, masks)
-    assert torch.equal(found > 0.5, moved)
+    assert torch.equal(seen > 0.5, moved)
 
 
 def test_views_depend_on_the_generator_alone():
@@ -141,20 +136,14 @@ def test_exposure_operations_leave_every_pixel_in_its_place():
     images = torch.full((40, 33, 33), 0.4)
     images[:, 12:21, 12:21] = 0.8
     torch.manual_seed(0)
-    found = change_exposure(images, ExposureOperations(2, 20))
-    assert found.shape == images.shape and found.min() >= 0 and found.max() <= 1
+    seen = change_exposure(images, ExposureOperations(2, 20))
+    assert seen.shape == images.shape and seen.min() >= 0 and seen.max() <= 1
     kinds = set()
-    for image in found:
+    for image in seen:
         inside, outside = image[14:19, 14:19], torch.cat([image[:10], image[23:]])
         assert inside.std() < 1e-3 and outside.std() < 1e-3
         kinds.add(round(inside.mean().item(), 2))
     assert len(kinds) > 5, "operations differ from image to image"
-
-
-def test_no_operation_of_randaugment_moves_pixels():
-    names = set(ExposureOperations(1)._AUGMENTATION_SPACE)
-    assert names < set(v2.RandAugment()._AUGMENTATION_SPACE)
-    assert not any(word in name for name in names for word in ("Shear", "Translate", "Rotate"))
 
 
 def test_mixup_mixes_images_masks_and_targets_by_one_weight():
@@ -162,12 +151,12 @@ def test_mixup_mixes_images_masks_and_targets_by_one_weight():
     scaled, labels = images / 255, torch.tensor([0, 1, 1, 0])
     torch.manual_seed(1)
     mixer = v2.MixUp(alpha=5.0, num_classes=2)
-    found, mask, targets = mix_batch(mixer, scaled, masks, labels)
+    seen, mask, targets = mix_batch(mixer, scaled, masks, labels)
     share = targets[0, 0].item()  # the first is of class 0, its partner, the last, too
     weight = targets[1, 1].item()
     assert share == pytest.approx(1) and 0 < weight < 1
     partner = [3, 0, 1, 2]
-    assert torch.allclose(found, weight * scaled + (1 - weight) * scaled[partner], atol=1e-6)
+    assert torch.allclose(seen, weight * scaled + (1 - weight) * scaled[partner], atol=1e-6)
     expected = weight * masks.float() + (1 - weight) * masks[partner].float()
     assert torch.allclose(mask, expected, atol=1e-6)
 
@@ -176,9 +165,9 @@ def test_cutmix_pastes_image_and_mask_from_the_same_box():
     images, masks = radiographs(4, 32)
     scaled, labels = images / 255, torch.tensor([0, 1, 0, 1])
     torch.manual_seed(3)
-    found, mask, targets = mix_batch(v2.CutMix(alpha=1.0, num_classes=2), scaled, masks, labels)
+    seen, mask, targets = mix_batch(v2.CutMix(alpha=1.0, num_classes=2), scaled, masks, labels)
     partner = [3, 0, 1, 2]
-    pasted = (found[0] != scaled[0]) & (found[0] == scaled[3])
+    pasted = (seen[0] != scaled[0]) & (seen[0] == scaled[3])
     assert pasted.any() and not pasted.all()
     kept = targets[0, 0].item()
     ys, xs = torch.nonzero(pasted, as_tuple=True)
@@ -187,7 +176,7 @@ def test_cutmix_pastes_image_and_mask_from_the_same_box():
     whole[box] = True
     assert 1 - whole.float().mean().item() == pytest.approx(kept, abs=0.07)
     for i, j in enumerate(partner):
-        assert torch.equal(found[i], torch.where(whole, scaled[j], scaled[i]))
+        assert torch.equal(seen[i], torch.where(whole, scaled[j], scaled[i]))
         assert torch.equal(mask[i], torch.where(whole, masks[j], masks[i]).float())
 
 
@@ -236,11 +225,6 @@ def test_a_balanced_epoch_draws_classes_equally():
     weights = torch.where(labels == 1, 1 / 9000, 1 / 1000)
     drawn = labels[draw_order(weights, 10_000, 0, 0)].float().mean()
     assert drawn == pytest.approx(0.5, abs=0.02)
-
-
-def test_a_balanced_epoch_draws_with_replacement():
-    order = draw_order(torch.tensor([1.0, 1.0, 1.0, 100.0]), 40, 0, 0).tolist()
-    assert len(order) == 40 and order.count(3) > 30
 
 
 def test_input_is_normalised_as_the_stem_expects():

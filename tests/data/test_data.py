@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridlungvit.config import Data
@@ -22,7 +22,7 @@ from hybridlungvit.data.manifest import (
 )
 from hybridlungvit.data.sources import find_images, read_patient
 from hybridlungvit.io import StudyError, read_table
-from hybridlungvit.masks.examples import choose_examples
+from hybridlungvit.masks.examples import BY_CONFIDENCE, at_quantiles
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_unreadable_image_is_named(folder, study, tmp_path, damage):
     whole = file.read_bytes()
     file.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hi"}[damage])
     with pytest.raises(StudyError, match=file.name):
-        build_manifest(folder, study.data, tmp_path / "manifest.csv", 2)
+        build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
     assert list(tmp_path.glob("*manifest*")) == []
 
 
@@ -126,7 +126,7 @@ def test_no_patient_is_in_two_splits(cached):
 
 
 patients = st.lists(
-    st.tuples(st.integers(0, 1), st.integers(1, 5)), min_size=30, max_size=80
+    st.tuples(st.integers(0, 1), st.integers(1, 5)), min_size=30, max_size=60
 ).filter(lambda rows: 10 <= sum(label for label, _ in rows) <= len(rows) - 10)
 
 
@@ -140,6 +140,7 @@ def table_of(rows):
     return pd.DataFrame(records, columns=["path", "label", "patient", "side"])
 
 
+@settings(max_examples=30)
 @given(patients, st.integers(0, 99))
 def test_validation_split_is_by_patient_with_both_classes(rows, seed):
     table = table_of(rows)
@@ -208,7 +209,8 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
 def test_examples_are_extremes_of_confidence(cached):
     manifest = read_manifest(cached.manifest)
     masks = pd.read_csv(cached.mask_table)
-    chosen = choose_examples(manifest, masks)
+    train = masks.confidence[manifest.split == "train"]
+    chosen = at_quantiles(train, manifest.label, BY_CONFIDENCE)
     assert len(chosen) == 6
     for label, (row, rule) in zip((0, 0, 0, 1, 1, 1), chosen, strict=True):
         group = masks.confidence[(manifest.split == "train") & (manifest.label == label)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from hybridlungvit.data.cache import build_cache, prepare_image
-from hybridlungvit.data.decode import decode_grey, inspect_image, read_grey, read_header
+from hybridlungvit.data.decode import decode_grey, inspect_image, read_grey
 from hybridlungvit.data.manifest import build_manifest, read_manifest
 from hybridlungvit.data.sources import find_images
 from hybridlungvit.io import StudyError
@@ -36,6 +36,15 @@ def encoded(image, kind, **options):
 
 def decoded(content, detail=1000):
     return decode_grey(content, Path("file"), detail)
+
+
+def facts(content, folder):
+    """Width, height and note, as the manifest has them."""
+    path = folder / "file"
+    path.write_bytes(content)
+    _, width, height, size, note = inspect_image(path)
+    assert size == len(content)
+    return width, height, note
 
 
 def png(pixels):
@@ -124,7 +133,7 @@ def test_links_folders_pipes_and_locked_files_are_refused(tmp_path, monkeypatch)
         inspect_image(locked)
 
 
-def test_alpha_is_laid_over_black():
+def test_alpha_is_laid_over_black(tmp_path):
     alpha = np.tile(np.linspace(0, 255, COLS).astype(np.uint8), (ROWS, 1))
     expected = GREY * (alpha / 255)
     for image in (
@@ -132,19 +141,19 @@ def test_alpha_is_laid_over_black():
         Image.fromarray(np.dstack([GREY, GREY, GREY, alpha])),
     ):
         content = encoded(image, "PNG")
-        assert read_header(content, Path("x")).note == "alpha"
+        assert facts(content, tmp_path)[2] == "alpha"
         assert np.abs(decoded(content) - expected).max() <= 1.5
     deep = np.dstack([GREY.astype(np.uint16) * 257] * 3 + [alpha.astype(np.uint16) * 257])
-    assert read_header(png(deep), Path("x")).note == "16-bit, alpha"
+    assert facts(png(deep), tmp_path)[2] == "16-bit, alpha"
     stretched = (expected - expected.min()) / np.ptp(expected) * 255
     assert np.abs(decoded(png(deep)).astype(float) - stretched).max() <= 1
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])
-def test_sixteen_bits_are_stretched_from_darkest_to_brightest(bits):
+def test_sixteen_bits_are_stretched_from_darkest_to_brightest(tmp_path, bits):
     deep = (GREY.astype(np.float64) / 255 * (2**bits - 1)).round().astype(np.uint16)
     content = png(deep)
-    assert read_header(content, Path("x")).note == "16-bit"
+    assert facts(content, tmp_path)[2] == "16-bit"
     expected = (GREY - GREY.min()) * (255 / np.ptp(GREY))
     assert np.abs(decoded(content) - expected).max() <= 1
     colour = decoded(png(np.dstack([deep] * 3))).astype(int)
@@ -152,32 +161,31 @@ def test_sixteen_bits_are_stretched_from_darkest_to_brightest(bits):
     assert not decoded(png(np.full((20, 20), 700, np.uint16))).any()
 
 
-def test_cmyk_is_read_through_rgb():
+def test_cmyk_is_read_through_rgb(tmp_path):
     image = Image.fromarray(np.dstack([GREY] * 3)).convert("CMYK")
     content = encoded(image, "JPEG", quality=98)
-    assert read_header(content, Path("x")).note == "CMYK"
+    assert facts(content, tmp_path)[2] == "CMYK"
     assert np.abs(decoded(content).astype(int) - GREY).mean() < 2
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_rotated_files_come_out_upright(kind, orientation):
+def test_rotated_files_come_out_upright(tmp_path, kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(Image.fromarray(GREY), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    header = read_header(content, Path("x"))
-    assert (header.width, header.height) == upright.size
-    assert header.note == ("" if orientation == 1 else "rotated")
+    note = "" if orientation == 1 else "rotated"
+    assert facts(content, tmp_path) == (*upright.size, note)
     assert np.abs(decoded(content).astype(int) - np.asarray(upright)).max() <= 2
     shrunk = decoded(content, detail=min(GREY.shape) // 2)
     assert shrunk.shape[0] == -(-upright.height // (1 if kind == "PNG" else 2))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "1"])
-def test_plain_files_have_no_note_and_agree_with_opencv(mode):
+def test_plain_files_have_no_note_and_agree_with_opencv(tmp_path, mode):
     content = encoded(Image.fromarray(GREY).convert(mode), "PNG")
-    assert read_header(content, Path("x")).note == ""
+    assert facts(content, tmp_path)[2] == ""
     plain = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(decoded(content), plain)
 
@@ -195,7 +203,7 @@ def test_odd_files_go_into_manifest_and_cache(folder, study, tmp_path, caplog):
     (images / "._IM-9998-0001.jpeg").write_bytes(b"left by a Mac")
     layout = Layout("odd", results=tmp_path / "results")
     with caplog.at_level(logging.WARNING):
-        build_manifest(folder, study.data, layout.manifest, 2)
+        build_manifest(folder, study.data, layout.manifest, 1)
     assert "1 images are 16-bit" in caplog.text
     table = read_manifest(layout.manifest).set_index("path")
     assert len(table) == 92
@@ -203,7 +211,7 @@ def test_odd_files_go_into_manifest_and_cache(folder, study, tmp_path, caplog):
     assert (facts.note, facts.patient) == ("rotated", "image:train/NORMAL/NA.JPEG")
     assert (facts.width, facts.height) == wide.size[::-1]
     assert table.loc["train/NORMAL/IM-9999-0001 ä b.PNG"].note == "16-bit"
-    build_cache(folder, layout, 32, workers=2)
+    build_cache(folder, layout, 32, workers=1)
     row = table.index.get_loc("train/NORMAL/NA.JPEG")
     turned = cv2.rotate(np.asarray(wide), cv2.ROTATE_90_CLOCKWISE)
     expected = cv2.resize(turned, (32, 32), interpolation=cv2.INTER_AREA)
@@ -215,7 +223,7 @@ def test_all_bad_images_are_told_at_once(folder, study, tmp_path):
     for file in files:
         file.write_bytes(b"")
     with pytest.raises(StudyError, match="and 2 further images") as caught:
-        build_manifest(folder, study.data, tmp_path / "out" / "manifest.csv", 2)
+        build_manifest(folder, study.data, tmp_path / "out" / "manifest.csv", 1)
     assert all(file.name in str(caught.value) for file in files[:5])
     assert not list((tmp_path / "out").glob("*"))
 
@@ -283,9 +291,9 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, seed, random, chang
     else:
         assert min(width, height) > 0 and size == len(content)
     try:
-        image, mask, confidence = prepare_image(bytes(content), path, 32)
+        image, mask, confidence, cut = prepare_image(bytes(content), path, 32)
     except StudyError as error:
         assert "damaged.jpeg" in str(error)
     else:
         assert image.shape == mask.shape == (32, 32)
-        assert 0 <= confidence <= 1
+        assert 0 <= confidence <= 1 and 0 < cut < 1

@@ -15,11 +15,11 @@ import pytest
 import yaml
 from conftest import REPOSITORY, checkout, snakemake
 
-from hybridlungvit.cli import image_root
 from hybridlungvit.config import load_study, study_from
 from hybridlungvit.data.archive import unpack
 from hybridlungvit.data.download import download_source, fetch, image_folder, remote_file
 from hybridlungvit.data.manifest import build_manifest, read_manifest, unit_of
+from hybridlungvit.data.sources import image_root
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
@@ -225,7 +225,7 @@ def test_pneumoniamnist_keeps_its_split_without_patients(server, tiny, tmp_path,
     digest = hashlib.md5(server.content, usedforsecurity=False).hexdigest()
     study = study_from(tiny | {"data": tiny["data"] | {"checksum": digest}}, "tiny")
     download_source(study, layout)
-    table = build_manifest(image_folder(study.data, layout), study.data, layout.manifest, 2)
+    table = build_manifest(image_folder(study.data, layout), study.data, layout.manifest, 1)
     assert table.split.value_counts().to_dict() == {"train": 30, "val": 8, "test": 12}
     assert unit_of(read_manifest(layout.manifest)) == read_json(layout.download)["unit"] == "image"
     assert table.patient.is_unique

@@ -14,7 +14,6 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.cli import image_root
 from hybridlungvit.config import (
     WORKFLOW,
     load_other,
@@ -22,6 +21,7 @@ from hybridlungvit.config import (
     save_resolved,
     study_from,
 )
+from hybridlungvit.data.sources import image_root
 from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from sklearn.preprocessing import scale
 from hybridlungvit.config import Statistics
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.data.statistics import image_statistics
 from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.intervals import wilson_interval
 from hybridlungvit.masks.quality import out_of_fold
@@ -29,27 +29,12 @@ SHORTCUTS = {
     "bytes": ("bytes",),
     "file": ("width", "height", "aspect", "bytes"),
 }
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def file_features(manifest: pd.DataFrame) -> pd.DataFrame:
     """Logarithms of width, height, aspect ratio and bytes: sizes spread by factors."""
     facts = manifest[["width", "height", "bytes"]].assign(aspect=manifest.width / manifest.height)
     return np.log(facts.clip(lower=1e-3))
-
-
-def appearance(images: NDArray[np.uint8]) -> pd.DataFrame:
-    """Mean, SD, quantiles and sharpness of each image, uint8 (N, S, S) → N rows.
-
-    Sharpness is the logarithm of the Laplacian's variance (Pech-Pacheco et al. 2000).
-    """
-    rows = []
-    for image in images:
-        edges = cv2.Laplacian(image, cv2.CV_64F).var()
-        levels = np.quantile(image, QUANTILES)
-        rows.append((image.mean(), image.std(), *levels, np.log(edges + 1e-6)))
-    names = ["mean", "sd", *(f"q{100 * q:.0f}" for q in QUANTILES), "sharpness"]
-    return pd.DataFrame(rows, columns=names)
 
 
 def predictability(
@@ -90,7 +75,7 @@ def shift_aucs(
 
     Within a class, a difference cannot come from the classes' proportions.
     """
-    features = pd.concat([appearance(images), file_features(manifest)], axis=1)
+    features = pd.concat([image_statistics(images), file_features(manifest)], axis=1)
     is_test = (manifest.split == "test").astype(int)
     groups = {"all": manifest.index} | {
         name: manifest.index[manifest.label == label] for label, name in enumerate(CLASSES)

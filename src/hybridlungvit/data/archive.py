@@ -14,11 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hybridlungvit.data.sources import CLASSES, SUFFIXES
+from hybridlungvit.data.sources import CLASSES, SPLITS, is_image
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.runtime import track
 
-SPLITS = ("train", "val", "test")
 MOST_BYTES = 20_000_000_000  # unpacked; the JPEG files of the Kermany archive have 1.2 GB
 
 
@@ -77,8 +76,7 @@ def _extract_images(archive: Path, opened: zipfile.ZipFile, scratch: Path) -> No
     copies: dict[int, list[zipfile.ZipInfo]] = {}
     for entry in opened.infolist():
         *above, split, label, name = ("", "", "", *PurePosixPath(entry.filename).parts)
-        image = PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        if image and split in SPLITS and label in CLASSES:
+        if is_image(PurePosixPath(name)) and split in SPLITS and label in CLASSES:
             entry.filename = f"{split}/{label}/{name}"
             copies.setdefault(len(above), []).append(entry)
     if not copies:

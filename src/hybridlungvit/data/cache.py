@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from hybridlungvit.data.decode import decode_grey, read_bytes
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError, replacing, write_text
+from hybridlungvit.io import StudyError, read_table, replacing, write_table
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import each_in_processes
 
@@ -54,11 +54,11 @@ def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache
     try:
         images = np.load(layout.images, mmap_mode="r")
         masks = np.load(layout.masks, mmap_mode="r")
-        paths = pd.read_csv(layout.mask_table, usecols=["path"]).path
     except (OSError, ValueError) as error:
         raise StudyError(
             f"{layout.images.parent}: no usable cache ({error}). Run `cache`."
         ) from None
+    paths = read_table(layout.mask_table, ("path",)).path
     expected = (len(manifest), image_size, image_size)
     if images.shape != expected or not paths.equals(manifest.path):
         raise StudyError(
@@ -86,8 +86,7 @@ def build_cache(root: Path, layout: Layout, image_size: int, workers: int) -> No
         )
     table = pd.DataFrame(rows, columns=["confidence", "area", "cut"])
     table.insert(0, "path", manifest.path)
-    text = table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    write_text(layout.mask_table, text)
+    write_table(layout.mask_table, table, "%.6f")
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
@@ -108,10 +107,10 @@ def _store_image(
             f"{root / path}: is not the file the manifest lists (its SHA-256 differs). "
             "Put it back or build the manifest again."
         )
-    image, mask, confidence = prepare_image(content, root / path, side)
-    _write_row(images, row, image)
-    _write_row(masks, row, np.packbits(mask))
-    return confidence, float(mask.mean()), cut_of(mask)
+    prepared = prepare_image(content, root / path, side)
+    _write_row(images, row, prepared.image)
+    _write_row(masks, row, np.packbits(prepared.mask))
+    return prepared.confidence, float(prepared.mask.mean()), prepared.cut
 
 
 def _write_row(path: Path, row: int, values: np.ndarray) -> None:
@@ -130,20 +129,26 @@ def _opened(path: Path) -> tuple[BinaryIO, int]:
     return stream, stream.tell()
 
 
-def cut_of(mask: np.ndarray) -> float:
-    """Mean x of a mask, bool (S, S), as a share of the width: where left and right part."""
-    columns = mask.sum(axis=0)
-    centres = np.arange(len(columns)) + 0.5
-    return float(columns @ centres / columns.sum() / len(columns))
+class Prepared(NamedTuple):
+    """An image as models take it, with its lung mask."""
+
+    image: np.ndarray
+    """uint8 (S, S), grey."""
+    mask: np.ndarray
+    """bool (S, S), True is lung."""
+    confidence: float
+    """Of the mask, in [0, 1]."""
+    cut: float
+    """Mean x of the mask as a share of the width: where left and right part."""
 
 
-def prepare_image(content: bytes, path: Path, side: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Image uint8 (side, side), lung mask bool (side, side) and the mask's confidence.
+def prepare_image(content: bytes, path: Path, side: int) -> Prepared:
+    """Decode an image file's ``content``, compute its mask and shrink both to ``side`` px.
 
-    ``content`` is that of an image file; ``path`` is for messages.
+    ``path`` is for messages: raises ``StudyError`` for what cannot be decoded.
     """
     # Takes long to import, for its splines; who only opens a cache needs no mask made.
-    from hybridlungvit.masks.fit import lung_mask_with_confidence
+    from hybridlungvit.masks.fit import lung_mask_with_confidence, mean_x
 
     detail = max(side, MASK_DETAIL)
     grey = decode_grey(content, path, detail)
@@ -153,5 +158,5 @@ def prepare_image(content: bytes, path: Path, side: int) -> tuple[np.ndarray, np
     lungs = lung_mask_with_confidence(grey)
     image = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     drawn = lungs.mask.view(np.uint8) * 255
-    soft = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA)
-    return image, soft > 127, lungs.confidence
+    mask = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA) > 127
+    return Prepared(image, mask, lungs.confidence, mean_x(mask))

@@ -8,6 +8,7 @@ what was done: `16-bit` is stretched linearly from the image's own darkest to it
 import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ FORMATS = ("JPEG", "PNG")
 MAX_PIXELS = 50_000_000
 """Larger images are refused unread: detectors have up to 20 million pixels, bombs many more."""
 MAX_BYTES = 250_000_000
+MESSAGES = 5  # at most, of images that cannot be used
 MIN_SIDE = 16
 """Pixels: a smaller image shows no lungs."""
 REDUCED = {
@@ -31,6 +33,10 @@ REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
 }
 OTHER_FORMATS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF"}
+
+
+Facts = tuple[str, int, int, int, str]
+"""SHA-256, width, height, size in bytes and note of an image file."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,10 @@ def read_bytes(path: Path) -> bytes:
         raise _refusal(path, f"cannot be read ({error.strerror or error})") from None
 
 
-def read_header(content: bytes, path: Path) -> Header:
-    """Format, size and peculiarities without decoding; raises ``StudyError`` naming ``path``."""
-    with _opened(content, path) as image:
-        return _header(image, content, path)
+def inspect_image(path: Path) -> Facts:
+    """What the manifest tells of a file; raises ``StudyError`` for one of no use.
 
-
-def inspect_image(path: Path) -> tuple[str, int, int, int, str]:
-    """SHA-256, width, height, size in bytes and note, for the manifest.
-
-    Decodes everything, to find truncated files. Raises ``StudyError`` for a file of no use.
+    Decodes everything, to find truncated files.
     """
     content = read_bytes(path)
     with _opened(content, path) as image:
@@ -96,6 +96,23 @@ def inspect_image(path: Path) -> tuple[str, int, int, int, str]:
             raise _unreadable(path, error) from None
     digest = hashlib.sha256(content).hexdigest()
     return digest, header.width, header.height, len(content), header.note
+
+
+def try_inspect(path: Path) -> Facts | str:
+    """As ``inspect_image``, with what is wrong as a text: all bad images are told at once."""
+    try:
+        return inspect_image(path)
+    except StudyError as error:
+        return str(error)
+
+
+def require_usable(results: Sequence[Facts | str]) -> None:
+    """Raise ``StudyError`` with the first ``MESSAGES`` of what ``try_inspect`` finds wrong."""
+    faults = [result for result in results if isinstance(result, str)]
+    if faults:
+        more = len(faults) - MESSAGES
+        rest = [f"… and {more} further images."] if more > 0 else []
+        raise StudyError("\n".join([*faults[:MESSAGES], *rest]))
 
 
 def decode_grey(content: bytes, path: Path, detail: int) -> np.ndarray:
@@ -138,10 +155,10 @@ def _opened(content: bytes, path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_large(path, "far") from None
     except Exception:
-        known = (name for start, name in OTHER_FORMATS.items() if content.startswith(start))
-        kind = next(known, None)
-        found = f"is a {kind} file; convert it to PNG" if kind else "holds no JPEG or PNG image"
-        raise _refusal(path, found) from None
+        names = (name for start, name in OTHER_FORMATS.items() if content.startswith(start))
+        kind = next(names, None)
+        reason = f"is a {kind} file; convert it to PNG" if kind else "holds no JPEG or PNG image"
+        raise _refusal(path, reason) from None
 
 
 def _header(image: Image.Image, content: bytes, path: Path) -> Header:
@@ -154,8 +171,8 @@ def _header(image: Image.Image, content: bytes, path: Path) -> Header:
         if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
             raise _refusal(path, f"is an animation of {image.n_frames} pictures; keep one")
         # A PNG's late EXIF is not looked for: that would decode the image.
-        known = image.format != "PNG" or "exif" in image.info
-        orientation = image.getexif().get(0x0112, 1) if known else 1
+        has_exif = image.format != "PNG" or "exif" in image.info
+        orientation = image.getexif().get(0x0112, 1) if has_exif else 1
     except StudyError:
         raise
     except Exception:  # a damaged EXIF block says nothing about the pixels

@@ -9,8 +9,8 @@ import pooch
 from filelock import FileLock
 
 from hybridlungvit.config import Data, Study
-from hybridlungvit.data.archive import SPLITS, unpack
-from hybridlungvit.data.sources import SUFFIXES
+from hybridlungvit.data.archive import unpack
+from hybridlungvit.data.sources import SPLITS, is_image
 from hybridlungvit.io import StudyError, file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import track
@@ -98,10 +98,7 @@ def download_source(study: Study, layout: Layout) -> None:
         "sha256": sha256,
         "checked": f"against {'data.checksum' if data.checksum else checked}",
         "unit": file.unit,
-        "images": {
-            split: sum(path.suffix.lower() in SUFFIXES for path in (folder / split).glob("*/*"))
-            for split in SPLITS
-        },
+        "images": {split: sum(map(is_image, (folder / split).glob("*/*"))) for split in SPLITS},
     }
     write_json(layout.download, record)
 

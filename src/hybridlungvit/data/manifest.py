@@ -1,22 +1,19 @@
 """The manifest: one row per image, with its patient, split and checksum."""
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hybridlungvit.config import Data
-from hybridlungvit.data.sources import find_images
-from hybridlungvit.io import StudyError, read_table, write_text
+from hybridlungvit.data.sources import SPLITS, find_images
+from hybridlungvit.io import StudyError, read_table, write_table
 from hybridlungvit.runtime import each_in_processes
 
 log = logging.getLogger(__name__)
 FACTS = ["sha256", "width", "height", "bytes", "note"]
 COLUMNS = ["path", "sha256", "label", "subtype", "patient", "split", *FACTS[1:]]
-SPLITS = ("train", "val", "test")
-MESSAGES = 5  # at most, of images that cannot be used
 
 
 def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.DataFrame:
@@ -42,7 +39,7 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     require_distinct_images(table)
     _report_notes(table)
     table = table[COLUMNS]
-    write_text(output, table.to_csv(index=False, lineterminator="\n"))
+    write_table(output, table)
     counts = table.groupby("split").agg(images=("path", "size"), patients=("patient", "nunique"))
     for split, row in counts.iterrows():
         log.info("%s: %d images of %d patients", split, row.images, row.patients)
@@ -116,24 +113,13 @@ def split_validation(
 
 
 def _inspect_all(root: Path, paths: pd.Series, workers: int) -> pd.DataFrame:
-    work = partial(_inspect, root)
-    results = list(each_in_processes(work, paths, workers=workers, description="checking images"))
-    bad = [result for result in results if isinstance(result, str)]
-    if bad:
-        more = len(bad) - MESSAGES
-        rest = f"\n… and {more} further images." if more > 0 else ""
-        raise StudyError("\n".join(bad[:MESSAGES]) + rest)
+    from hybridlungvit.data.decode import require_usable, try_inspect  # OpenCV: readers need none
+
+    files = [root / path for path in paths]
+    work = each_in_processes(try_inspect, files, workers=workers, description="checking images")
+    results = list(work)
+    require_usable(results)
     return pd.DataFrame(results, columns=FACTS, index=paths.index)
-
-
-def _inspect(root: Path, path: str) -> tuple[str, int, int, int, str] | str:
-    """The facts of one image, or what is wrong with it: all bad images are told at once."""
-    from hybridlungvit.data.decode import inspect_image  # needs OpenCV, which readers do without
-
-    try:
-        return inspect_image(root / path)
-    except StudyError as error:
-        return str(error)
 
 
 def require_distinct_images(table: pd.DataFrame) -> None:

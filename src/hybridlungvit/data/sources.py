@@ -1,15 +1,18 @@
-"""Finding images in the Kaggle folder layout and reading patients from their names."""
+"""Where the images are, in the Kaggle folder layout, and which patients their names tell."""
 
 import logging
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pandas as pd
 
+from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 CLASSES = ("NORMAL", "PNEUMONIA")
+SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 DICOM = (
     "is a DICOM file. Convert it first, with the window its header asks for, to 8-bit grey PNG: "
@@ -18,6 +21,21 @@ DICOM = (
 # The person number alone is no patient: bacterial and viral images count their people apart.
 PNEUMONIA_NAME = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
 NORMAL_NAME = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
+
+
+def image_root(study: Study, layout: Layout) -> Path:
+    """The folder with train/ and test/: the user's, the generated phantoms or the download."""
+    if study.data.source == "phantom":
+        return layout.phantom
+    if study.data_root is not None:
+        return Path(study.data_root)
+    if study.data.source == "folder":
+        raise StudyError(
+            "data_root: missing. Add `--config data_root=PATH`, the folder with train/ and test/."
+        )
+    from hybridlungvit.data.download import image_folder  # with pooch, which few need
+
+    return image_folder(study.data, layout)
 
 
 def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
@@ -41,7 +59,7 @@ def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.Da
                 patient, subtype = read_patient(path, label)
                 rows.append((path, label, subtype, patient, side))
     if "val" not in sides and (root / "val").is_dir():
-        count = sum(1 for p in (root / "val").rglob("*") if p.suffix.lower() in SUFFIXES)
+        count = sum(map(is_image, (root / "val").rglob("*")))
         log.warning(
             "%s holds %d images and is left unused: too few to choose an epoch by. "
             "Validation is held out of train/, by patient.", root / "val", count,
@@ -56,13 +74,18 @@ def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.Da
     return table
 
 
+def is_image(path: PurePath) -> bool:
+    """Whether a file counts as an image: by its suffix, unless it is hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _images_in(folder: Path) -> list[Path]:
-    """The image files of a class folder by suffix, sorted; hidden files are none."""
+    """The image files of a class folder, sorted."""
     try:
         entries = list(folder.iterdir())
     except OSError as error:
         raise StudyError(f"{folder}: cannot be read ({error.strerror}).") from None
-    files = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    files = sorted(filter(is_image, entries))
     if not files:
         dicom = next((p.name for p in entries if p.suffix.lower() in (".dcm", ".dicom")), None)
         hint = f"{dicom} {DICOM}" if dicom else "Unpack the data set again."

@@ -1,24 +1,33 @@
-"""Summary of mask agreement: estimates with patient-bootstrap intervals, beside the targets."""
+"""Agreement of masks with readers: estimates with patient-bootstrap intervals, beside targets."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
 from hybridlungvit.evaluation.bootstrap import patient_weights
 from hybridlungvit.evaluation.intervals import Array, Interval, percentile_interval
+from hybridlungvit.io import write_table
 from hybridlungvit.masks.annotated import (
     Case,
+    Half,
     Segment,
     generator,
     measure,
     measure_mirror,
+    read_cases,
     read_image,
 )
+from hybridlungvit.masks.examples import save_annotation_gallery
 
+log = logging.getLogger(__name__)
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
 TIMED_SIDE = 224  # px
 Statistic = Callable[[pd.DataFrame, Array], Array]
@@ -92,33 +101,45 @@ def patient_interval(
     return percentile_interval(estimate, replicates, level)
 
 
-def assess(cases: list[Case], segment: Segment = generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The summary of a mask method on annotated images, and the row of each image."""
-    images = pd.concat([measure(cases, segment), measure_mirror(cases, segment)], axis=1)
-    return summarise(images, time_masks(cases, segment)), images
+def report_masks(root: Path, annotations: Path, output: Path, half: Half) -> pd.DataFrame:
+    """Measure the mask generator on annotated radiographs; print and write the results.
 
-
-def summarise(table: pd.DataFrame, milliseconds: float) -> pd.DataFrame:
-    """Columns measure, estimate, low, high, target, met; low and high are NaN where none is due.
-
-    ``table`` has the columns of ``measure`` and ``measure_mirror``.
+    Writes ``table.csv`` (the printed table), ``images.csv`` (one row per image), ``gallery.pdf``
+    and ``gallery.png`` below ``output``. Raises ``StudyError`` for unusable annotations.
     """
-    rows: list[dict[str, Any]] = []
+    cases = read_cases(root, annotations, half)
+    summary, images = assess(cases)
+    print_summary(summary, title_of(images, half))
+    write_table(output / "table.csv", summary, "%.6f")
+    write_table(output / "images.csv", images.drop(columns="label"), "%.6f")
+    save_annotation_gallery(cases, images, output)
+    log.info("%s: table.csv, images.csv, gallery.pdf and gallery.png written", output)
+    return summary
+
+
+def assess(cases: list[Case], segment: Segment = generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The summary of a mask method on annotated images, and the row of each image.
+
+    Columns of the summary: measure, estimate, low, high, target, met; low and high are NaN where no
+    interval is due. Those of the images: see ``measure`` and ``measure_mirror``.
+    """
+    images = pd.concat([measure(cases, segment), measure_mirror(cases, segment)], axis=1)
+    rows: list[tuple[Any, ...]] = []
     for name, (statistic, target, meets) in MEASURES.items():
-        value = patient_interval(table, statistic)
-        row = {"measure": name, "estimate": value.estimate, "low": value.low, "high": value.high}
-        rows.append(row | {"target": target, "met": "yes" if meets(value.estimate) else "no"})
+        value = patient_interval(images, statistic)
+        met = "yes" if meets(value.estimate) else "no"
+        rows.append((name, value.estimate, value.low, value.high, target, met))
     # Extremes and times describe these images and this machine; no interval belongs to them.
-    extremes = [
-        ("mirror, smallest Dice", table.mirror_dice.min(), ">= 0.995", lambda x: x >= 0.995),
-        ("mirror, largest shift (px)", table.mirror_shift.max(), "<= 1", lambda x: x <= 1),
-    ]
-    for name, value, target, meets in extremes:
-        row = {"measure": name, "estimate": value, "low": np.nan, "high": np.nan}
-        rows.append(row | {"target": target, "met": "yes" if meets(value) else "no"})
-    speed = {"measure": f"time at {TIMED_SIDE} px, median (ms)", "estimate": milliseconds}
-    rows.append(speed | {"low": np.nan, "high": np.nan, "target": "", "met": ""})
-    return pd.DataFrame(rows)
+    lowest, largest = images.mirror_dice.min(), images.mirror_shift.max()
+    for name, value, target, meets in (
+        ("mirror, smallest Dice", lowest, ">= 0.995", lowest >= 0.995),
+        ("mirror, largest shift (px)", largest, "<= 1", largest <= 1),
+    ):
+        rows.append((name, value, np.nan, np.nan, target, "yes" if meets else "no"))
+    speed = f"time at {TIMED_SIDE} px, median (ms)"
+    rows.append((speed, time_masks(cases, segment), np.nan, np.nan, "", ""))
+    columns = ["measure", "estimate", "low", "high", "target", "met"]
+    return pd.DataFrame(rows, columns=columns), images
 
 
 def time_masks(cases: list[Case], segment: Segment) -> float:
@@ -136,3 +157,23 @@ def time_masks(cases: list[Case], segment: Segment) -> float:
     finally:
         cv2.setNumThreads(threads)
     return 1000 * float(np.median(times))
+
+
+def title_of(images: pd.DataFrame, half: Half) -> str:
+    """How many images and patients a table is about."""
+    part = "all annotations" if half == "all" else f"{half} half"
+    return f"Lung masks, {part}: {len(images)} images of {images.patient.nunique()} patients"
+
+
+def print_summary(summary: pd.DataFrame, title: str) -> None:
+    """Print a summary as a table on stdout."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    for column in ("estimate", f"{100 * LEVEL:g} % interval"):
+        table.add_column(column, justify="right")
+    table.add_column("target")
+    table.add_column("met")
+    for row in summary.itertuples():
+        interval = "" if np.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}"
+        table.add_row(row.measure, f"{row.estimate:.3f}", interval, row.target, row.met)
+    Console().print(table)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from hybridlungvit.data.cache import MASK_DETAIL
 from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.sources import CLASSES, read_patient
-from hybridlungvit.io import StudyError
-from hybridlungvit.masks.fit import LungMask, lung_mask_with_confidence
+from hybridlungvit.io import StudyError, read_table
+from hybridlungvit.masks.fit import LungMask, lung_mask_with_confidence, mean_x
 from hybridlungvit.runtime import track
 
 Half = Literal["reporting", "development", "all"]
@@ -58,19 +58,13 @@ def read_cases(root: Path, annotations: Path, half: Half = "all") -> list[Case]:
     mask (path below the folder named like the CSV, or beside it). Raises ``StudyError`` for a
     missing column or file, an unknown class, or a half without both classes.
     """
-    try:
-        table = pd.read_csv(annotations, dtype=str)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{annotations}: cannot be read as CSV ({error}).") from None
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise StudyError(
-            f"{annotations}: no column {', '.join(missing)}; expected {', '.join(COLUMNS)}."
-        )
-    if table[COLUMNS].isna().to_numpy().any():
-        row = int(table[COLUMNS].isna().any(axis=1).to_numpy().argmax())
-        raise StudyError(f"{annotations}: line {row + 2} has an empty field; fill or remove it.")
-    cases = [_case(root, annotations, *row) for row in table[COLUMNS].itertuples(index=False)]
+    mend = f"Give a CSV with the columns {', '.join(COLUMNS)}."
+    table = read_table(annotations, COLUMNS, dict.fromkeys(COLUMNS, str), mend)[COLUMNS]
+    empty = (table == "").any(axis=1).to_numpy()
+    if empty.any():
+        line = int(empty.argmax()) + 2
+        raise StudyError(f"{annotations}: line {line} has an empty field; fill or remove it.")
+    cases = [_case(root, annotations, *row) for row in table.itertuples(index=False)]
     chosen = [case for case in cases if half in ("all", case.half)]
     if {case.label for case in chosen} != {0, 1}:
         raise StudyError(
@@ -122,13 +116,13 @@ def measure(cases: list[Case], segment: Segment = generator) -> pd.DataFrame:
 def _measure(case: Case, segment: Segment) -> dict[str, object]:
     image = read_image(case)
     lungs, ignored = read_lungs(case.lungs)
-    found = segment(image, case)
+    result = segment(image, case)
     height, width = lungs.shape
-    mask = found.mask
+    mask = result.mask
     if mask.shape != lungs.shape:
         sized = cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         mask = sized.astype(bool)
-    half = found.mask.shape[1] // 2
+    half = result.mask.shape[1] // 2
     return {
         "image": case.image.name,
         "class": CLASSES[case.label],
@@ -137,12 +131,12 @@ def _measure(case: Case, segment: Segment) -> dict[str, object]:
         "half": case.half,
         "dice": dice(mask & ~ignored, lungs),
         "cut_error": PRINT_WIDTH * abs(mean_x(mask) - mean_x(lungs)),
-        "confidence": found.confidence,
-        "area": found.mask.mean(),
-        "cut": mean_x(found.mask),
+        "confidence": result.confidence,
+        "area": result.mask.mean(),
+        "cut": mean_x(result.mask),
         "known_area": lungs.mean(),
         "known_cut": mean_x(lungs),
-        "one_sided": not (found.mask[:, :half].any() and found.mask[:, -half:].any()),
+        "one_sided": not (result.mask[:, :half].any() and result.mask[:, -half:].any()),
     }
 
 
@@ -167,12 +161,6 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return 2 * int((first & second).sum()) / total if total else 1.0
 
 
-def mean_x(mask: NDArray[np.bool_]) -> float:
-    """Mean x of a mask (H, W) as a share of the width: the cut; the centre if the mask is empty."""
-    columns = np.nonzero(mask)[1]
-    return float(columns.mean() + 0.5) / mask.shape[1] if len(columns) else 0.5
-
-
 def read_image(case: Case) -> NDArray[np.uint8]:
     """The radiograph as grey uint8 (H, W), decoded as for the masks of a study."""
     return read_grey(case.image, MASK_DETAIL)
@@ -185,9 +173,9 @@ def read_lungs(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         raise StudyError(f"{path}: cannot be decoded as an image. Fetch it again.")
     other = sorted(set(np.unique(values).tolist()) - {0, IGNORE, LUNG})
     if other or not (values == LUNG).any():
-        found = f"also the values {other[:3]}" if other else "no lung"
+        held = f"also the values {other[:3]}" if other else "no lung"
         raise StudyError(
             f"{path}: expected {LUNG} for lung, 0 for background and {IGNORE} for pixels to "
-            f"ignore; it holds {found}."
+            f"ignore; it holds {held}."
         )
     return values == LUNG, values == IGNORE

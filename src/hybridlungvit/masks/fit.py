@@ -128,6 +128,13 @@ def lung_mask_steps(image: np.ndarray) -> MaskSteps:
     return MaskSteps(*pictures, *outlines, LungMask(mask.view(bool), confidence))
 
 
+def mean_x(mask: np.ndarray) -> float:
+    """Mean x of a mask (H, W) as a share of the width: the cut; the centre if the mask is empty."""
+    columns = mask.sum(axis=0)
+    area, centres = columns.sum(), np.arange(len(columns)) + 0.5
+    return float(columns @ centres / area / len(columns)) if area else 0.5
+
+
 def _lean(image: np.ndarray) -> float:
     """Mean of the right half minus mean of the left: changes its sign, exactly, with a mirror.
 

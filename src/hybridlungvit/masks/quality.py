@@ -22,17 +22,11 @@ from sklearn.preprocessing import StandardScaler
 from hybridlungvit.config import Statistics, Study
 from hybridlungvit.data.manifest import SPLITS, read_manifest
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.evaluation.bootstrap import Interval, auc_interval
+from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.io import StudyError, file_sha256, read_table, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import mean_of, patient_interval, quantile_of
-from hybridlungvit.masks.annotated import (
-    DEVELOPMENT,
-    PRINT_WIDTH,
-    Half,
-    measure,
-    read_cases,
-)
+from hybridlungvit.masks.annotated import DEVELOPMENT, PRINT_WIDTH, Half, measure, read_cases
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -94,12 +88,12 @@ def method_constants() -> dict[str, int | float]:
 def read_masks(layout: Layout) -> pd.DataFrame:
     """The manifest with the columns confidence, area and cut (shares of 1) of each image's mask."""
     manifest = read_manifest(layout.manifest)
-    found = read_table(layout.mask_table, ("path", "confidence", "area", "cut"))
-    if not found.path.equals(manifest.path):
+    masks = read_table(layout.mask_table, ("path", "confidence", "area", "cut"))
+    if not masks.path.equals(manifest.path):
         raise StudyError(
             f"{layout.mask_table}: other images than in {layout.manifest}. Run `cache` again."
         )
-    return pd.concat([manifest, found.drop(columns="path")], axis=1)
+    return pd.concat([manifest, masks.drop(columns="path")], axis=1)
 
 
 def describe_groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -130,21 +124,18 @@ def shortcut_check(table: pd.DataFrame, statistics: Statistics, seed: int) -> di
     ``table`` has the columns label, patient, area and cut.
     """
     labels, patients = table.label.to_numpy(), table.patient.to_numpy()
-    scores = out_of_fold(shortcut_features(table), labels, patients, seed)
+    features = np.column_stack([table.area, table.cut, (table.cut - 0.5).abs()]).astype(float)
+    scores = out_of_fold(features, labels, patients, seed)
     auc = auc_interval(
         labels, scores, patients, statistics.resamples, statistics.level, statistics.seed
     )
-    counts = {"images": len(table), "patients": int(table.patient.nunique())}
-    return (
-        {"features": list(FEATURES), "folds": _folds(labels, patients)}
-        | counts
-        | {"auc": asdict(auc)}
-    )
-
-
-def shortcut_features(table: pd.DataFrame) -> NDArray[np.float64]:
-    """The numbers a mask could leak the label through, (N, 3) in the order of ``FEATURES``."""
-    return np.column_stack([table.area, table.cut, (table.cut - 0.5).abs()]).astype(float)
+    return {
+        "features": list(FEATURES),
+        "folds": _folds(labels, patients),
+        "images": len(table),
+        "patients": int(table.patient.nunique()),
+        "auc": asdict(auc),
+    }
 
 
 def out_of_fold(
@@ -190,9 +181,9 @@ def compare_with_annotations(
         annotations, half = str(root / "lungs.csv"), "all"
     if annotations is None:
         return None
-    known = set(table.path)
+    studied = set(table.path)
     cases = read_cases(root, Path(annotations), half)
-    cases = [case for case in cases if case.image.relative_to(root).as_posix() in known]
+    cases = [case for case in cases if case.image.relative_to(root).as_posix() in studied]
     if {case.label for case in cases} != {0, 1}:
         raise StudyError(
             f"{annotations}: of the study's images, {len(cases)} of the {half} half are annotated, "
@@ -219,14 +210,16 @@ def _known_shortcut(images: pd.DataFrame, study: Study) -> dict[str, Any] | None
     if images.groupby("label").patient.nunique().min() < SHORTCUT_FOLDS:
         return None
     known = images.assign(area=images.known_area, cut=images.known_cut)
-    seed = study.data.split_seed
-    tables = {"masks": images, "known": known}
-    return {key: shortcut_check(t, study.statistics, seed)["auc"] for key, t in tables.items()}
+    return {
+        name: shortcut_check(table, study.statistics, study.data.split_seed)["auc"]
+        for name, table in (("masks", images), ("known", known))
+    }
 
 
 def _interval(group: pd.DataFrame, column: str, study: Study) -> dict[str, float]:
     """Mean Dice, or median cut error (px of 224), with its patient-bootstrap interval."""
     statistic = mean_of(column) if column == "dice" else quantile_of(column, 0.5)
-    given = study.statistics
-    value: Interval = patient_interval(group, statistic, given.resamples, given.level, given.seed)
-    return asdict(value)
+    resampling = study.statistics
+    return asdict(
+        patient_interval(group, statistic, resampling.resamples, resampling.level, resampling.seed)
+    )

@@ -97,8 +97,7 @@ def mask_steps(study: Study, layout: Layout) -> Figure:
         for lung in cases[f"steps_{name}"]:
             panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
     _contour(panels[4], mask, OUTLINE)
-    cut = (np.nonzero(mask)[1].mean() + 0.5) / mask.shape[1]
-    panels[4].axvline(cut, color=CUT, lw=0.8, ls="--")
+    panels[4].axvline(float(cases["steps_cut"]), color=CUT, lw=0.8, ls="--")
     return figure
 
 
