@@ -8,7 +8,7 @@ rule train:
         manifest=layout.manifest,
         images=layout.images,
         masks=layout.masks,
-        weights=weights_file,
+        weights=pretrained_weights,
     output:
         model=layout.run("{variant}", "{seed}") / "model.safetensors",
         history=layout.run("{variant}", "{seed}") / "history.csv",
@@ -16,8 +16,6 @@ rule train:
         record=layout.run("{variant}", "{seed}") / "run.json",
     log:
         log_file("train/{variant}-seed-{seed}"),
-    benchmark:
-        benchmark_file("train/{variant}-seed-{seed}")
     conda:
         "../envs/train.yaml"
     threads: compute.threads

@@ -23,13 +23,18 @@ def require_same(where: object, what: str, recorded: str, current: str) -> None:
         )
 
 
+def evaluated_from(study: Study, owner: str) -> list[str]:
+    """The variants that share the checkpoints of a trained one: itself and evaluation-only ones."""
+    return [variant for variant in study.variants if study.trained_as(variant) == owner]
+
+
 def read_predictions(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
     """Read predictions after checking that they belong to the current config and are unaltered."""
     path = layout.predictions(variant, seed)
     record = read_json(path.with_suffix(".json"))
     require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
     if not path.is_file():
-        raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
+        raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
     require_same(path, "file", record["predictions_sha256"], file_sha256(path))
     types = dict.fromkeys(COLUMNS, str) | {"label": int, "probability": float}
     return read_table(path, COLUMNS, types)

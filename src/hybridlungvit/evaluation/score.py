@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.cache import Cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.predictions import COLUMNS, require_same
+from hybridlungvit.evaluation.predictions import COLUMNS, evaluated_from, require_same
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_record, write_text
 from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
@@ -44,25 +44,39 @@ def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module
     return model.eval()
 
 
-def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
+def score_family(study: Study, owner: str, layout: Layout) -> None:
+    """Write the predictions of every variant evaluated from ``owner``'s training, of every seed."""
+    images = _open_images(study, layout)
+    for seed in study.seeds:
+        for variant in evaluated_from(study, owner):
+            score(study, variant, seed, layout, images)
+
+
+def score(
+    study: Study,
+    variant: str,
+    seed: int,
+    layout: Layout,
+    images: tuple[pd.DataFrame, Cache] | None = None,
+) -> pd.DataFrame:
     """Write and return the predictions of one run: one row per validation and test image.
 
     ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it.
     A JSON beside the CSV records what it was made from, the record of its training included.
+    ``images``: manifest and cache of the study, if they have been opened before.
     """
     recipe = study.recipe(variant)
     device = prepare_device(recipe.compute)
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, recipe.data.image_size)
+    manifest, cache = images or _open_images(study, layout)
     model = load_run(study, variant, seed, layout).to(device)
     rows = np.flatnonzero(manifest.split != "train")
     parts = np.array_split(rows, -(-len(rows) // recipe.evaluation.batch_size))
     scores = []
     for part in track(parts, len(parts), f"scoring {variant}, seed {seed}"):
-        images = torch.from_numpy(cache.images[part]).to(device)
+        pixels = torch.from_numpy(cache.images[part]).to(device)
         masks = torch.from_numpy(cache.masks(part)).to(device)
         tta = recipe.evaluation.tta
-        scores.append(pneumonia_probability(model, images, masks, tta).cpu().numpy())
+        scores.append(pneumonia_probability(model, pixels, masks, tta).cpu().numpy())
     table = manifest.iloc[rows].assign(probability=np.concatenate(scores))[COLUMNS]
     output = layout.predictions(variant, seed)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
@@ -85,3 +99,8 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
         },
     )
     return table
+
+
+def _open_images(study: Study, layout: Layout) -> tuple[pd.DataFrame, Cache]:
+    manifest = read_manifest(layout.manifest)
+    return manifest, open_cache(layout, manifest, study.data.image_size)

@@ -116,13 +116,12 @@ def load_explained(study: Study, variant: str, seed: int, layout: Layout) -> nn.
     return spare_gradients(load_run(study, variant, seed, layout)).to(device)
 
 
-def explain_variant(study: Study, variant: str, layout: Layout) -> None:
-    """Write images, masks, cuts, Grad-CAM and attention of the chosen test cases, first seed."""
-    tests = load_tests(study, variant, layout)
-    threshold = decision_threshold(study, variant)
-    index, rules = zip(*choose_cases(tests.table, threshold), strict=True)
+def write_cases(
+    study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
+) -> None:
+    """Write images, masks, cuts, Grad-CAM and attention of the test cases that the rule chooses."""
+    index, rules = zip(*choose_cases(tests.table, decision_threshold(study, variant)), strict=True)
     cases = tests.select(np.array(index))
-    model = load_explained(study, variant, study.seeds[0], layout)
     arrays = {"heat": heat_of(model, cases, study.explanation.batch_size).astype(np.float16)}
     device = next(model.parameters()).device
     with torch.inference_mode():

@@ -93,7 +93,7 @@ def current_metrics(study: Study, variant: str, layout: Layout) -> dict[str, Any
         path = layout.predictions(variant, seed)
         scored = read_json(path.with_suffix(".json"))
         if not path.is_file():
-            raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
+            raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
         recorded = record["predictions_sha256"].get(str(seed), "none")
         require_same(layout.metrics(variant), f"predictions of seed {seed}", recorded,
                      file_sha256(path))  # fmt: skip
