@@ -27,9 +27,7 @@ rule audit:
     conda:
         "../envs/train.yaml"
     params:
-        code=code("audit"),
-        identity=DATA,
-        statistics=STATISTICS,
+        rerun_with("audit", DATA, STATISTICS),
     shell:
         "python -m hybridlungvit audit 2> {log:q}"
 
@@ -45,8 +43,6 @@ rule audit_results:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("audit-results"),
-        statistics=STATISTICS,
-        reference=study.reference,
+        rerun_with("audit-results", STATISTICS, study.reference),
     shell:
         "python -m hybridlungvit audit-results 2> {log:q}"

@@ -23,7 +23,7 @@ from hybridlungvit.io import StudyError, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
-from hybridlungvit.provenance import code_sha256 as code  # a rule runs again where its code changes
+from hybridlungvit.provenance import code_sha256
 from hybridlungvit.seal import check_seal, sealed_files
 
 
@@ -70,6 +70,11 @@ wildcard_constraints:
     seed="|".join(str(seed) for seed in study.seeds),
 
 
+def rerun_with(command, *values):
+    """What starts jobs anew where it changes: the code of a sub-command or script, and values."""
+    return code_sha256(command), *values
+
+
 def log_file(name):
     return str(layout.root / "logs" / f"{name}.log")
 
@@ -113,18 +118,9 @@ def weights(variant):
 
 def report_inputs():
     """What macros, tables and figures are made from."""
-    runs = [
-        layout.run(v, seed) / name
-        for v in study.trained_variants()
-        for seed in study.seeds
-        for name in ("run.json", "history.csv")
-    ]
-    metrics = [layout.metrics(v) for v in study.variants]
-    masks = [layout.mask_table, layout.mask_quality]
-    maps = [layout.focus(v).with_suffix(".json") for v in focus_variants(study)]
-    audits = [layout.comparisons, layout.saliency(study.reference), layout.audit]
-    audits.append(layout.audit_results)
-    return [*predictions(*study.variants), *runs, *metrics, *masks, *maps, *audits]
+    results = [path for path in sealed_files(study, layout) if layout.root in path.parents]
+    metrics = [layout.metrics(variant) for variant in study.variants]
+    return [*results, *metrics, layout.comparisons, layout.audit_results]
 
 
 def paper_files(*patterns):

@@ -11,10 +11,9 @@ if PHANTOM:
             "../envs/train.yaml"
         threads: 2
         params:
-            code=code("phantom"),
-            identity=value_sha256(study.data.phantom.model_dump()),
+            rerun_with("phantom", value_sha256(study.data.phantom.model_dump())),
         shell:
-            "python -m hybridlungvit phantom --workers {threads} 2> {log:q}"
+            "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
 
 
 if DOWNLOADED:
@@ -29,10 +28,7 @@ if DOWNLOADED:
         resources:
             runtime=240,
         params:
-            code=code("download"),
-            url=study.data.url,
-            checksum=study.data.checksum,
-            mnist_size=study.data.mnist_size,
+            rerun_with("download", study.data.url, study.data.checksum, study.data.mnist_size),
         shell:
             "python -m hybridlungvit download 2> {log:q}"
 
@@ -49,11 +45,10 @@ rule manifest:
         "../envs/train.yaml"
     threads: 8
     params:
-        code=code("manifest"),
-        identity=DATA,
+        rerun_with("manifest", DATA),
         root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
     shell:
-        "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
 
 
 rule cache:
@@ -71,10 +66,9 @@ rule cache:
     resources:
         mem_mb=4000,
     params:
-        code=code("cache"),
-        image_size=study.data.image_size,
+        rerun_with("cache", study.data.image_size),
     shell:
-        "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
 
 
 rule quality:
@@ -91,8 +85,7 @@ rule quality:
     conda:
         "../envs/train.yaml"
     params:
-        code=code("quality"),
-        statistics=STATISTICS,
+        rerun_with("quality", STATISTICS),
     shell:
         "python -m hybridlungvit quality 2> {log:q}"
 
@@ -109,8 +102,9 @@ if ANNOTATIONS:
         conda:
             "../envs/train.yaml"
         params:
-            code=code(MASK_BENCHMARK),
+            rerun_with(MASK_BENCHMARK),
+            script=os.path.relpath(MASK_BENCHMARK),
             arguments=mask_benchmark_arguments,
         shell:
-            "python {MASK_BENCHMARK:q} {params.arguments:q} --annotations {input:q}"
+            "python {params.script:q} {params.arguments:q} --annotations {input:q}"
             " --table {output:q} 2> {log:q}"

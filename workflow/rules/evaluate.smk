@@ -25,8 +25,7 @@ for owner in study.trained_variants():
             mem_mb=compute.memory_mb,
             gpu=GPU,
         params:
-            code=code("score"),
-            identity=[study.prediction_hash(v) for v in evaluated_from(study, owner)],
+            rerun_with("score", *map(study.prediction_hash, evaluated_from(study, owner))),
             variant=owner,
         shell:
             "python -m hybridlungvit score --variant {params.variant:q} 2> {log:q}"
@@ -44,8 +43,7 @@ rule metrics:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("metrics"),
-        statistics=STATISTICS,
+        rerun_with("metrics", STATISTICS),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
         "python -m hybridlungvit metrics --variant {wildcards.variant:q} 2> {log:q}"
@@ -63,9 +61,7 @@ rule compare:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("compare"),
-        statistics=STATISTICS,
-        reference=study.reference,
+        rerun_with("compare", STATISTICS, study.reference),
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
         other=value_sha256(other.model_dump()) if other else None,
     shell:

@@ -26,10 +26,8 @@ for explained in focus_variants(study):
             mem_mb=compute.memory_mb,
             gpu=GPU,
         params:
-            code=code("explain"),
+            rerun_with("explain", STATISTICS, value_sha256(study.explanation.model_dump())),
             threshold=study.recipe(explained).evaluation.threshold,
-            explanation=value_sha256(study.explanation.model_dump()),
-            statistics=STATISTICS,
             variant=explained,
         shell:
             "python -m hybridlungvit explain --variant {params.variant:q} 2> {log:q}"

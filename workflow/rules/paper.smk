@@ -17,8 +17,7 @@ rule text:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("text"),
-        study=STUDY,
+        rerun_with("text", STUDY),
     shell:
         "python -m hybridlungvit text 2> {log:q}"
 
@@ -33,8 +32,7 @@ rule figures:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("figures"),
-        study=STUDY,
+        rerun_with("figures", STUDY),
     shell:
         "python -m hybridlungvit figures 2> {log:q}"
 
@@ -50,7 +48,7 @@ rule galleries:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("galleries"),
+        rerun_with("galleries"),
     shell:
         "python -m hybridlungvit galleries 2> {log:q}"
 
@@ -70,7 +68,7 @@ rule pdf:
     conda:
         "../envs/tex.yaml"
     params:
-        code=code("pdf"),
+        rerun_with("pdf"),
     shell:
         "python -m hybridlungvit pdf 2> {log:q}"
 
@@ -90,7 +88,7 @@ rule check_paper:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("check-paper"),
+        rerun_with("check-paper"),
     shell:
         "python -m hybridlungvit check-paper 2>&1 | tee {log:q}"
 
@@ -106,6 +104,6 @@ rule seal:
     conda:
         "../envs/analysis.yaml"
     params:
-        code=code("seal"),
+        rerun_with("seal"),
     shell:
         "python -m hybridlungvit seal 2> {log:q}"

@@ -24,7 +24,7 @@ rule train:
         runtime=compute.runtime_minutes,
         gpu=GPU,
     params:
-        code=code("train"),
+        rerun_with("train"),
         identity=lambda wildcards: study.training_hash(wildcards.variant),
     shell:
         "python -m hybridlungvit train --variant {wildcards.variant:q}"
