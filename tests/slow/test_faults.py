@@ -11,7 +11,7 @@ from conftest import TINY, checkout, snakemake, snakemake_call
 
 # Everything that computes, from nothing to the numbers of the paper.
 CALL = ("paper/generated/tiny/macros.tex", "--configfile", "tiny.yaml")
-JOBS, KILLS = 16, ["snakemake", "snakemake", "job", "job", "job"]
+JOBS, KILLS = 15, ["snakemake", "snakemake", "job", "job", "job"]
 RESULTS = ("manifest.csv", "masks.csv", "predictions/*/*.csv", "metrics/*.json", "gradcam/*.json")
 RESULTS += ("runs/*/*/model.safetensors", "runs/*/*/history.csv")
 
@@ -60,8 +60,8 @@ def test_a_second_workflow_in_the_folder_is_refused(doubled):
     assert "Directory cannot be locked" in second.stdout + second.stderr
 
 
-def finished_jobs(folder):
-    return len(list((folder / "results" / "tiny" / "benchmarks").glob("**/*.tsv")))
+def started_jobs(folder):
+    return len(list((folder / "results" / "tiny" / "logs").glob("**/*.log")))
 
 
 def jobs_of(process):
@@ -107,9 +107,9 @@ def test_a_file_whose_job_was_killed_is_made_again_without_asking(tmp_path):
 
 
 def kill_something(folder, kind, goal, moments):
-    """Start the workflow and kill it, or one of its jobs, some time after ``goal`` jobs ended."""
+    """Start the workflow and kill it, or one of its jobs, some time after ``goal`` jobs began."""
     process = start(folder, *CALL)
-    while process.poll() is None and finished_jobs(folder) < goal:
+    while process.poll() is None and started_jobs(folder) < goal:
         time.sleep(0.05)
     time.sleep(moments.uniform(0, 2))
     while process.poll() is None and not (jobs := jobs_of(process)):
