@@ -13,7 +13,7 @@ if PHANTOM:
         params:
             rerun_with("phantom", value_sha256(study.data.phantom.model_dump())),
         shell:
-            "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
+            "python -m hybridlungvit phantom --workers {threads} 2> {log:q}"
 
 
 if DOWNLOADED:
@@ -48,7 +48,7 @@ rule manifest:
         rerun_with("manifest", DATA),
         root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
     shell:
-        "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
 
 
 rule cache:
@@ -68,7 +68,7 @@ rule cache:
     params:
         rerun_with("cache", study.data.image_size),
     shell:
-        "python -m hybridlungvit {params.command} --workers {threads} 2> {log:q}"
+        "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
 
 
 rule quality:
