@@ -112,8 +112,9 @@ def quality(config: Config) -> None:
     from hybridlungvit.masks.quality import write_quality
 
     study, layout = _open(config)
-    write_quality(image_root(study, layout), study, layout)
-    write_examples(image_root(study, layout), study, layout)
+    root = image_root(study, layout)
+    write_examples(root, study, layout)
+    write_quality(root, study, layout)
 
 
 @app.command()
