@@ -15,7 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from hybridlungvit.config import Study, study_from
+from hybridlungvit.config import Study, load_study, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
 from hybridlungvit.masks.quality import write_quality
@@ -187,6 +187,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}")
     assert log.read_text().startswith("0\n"), log.read_text()
     return folder
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The finished study without images and weights, in the working folder, to break at will."""
+    skip = shutil.ignore_patterns("phantom", "cache", "logs", "*.safetensors", "*.npz")
+    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
+    shutil.copytree(finished / "paper", tmp_path / "paper")
+    for name in {*SOURCES, "tiny.yaml"} - {"paper"}:
+        (tmp_path / name).symlink_to(finished / name)
+    monkeypatch.chdir(tmp_path)
+    return load_study(Path("tiny.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

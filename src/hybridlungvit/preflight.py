@@ -8,7 +8,7 @@ from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
-READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark", "examples"}
+READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark"}
 
 
 def check_start(
@@ -35,7 +35,7 @@ def check_start(
         return
     if "train" not in planned and not from_predictions:
         _require_weights(study, layout)
-    if "score" not in planned:
+    if not any(rule.startswith("score_") for rule in planned):
         _require_current(study, layout)
 
 

@@ -23,7 +23,7 @@ def layout(tmp_path):
 def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     study = study_from(FOLDER, "x")
     with pytest.raises(StudyError, match="data_root: no folder gone"):
-        check_start(study, layout, {"cache", "train", "score"})
+        check_start(study, layout, {"cache", "train", "score_no_seg"})
     check_start(study, layout, {"tables", "pdf"}, from_predictions=True)
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
@@ -60,7 +60,7 @@ def test_predictions_of_another_config_stop_a_paper_but_no_scoring(layout):
     record.write_text(json.dumps({"config_sha256": "0" * 64}))
     with pytest.raises(StudyError, match="made from config 000000000000, but the current config"):
         check_start(study, layout, {"pdf"}, from_predictions=True)
-    check_start(study, layout, {"score", "pdf"})
+    check_start(study, layout, {"score_no_seg", "pdf"})
     check_start(study, layout, {"train"})  # one training of the new config, and nothing more
 
 

@@ -23,8 +23,14 @@ from hybridlungvit.evaluation.metrics import (
     call_metrics,
     confusion,
     ranking_metrics,
+    ratio,
 )
-from hybridlungvit.evaluation.predictions import Thresholds, scores_on, with_ensemble
+from hybridlungvit.evaluation.predictions import (
+    Thresholds,
+    scores_on,
+    segmentations_on,
+    with_ensemble,
+)
 from hybridlungvit.evaluation.records import (
     Record,
     auc_edge,
@@ -69,11 +75,35 @@ def evaluate_variant(study: Study, variant: str, layout: Layout) -> Record:
     record["calibration"] = calibration_records(
         clusters, rows, chosen.labels, chosen.scores, study.seeds, *size
     )
+    segmentations = segmentations_on(study, variant, layout)
+    if segmentations is not None:
+        record["segmentation"] = segmentation_records(clusters, segmentations, *size)
     record["subgroups"] = subgroup_records(table, quality, scores, record["threshold"], *size)
     record = write_record(layout.metrics(variant), record)
     auc = record["headline"]["auc"]
     log.info("%s: test AUC %.4f (%.4f to %.4f)", variant, auc["estimate"], auc["low"], auc["high"])
     return record
+
+
+def segmentation_records(
+    clusters: PatientClusters, values: dict[str, Array], resamples: int, level: float, seed: int
+) -> Record:
+    """Mean Dice and loss of the segmentation head over images, mean over seeds.
+
+    ``values`` (K, N) of each: against the lung masks that it was trained on, not against readers.
+    """
+    images = clusters.counts(np.ones(len(clusters.labels), bool))
+
+    def mean_of(row: dict[str, Array]) -> Metrics:
+        sums = {name: clusters.sums(value) for name, value in row.items()}  # (P,) each
+        return lambda drawn: {name: ratio(drawn @ s, drawn @ images) for name, s in sums.items()}
+
+    seeds = range(len(next(iter(values.values()))))
+    rows = [mean_of({name: value[k] for name, value in values.items()}) for k in seeds]
+    estimates, replicates = replicate(rows, clusters, resamples, seed)
+    return {
+        name: headline_record(name, estimates[name], replicates[name], level) for name in estimates
+    }
 
 
 def metric_records(

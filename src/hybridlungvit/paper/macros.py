@@ -97,8 +97,18 @@ def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
     yield reference, _training_macros(results)
     yield reference, _statistics_macros(results)
     yield "record:comparisons", other_study_macros(results)
+    for variant, record in results.metrics.items():
+        if "segmentation" in record:
+            yield run_anchor(variant), _segmentation_macros(record["segmentation"], results)
+            break
     yield "record:focus", focus_macros(results)
     yield "record:saliency", saliency_macros(results)
+
+
+def _segmentation_macros(record: Record, results: StudyResults) -> Macros:
+    """The lungs that a segmentation head finds on test images, against its training's masks."""
+    for name, value in record.items():
+        yield f"segmentation.{name}", tex_interval(value, results.study.statistics.level)
 
 
 def data_macros(results: StudyResults) -> Macros:
