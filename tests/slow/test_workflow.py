@@ -182,7 +182,7 @@ FROZEN = "epoch < self.freeze_epochs"
         ),
         ("src/{}/model/tokens.py", "", "# edited\n", set(), {"train"}),
         ("src/{}/config.py", FROZEN, "True", {"train", "score"}, set()),
-        ("src/{}/runtime.py", "wanted and", "not wanted and", {"train", "score"}, {"cache"}),
+        ("src/{}/runtime.py", "wanted and", "not wanted and", {"train", "score"}, set()),
     ],
 )
 def test_an_edit_reruns_its_stage_and_what_follows(edited, file, old, new, runs, rests):
