@@ -472,6 +472,7 @@ def test_focus_is_measured_for_reference_and_plain_control(study, tiny):
     tiny["variants"].pop("plain_deit")
     assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
     tiny["model"]["head"] = "linear"
+    tiny["variants"].pop("seg_0.1")
     assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
 
 
