@@ -1,23 +1,19 @@
 """Intervals and tests of the AUC against R's pROC, scipy, literal versions and simulation."""
 
-import importlib.util
 import itertools
 import math
-import shutil
 import subprocess
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
+from conftest import benchmark, has_proc
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
-from hybridlungvit.evaluation.auc import members
-from hybridlungvit.evaluation.bootstrap import auc_interval, draw_patients, patient_strata
+from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.delong import DeLongTest, auc_variance, delong_interval, delong_test
 from hybridlungvit.evaluation.intervals import (
     SCALES,
@@ -26,16 +22,6 @@ from hybridlungvit.evaluation.intervals import (
     wilson_interval,
 )
 from hybridlungvit.evaluation.seeds import Split, auc_over_seeds
-
-
-def benchmark(name):
-    """A script of ``benchmarks/`` as a module, under a name that shadows no package."""
-    path = REPOSITORY / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
 METHODS = [lambda *data: auc_interval(*data, 1000), delong_interval]
@@ -97,33 +83,6 @@ def test_the_clustered_variance_is_obuchowskis(data):
         assert found.p_value == pytest.approx(p_value, rel=1e-12)
 
 
-@given(clustered_scores(), st.integers(0, 99))
-def test_the_benchmarks_variance_of_a_resample_is_that_of_its_images_with_new_patients(data, seed):
-    """A patient drawn twice is two patients: the weighted form against repeated rows."""
-    labels, scores, _, patients = data
-    member = members(patients, len(labels))
-    (drawn,) = draw_patients(patient_strata(labels, member), len(labels), 1, seed)
-    rows, names = [], []
-    for patient, times in enumerate(drawn[0]):
-        for copy in range(times):
-            images = np.flatnonzero(member == patient)
-            rows += images.tolist()
-            names += [f"{patient}-{copy}"] * len(images)
-    found = coverage.resampled_variance(*coverage.won_pairs(labels, scores, member), drawn)
-    _, expected = auc_variance(labels[rows], scores[rows], np.array(names))
-    assert found[0] == pytest.approx(expected, abs=1e-12, nan_ok=True)
-
-
-@given(clustered_scores())
-def test_the_benchmark_leaves_every_patient_out(data):
-    labels, scores, _, patients = data
-    member = members(patients, len(labels))
-    found = coverage.without_each_patient(*coverage.won_pairs(labels, scores, member))
-    for patient, value in enumerate(found):
-        rest = member != patient
-        assert value == pytest.approx(roc_auc_score(labels[rest], scores[rest]), abs=1e-12)
-
-
 @given(clustered_scores())
 def test_the_variance_is_exact_and_rounded_once(data):
     """Obuchowski's equations in fractions; one rounding, whatever machine adds up."""
@@ -177,19 +136,12 @@ for (k in unique(d$set)) {{
 """.replace("{{", "{").replace("}}", "}")
 
 
-def has_proc():
-    if shutil.which("Rscript") is None:
-        return False
-    command = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def test_delong_agrees_with_r_proc(tmp_path):
     if not has_proc():
         pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
     sets = []
     for k, digits in enumerate((1, 2, 6)):  # many ties, some, none
-        labels, scores, _ = coverage.simulate(np.random.default_rng(k), 0.9)
+        labels, scores, _ = coverage.one_model(np.random.default_rng(k), 0.9)
         other = scores + np.random.default_rng(k + 9).normal(0, 0.6, len(scores))
         sets.append(
             pd.DataFrame({"set": k, "y": labels, "a": scores.round(digits), "b": other.round(2)})
@@ -234,17 +186,6 @@ def test_wilson_is_scipys(trials, data, level):
     assert 0 <= found.low <= found.estimate <= found.high <= 1
 
 
-def test_bca_is_scipys_for_one_sample():
-    """The mean of one sample: the same formula with one stratum, on scipy's replicates."""
-    values = np.random.default_rng(0).gamma(1, 1, 25)
-    result = stats.bootstrap((values,), np.mean, n_resamples=3000, method="BCa", rng=0)
-    replicates = result.bootstrap_distribution
-    left_out = (values.sum() - values) / 24
-    found = coverage.bca_interval(values.mean(), replicates, left_out, np.zeros(25), 0.95)
-    expected = result.confidence_interval
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=2e-3)
-
-
 @pytest.mark.parametrize(("scale", "estimate"), [("unit", 0.3), ("positive", 2), ("signed", -0.4)])
 def test_intervals_respect_the_range_of_their_scale(scale, estimate):
     there, back, rate = SCALES[scale]
@@ -268,7 +209,7 @@ def test_a_proportion_at_its_edge_has_no_normal_interval(edge):
 
 
 def separated(images=600, patients=430):
-    labels, scores, clusters = coverage.simulate(np.random.default_rng(0), 0.9)
+    labels, scores, clusters = coverage.one_model(np.random.default_rng(0), 0.9)
     return labels, scores + 100 * labels, clusters
 
 
@@ -305,25 +246,8 @@ def test_the_separated_interval_solves_newcombes_equation():
 # Coverage
 
 
-def test_the_headline_covers_and_image_level_intervals_do_not():
-    rows = coverage.patients_alone(0.95, 300, 300)
-    assert rows["logit"]["coverage"] > 0.92
-    assert rows["delong"]["coverage"] > 0.92
-    # The correlation within patients must show; the large run puts it at 92 %.
-    assert rows["percentile, images"]["width"] < 0.93 * rows["percentile"]["width"]
-    assert rows["delong, images"]["coverage"] < rows["delong"]["coverage"]
-
-
-def test_p_values_are_uniform_under_the_null():
-    rows = coverage.null_p_values(0.9, 150, 200)
-    for name, row in rows.items():
-        assert row["rejected"] < 0.11, name  # 5 % and 3.4 standard errors
-    for name in ("patients alone", "DeLong"):
-        assert rows[name]["KS p"] > 0.001, name
-
-
 def test_an_unpaired_comparison_would_be_far_too_wide():
-    labels, common, patients = coverage.simulate(np.random.default_rng(1), 0.9)
+    labels, common, patients = coverage.one_model(np.random.default_rng(1), 0.9)
     a, b = common + 0.2 * np.random.default_rng(2).normal(size=(2, len(common)))
     paired = delong_test(labels, a, b, patients).error
     alone = [auc_variance(labels, row, patients)[1] for row in (a, b)]
@@ -331,7 +255,7 @@ def test_an_unpaired_comparison_would_be_far_too_wide():
 
 
 def test_delong_interval_is_symmetric_on_the_logit_scale():
-    labels, scores, patients = coverage.simulate(np.random.default_rng(3), 0.95)
+    labels, scores, patients = coverage.one_model(np.random.default_rng(3), 0.95)
     found = delong_interval(labels, scores, patients)
     low, mid, high = (math.log(x / (1 - x)) for x in (found.low, found.estimate, found.high))
     assert high - mid == pytest.approx(mid - low)
