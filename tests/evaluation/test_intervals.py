@@ -21,7 +21,7 @@ from hybridlungvit.evaluation.intervals import (
     separated_interval,
     wilson_interval,
 )
-from hybridlungvit.evaluation.seeds import Split, auc_over_seeds
+from hybridlungvit.evaluation.seeds import VarianceComponents, auc_over_seeds
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
 METHODS = [lambda *data: auc_interval(*data, 1000), delong_interval]
@@ -168,13 +168,12 @@ def test_delong_agrees_with_r_proc(tmp_path):
 
 @given(st.floats(0.5, 0.999), st.floats(0, 20), st.one_of(st.floats(1, 1e6), st.just(math.inf)))
 def test_quantiles_and_tails_are_those_of_scipys_distributions(level, ratio, freedom):
-    split = Split(0.75, 0.25, freedom)  # a standard error of 1
-    expected = stats.t.ppf((1 + level) / 2, freedom)
-    assert split.quantile(level) == pytest.approx(expected, rel=1e-12)
-    expected = max(2 / 1001, 2 * stats.t.sf(ratio, freedom))
-    assert split.p_value(ratio, 1000) == pytest.approx(expected, rel=1e-12)
-    found = normal_interval(0.0, 1.0, split.quantile(level), "any")
-    assert (found.low, found.high) == (-split.quantile(level), split.quantile(level))
+    components = VarianceComponents(0.75, 0.375, 0.125, 2, freedom)  # a standard error of 1
+    quantile = components.quantile(level)
+    assert quantile == pytest.approx(stats.t.ppf((1 + level) / 2, freedom), rel=1e-12)
+    assert components.tail(ratio) == pytest.approx(stats.t.sf(ratio, freedom), rel=1e-12)
+    found = normal_interval(0.0, 1.0, quantile, "any")
+    assert (found.low, found.high) == (-quantile, quantile)
 
 
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
@@ -289,5 +288,4 @@ def test_one_patient_of_each_class_leaves_everything_open(method):
 def test_tied_scores_over_seeds_have_an_auc_of_a_half():
     labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
     found = auc_over_seeds(labels, np.full((3, 6), 0.3), patients, 200)
-    for interval in (found.interval, found.patients):
-        assert (interval.estimate, interval.low, interval.high) == (0.5, 0.5, 0.5)
+    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)

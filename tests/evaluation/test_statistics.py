@@ -20,6 +20,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import auc_interval, auc_replicates, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
@@ -30,15 +31,18 @@ from hybridlungvit.evaluation.metrics import (
 from hybridlungvit.evaluation.misclassified import count_errors
 from hybridlungvit.evaluation.paired import (
     DIFFERENCE,
-    Comparison,
     holm,
     mcnemar,
-    paired_auc_difference,
     verdict,
 )
 from hybridlungvit.evaluation.predictions import COLUMNS, read_predictions, scores_on
 from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, split_variance
+from hybridlungvit.evaluation.seeds import (
+    auc_difference_over_seeds,
+    auc_over_seeds,
+    crossed_curves,
+    variance_components,
+)
 from hybridlungvit.evaluation.subgroups import QUALITIES
 from hybridlungvit.evaluation.subgroups import groups as groups_of
 from hybridlungvit.evaluation.thresholds import choose_thresholds
@@ -193,8 +197,9 @@ def test_auc_interval_is_that_of_a_literal_loop_over_resampled_patients():
     assert headline.estimate == pytest.approx(auc, abs=1e-12)
     error = np.std(replicates, ddof=1) / (auc * (1 - auc))
     odds = math.log(auc / (1 - auc))
+    quantile = stats.t.ppf(0.95, variance_freedom(labels, scores[None], clusters))
     for bound, sign in ((headline.low, -1), (headline.high, 1)):
-        expected = 1 / (1 + math.exp(-(odds + sign * norm.ppf(0.95) * error)))
+        expected = 1 / (1 + math.exp(-(odds + sign * quantile * error)))
         assert bound == pytest.approx(expected, abs=1e-12)
 
 
@@ -236,7 +241,7 @@ def test_unusable_scores_are_refused(labels, scores, expected):
     with pytest.raises(StudyError, match=expected):
         auc_interval(np.array(labels), np.array(scores))
     with pytest.raises(StudyError, match=expected):
-        paired_auc_difference(np.array(labels), np.array(scores), np.array(scores))
+        auc_difference_over_seeds(np.array(labels), np.array(scores), np.array(scores))
 
 
 def width(interval):
@@ -288,28 +293,8 @@ def test_seeds_that_are_copies_bring_nothing_and_cost_nothing():
     labels, scores, clusters = seed_scores(0)
     found = auc_over_seeds(labels, scores, clusters, 2000)
     alone = auc_interval(labels, scores[0], clusters, 2000)
-    for interval in (found.interval, found.patients):
-        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
-    assert found.split.seeds == 0
-
-
-def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
-    labels, scores, clusters = seed_scores(1.2)
-    estimates, replicates = aucs_of(labels, scores, clusters)
-    split = auc_over_seeds(labels, scores, clusters, 2000).split
-    assert split.patients == pytest.approx(np.var(replicates.mean(axis=1), ddof=1))
-    centred = replicates - replicates.mean(axis=1, keepdims=True)
-    interaction = centred.var(axis=0, ddof=1).sum() / 3
-    assert split.seeds == pytest.approx((np.var(estimates, ddof=1) - interaction) / 4)
-    total = split.patients + split.seeds
-    assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
-
-
-@given(st.integers(2, 5), st.integers(0, 99))
-def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
-    rng = np.random.default_rng(seed)
-    values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
-    assert split_variance(values, replicates).freedom >= count - 1
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert found.components.seeds == 0
 
 
 def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
@@ -321,8 +306,7 @@ def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
         values = np.sqrt(seeds + interaction) * rng.normal(size=count)
         replicates = np.sqrt(patients) * rng.normal(size=(60, 1)) + values
         replicates = replicates + np.sqrt(interaction) * rng.normal(size=(60, count))
-        split = split_variance(values, replicates)
-        found.append(split.error**2)
+        found.append(variance_components(values, replicates).variance)
         drawn = rng.integers(count, size=(60, count))
         naive.append(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1).var(ddof=1))
     truth = patients + (seeds + interaction) / count
@@ -337,8 +321,7 @@ def test_a_single_seed_is_the_interval_of_one_model():
     labels, scores, clusters = seed_scores(1.0)
     found = auc_over_seeds(labels, scores[:1], clusters, 500)
     alone = auc_interval(labels, scores[0], clusters, 500)
-    for interval in (found.interval, found.patients):
-        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
 
 
 def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patients():
@@ -369,9 +352,8 @@ def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
 
 def test_a_model_does_not_differ_from_itself():
     labels, scores, _, clusters = two_models()
-    assert paired_auc_difference(labels, scores, scores, clusters, 200) == Comparison(0, 0, 0, 1)
-    seeds = np.stack([scores, scores[::-1]])
-    assert paired_auc_difference(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
+    found = auc_difference_over_seeds(labels, scores, scores, clusters, resamples=200)
+    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 @given(st.integers(0, 99), st.booleans())
@@ -379,8 +361,8 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
     if several:
         a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
-    there = paired_auc_difference(labels, a, b, clusters, 200, seed=seed)
-    back = paired_auc_difference(labels, b, a, clusters, 200, seed=seed)
+    there = auc_difference_over_seeds(labels, a, b, clusters, None, 200, seed=seed)
+    back = auc_difference_over_seeds(labels, b, a, clusters, None, 200, seed=seed)
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
     assert back.p_value == there.p_value
@@ -388,7 +370,7 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
 
 def test_pairing_narrows_the_interval_of_models_that_agree():
     labels, a, b, clusters = two_models()
-    paired = paired_auc_difference(labels, a, b, clusters, 1000)
+    paired = auc_difference_over_seeds(labels, a, b, clusters, None, 1000)
     alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
     assert 0 < width(paired) < 0.5 * math.hypot(*alone)
 
@@ -399,7 +381,7 @@ def test_paired_difference_is_that_of_a_literal_loop():
         sk.roc_auc_score(labels, a, sample_weight=w) - sk.roc_auc_score(labels, b, sample_weight=w)
         for w in all_weights(labels, clusters, 150, seed=2)
     ]
-    found = paired_auc_difference(labels, a, b, clusters, 150, 0.9, seed=2)
+    found = auc_difference_over_seeds(labels, a, b, clusters, None, 150, 0.9, seed=2)
     expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
     error = np.std(replicates, ddof=1)
     assert found.estimate == pytest.approx(expected, abs=1e-12)
@@ -413,31 +395,31 @@ def test_interval_and_p_value_never_contradict_each_other(seed, count):
     labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
     rng = np.random.default_rng(seed)
     a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
-    found = paired_auc_difference(labels, a, b, clusters, 300, 0.9)
+    found = auc_difference_over_seeds(labels, a, b, clusters, None, 300, 0.9)
     assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
 
 
 def test_p_value_is_small_for_different_models_and_large_for_like_ones():
     labels, a, b, clusters = two_models(gap=2.0)
-    assert paired_auc_difference(labels, a, b, clusters, 1000).p_value < 0.01
-    assert paired_auc_difference(labels, b, a, clusters, 1000).p_value < 0.01
-    assert paired_auc_difference(*two_models(), 1000).p_value > 0.1
+    assert auc_difference_over_seeds(labels, a, b, clusters, None, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(labels, b, a, clusters, None, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(*two_models(), None, 1000).p_value > 0.1
 
 
 def test_p_values_are_never_zero():
     labels, _, _, clusters = two_models()
-    found = paired_auc_difference(labels, labels * 1.0, 1.0 - labels, clusters, 199)
+    found = auc_difference_over_seeds(labels, labels * 1.0, 1.0 - labels, clusters, None, 199)
     assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
 
 
 def test_seeds_that_disagree_widen_a_difference():
     labels, scores, _, clusters = two_models(noise=0.1)
     better, worse = scores + 1.5 * labels, scores - 1.5 * labels
-    alike = paired_auc_difference(
-        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, 500
+    alike = auc_difference_over_seeds(
+        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, None, 500
     )
-    mixed = paired_auc_difference(
-        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, 500
+    mixed = auc_difference_over_seeds(
+        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, None, 500
     )
     assert alike.low > 0
     assert mixed.low < -0.1 < 0.1 < mixed.high

@@ -21,8 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.paired import paired_auc_difference
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
 from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image
@@ -100,7 +99,9 @@ def _both_ways(name: str, x: Array, y: NDArray, patients: NDArray, folds: int, s
 def _paired(pairs: Array, labels: NDArray, patients: NDArray, given: Statistics) -> dict[str, Any]:
     """Mean AUC over K partitions by image, by patient, and their difference, from (K, 2, N)."""
     settings = (patients, given.resamples, given.level, given.seed)
-    price = paired_auc_difference(labels, pairs[:, 0], pairs[:, 1], *settings)
+    price = auc_difference_over_seeds(
+        labels, pairs[:, 0], pairs[:, 1], patients, None, *settings[1:]
+    )
     return {
         "image": vars(auc_over_seeds(labels, pairs[:, 0], *settings).interval),
         "patient": vars(auc_over_seeds(labels, pairs[:, 1], *settings).interval),

@@ -35,6 +35,7 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 table.patient.to_numpy(),
                 (thresholds[variant], thresholds[study.reference]),
                 statistics,
+                study.trained_as(variant) == study.trained_as(study.reference),
             )
     adjusted = holm({variant: found[variant]["p_value"] for variant in family})
     for variant, record in found.items():

@@ -1,6 +1,7 @@
 """The stage `metrics`: every number of a variant, each with its interval."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import check_scores
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.evaluation.calibration import calibration_records
-from hybridlungvit.evaluation.delong import delong_interval
+from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
 from hybridlungvit.evaluation.metrics import (
     CALLS,
     RANKING,
@@ -102,15 +103,20 @@ def metric_records(study: Study, sample: Sample, rows: Array, chosen: Thresholds
         point, *metric = name.split(".")
         return proportion_edge(".".join(metric), sample, calls.get(point, [])[picked], level)
 
+    def arguments(name: str, picked: slice) -> tuple[str, Array, Array, float, Edge, float]:
+        freedom = (
+            variance_freedom(sample.labels, rows[picked], sample.member)
+            if name == "auc"
+            else math.inf
+        )
+        values, drawn = estimates[name][picked], replicates[name][:, picked]
+        return name, values, drawn, level, edge(name, picked), freedom
+
     def headline(name: str) -> Record:
-        seeds = slice(0, -1)
-        drawn = replicates[name][:, seeds]
-        return headline_record(name, estimates[name][seeds], drawn, level, edge(name, seeds))
+        return headline_record(*arguments(name, slice(0, -1)))
 
     def single(name: str, i: int) -> Record:
-        one = slice(i, i + 1)
-        drawn = replicates[name][:, one]
-        return interval_record(name, estimates[name][one], drawn, level, edge(name, one))[0]
+        return interval_record(*arguments(name, slice(i, i + 1)))[0]
 
     def layers(wrap: Callable[[str], Record]) -> Record:
         ranking = {name: wrap(name) for name in RANKING}

@@ -9,14 +9,15 @@ import numpy as np
 
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.paired import DIFFERENCE, holm, paired_auc_difference, verdict
+from hybridlungvit.evaluation.paired import DIFFERENCE, holm, verdict
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 
+RESULT = ("estimate", "low", "high", "p_value")
 IMAGE = ["path", "sha256", "label", "patient"]
 
 
@@ -31,7 +32,7 @@ def other_files(other: Study, layout: Layout) -> list[Path]:
 def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, Any] | None:
     """AUC of each variant here minus that of its namesake in ``other``, paired.
 
-    Images, patients and seed numbers are the same on both sides (``paired_auc_difference``). A
+    Images, patients and seed numbers are the same on both sides (``auc_difference_over_seeds``). A
     namesake counts where its settings differ as those of the reference do. p-values are adjusted by
     Holm's method over these comparisons, a family of their own.
 
@@ -56,8 +57,13 @@ def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, 
         labels, patients = table.label.to_numpy(), table.patient.to_numpy()
         there = _in_order_of(list(table.path), *scores_on(other, variant, own))
         interval = auc_over_seeds(labels, there, patients, *size).interval
-        difference = paired_auc_difference(labels, here, there, patients, *size)
-        found[variant] = vars(difference) | {"there": vars(interval)}
+        recipes = study.recipe(variant), other.recipe(variant)
+        same_runs = recipes[0].training_identity() == recipes[1].training_identity()
+        difference = auc_difference_over_seeds(
+            labels, here, there, patients, None, *size, same_runs
+        )
+        values = {name: getattr(difference, name) for name in RESULT}
+        found[variant] = values | {"there": vars(interval)}
     adjusted = holm({variant: one["p_value"] for variant, one in found.items()})
     for variant, one in found.items():
         one["p_adjusted"] = adjusted[variant]

@@ -7,6 +7,7 @@ interval (AUC) or Wilson's (proportions), with patients as the independent units
 their edge have none.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +23,7 @@ from hybridlungvit.evaluation.intervals import (
 )
 from hybridlungvit.evaluation.metrics import SCALE, Metrics, proportion
 from hybridlungvit.evaluation.sample import Sample
-from hybridlungvit.evaluation.seeds import Split, split_variance
+from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 
 Record = dict[str, Any]
 Edge = Callable[[float], Interval | None]
@@ -43,11 +44,13 @@ def replicate(
 
 
 def interval_record(
-    metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
-) -> tuple[Record, Split | None]:
-    """The mean over K seeds with its crossed interval; K = 1: one model, patients alone.
+    metric: str, estimates: Array, replicates: Array, level: float,
+    edge: Edge = lambda value: None, patients_freedom: float = math.inf,
+) -> tuple[Record, VarianceComponents | None]:  # fmt: skip
+    """The mean over K seeds with its interval; K = 1: one model, patients alone.
 
-    ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
+    ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme;
+    ``patients_freedom`` are the degrees of freedom of an AUC's variance (``variance_freedom``).
     """
     mean = float(np.mean(estimates))
     defined = ~np.isnan(replicates).any(axis=1)
@@ -58,26 +61,29 @@ def interval_record(
     record["estimate"] = mean
     if undefined > 1 - level or defined.sum() < 2:
         return record, None
-    split = split_variance(estimates, replicates[defined])
+    components = variance_components(estimates, replicates[defined], patients_freedom)
     scale = SCALE.get(metric.split(".")[-1], "unit")
-    found = normal_interval(mean, split.error, split.quantile(level), scale) or edge(mean)
+    found = normal_interval(mean, components.error, components.quantile(level), scale) or edge(mean)
     if found is not None:
         record |= {"low": found.low, "high": found.high}
-    return record, split
+    return record, components
 
 
 def headline_record(
-    metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
-) -> Record:
-    """``interval_record`` with the other layers: SD and range of the seeds, and the split."""
-    record, split = interval_record(metric, estimates, replicates, level, edge)
+    metric: str, estimates: Array, replicates: Array, level: float,
+    edge: Edge = lambda value: None, patients_freedom: float = math.inf,
+) -> Record:  # fmt: skip
+    """``interval_record`` with the other layers: SD and range of the seeds, and both errors."""
+    record, components = interval_record(
+        metric, estimates, replicates, level, edge, patients_freedom
+    )
     several = len(estimates) > 1 and record["estimate"] is not None
     return record | {
         "sd": float(estimates.std(ddof=1)) if several else None,
         "min": float(estimates.min()) if several else None,
         "max": float(estimates.max()) if several else None,
-        "se_patients": None if split is None else float(np.sqrt(split.patients)),
-        "se_seeds": None if split is None else float(np.sqrt(split.seeds)),
+        "se_patients": None if components is None else components.patients_error,
+        "se_seeds": None if components is None else components.seeds_error,
     }
 
 

@@ -1,5 +1,6 @@
 """Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from hybridlungvit.evaluation.auc import Array, auc_function
 from hybridlungvit.evaluation.bootstrap import Counts
 from hybridlungvit.evaluation.calibration import mass_bins
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.metrics import Metrics, call_metrics
 from hybridlungvit.evaluation.records import (
     auc_edge,
@@ -104,12 +106,14 @@ def subgroup_records(
         estimates, replicates = replicate(rows, sample, resamples, seed)
         calls = [row[chosen] >= threshold for row in scores]
         for metric, values in estimates.items():
-            edge = (
-                auc_edge(sample, level)
-                if metric == "auc"
-                else proportion_edge(metric, sample, calls, level)
+            edge, freedom = proportion_edge(metric, sample, calls, level), math.inf
+            if metric == "auc":
+                edge = auc_edge(sample, level)
+                if not np.isnan(values).any():
+                    freedom = variance_freedom(sample.labels, scores[:, chosen], sample.member)
+            record[metric] = headline_record(
+                metric, values, replicates[metric], level, edge, freedom
             )
-            record[metric] = headline_record(metric, values, replicates[metric], level, edge)
         found.append(record)
     return found
 
