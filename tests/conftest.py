@@ -1,6 +1,7 @@
 """A tiny phantom study, generated once a session, for every test that needs images."""
 
 import copy
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -84,6 +85,22 @@ TINY: dict[str, Any] = {
         },
     },
 }
+
+
+def benchmark(name):
+    """A script of ``benchmarks/`` as a module, under a name that shadows no package."""
+    path = REPOSITORY / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def has_proc():
+    if shutil.which("Rscript") is None:
+        return False
+    command = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 table.patient.to_numpy(),
                 (thresholds[variant], thresholds[study.reference]),
                 statistics,
+                study.trained_as(variant) == study.trained_as(study.reference),
             )
     adjusted = holm({variant: differences[variant]["p_value"] for variant in family})
     for variant, record in differences.items():

@@ -1,6 +1,7 @@
 """The stage `metrics`: every number of a variant, each with its interval."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import Array, check_scores
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import calibration_records
-from hybridlungvit.evaluation.delong import delong_interval
+from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
 from hybridlungvit.evaluation.metrics import (
     CALLS,
     RANKING,
@@ -126,12 +127,15 @@ def metric_records(
 
     def record(make: Callable[..., Record], name: str, models: slice) -> Record:
         point, *metric = name.split(".")
-        edge = (
-            auc_edge(clusters, level)
-            if name == "auc"
-            else proportion_edge(".".join(metric), clusters, calls.get(point, [])[models], level)
-        )
-        return make(name, estimates[name][models], replicates[name][:, models], level, edge)
+        if name == "auc":
+            edge = auc_edge(clusters, level)
+            freedom = variance_freedom(clusters.labels, rows[models], clusters.member)
+        else:
+            called = calls.get(point, [])[models]
+            edge = proportion_edge(".".join(metric), clusters, called, level)
+            freedom = math.inf
+        drawn = replicates[name][:, models]
+        return make(name, estimates[name][models], drawn, level, edge, freedom)
 
     def headline(name: str) -> Record:
         return record(headline_record, name, slice(0, -1))

@@ -8,71 +8,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.auc import Array, check_scores, members
-from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation.auc import Array, members
 from hybridlungvit.evaluation.delong import delong_test
-from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
 DIFFERENCE = ("higher than", "lower than")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    estimate: float
-    low: float
-    high: float
-    p_value: float
-
-
-def paired_split(
-    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None,
-    resamples: int, seed: int,
-) -> tuple[float, VarianceComponents]:  # fmt: skip
-    """Mean over seeds of AUC of a minus AUC of b, and its variance by patients and seeds."""
-    pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])  # (2, K, N)
-    for row in pairs.reshape(-1, pairs.shape[2]):
-        labels, _ = check_scores(labels, row)
-    count = pairs.shape[1]
-    rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
-    values, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
-    estimates = values[:count] - values[count:]
-    split = variance_components(estimates, drawn[:, :count] - drawn[:, count:])
-    return float(np.mean(estimates)), split
-
-
-def auc_difference_over_seeds(
-    labels: NDArray[np.int64],
-    scores_a: Array,
-    scores_b: Array,
-    clusters: NDArray | None = None,
-    resamples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """AUC of a minus AUC of b, with interval and two-sided p-value.
-
-    Scores are (N,) for one model each, or (K, N) for K training seeds, paired by row; then the mean
-    over seeds is compared and the seeds' variance counts with that of the patients. Both models
-    see the same resampled patients. Interval and p-value come from the same standard error and
-    Student distribution (``seeds.variance_components``), hence never contradict each other. Raises
-    ``StudyError`` for unusable input.
-
-    For equal models p falls below 0.05 in 5.1 to 5.2 % of simulated test sets without seeds, where
-    p is uniform (``benchmarks/coverage.py``). With seeds it is not quite: 7.2 % for two seeds and
-    5.1 % for three at an AUC of 0.80, 3.4 to 5.3 % at 0.95, and 1.5 to 2.9 % at 0.99.
-    """
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, resamples, seed)
-    return _comparison(estimate, split, level, resamples)
-
-
-def _comparison(
-    estimate: float, split: VarianceComponents, level: float, resamples: int
-) -> Comparison:
-    half = split.quantile(level) * split.error if split.error else 0.0
-    low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
-    return Comparison(estimate, low, high, split.p_value(estimate, resamples))
 
 
 @dataclass(frozen=True)
@@ -136,15 +78,18 @@ def verdict(
 def compare_pair(
     labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray,
     thresholds: tuple[dict[str, float], dict[str, float]], statistics: Statistics,
+    same_runs: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """All that is said of two variants, a minus b, whose seeds' scores are (K, N) each.
 
-    The headline is the paired difference of mean AUCs; cross-checks on the ensembles of seeds are
-    the clustered DeLong test and McNemar's at each operating point of ``thresholds``.
+    The headline is the difference of mean AUCs; ``same_runs`` where both variants evaluate the same
+    trained networks. Cross-checks on the ensembles of seeds are the clustered DeLong test and
+    McNemar's at each operating point of ``thresholds``.
     """
-    size = (statistics.resamples, statistics.seed)
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, *size)
-    headline = _comparison(estimate, split, statistics.level, statistics.resamples)
+    headline = auc_difference_over_seeds(
+        labels, scores_a, scores_b, clusters, None, statistics.resamples, statistics.level,
+        statistics.seed, same_runs,
+    )  # fmt: skip
     ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
     tests = {}
     for point in thresholds[0]:
@@ -153,9 +98,9 @@ def compare_pair(
             for scores, own in zip(ensembles, thresholds, strict=True)
         ]
         tests[point] = asdict(mcnemar(*right, clusters))
-    return asdict(headline) | {
-        "se_patients": float(np.sqrt(split.patients)),
-        "se_seeds": float(np.sqrt(split.seeds)),
+    return {name: getattr(headline, name) for name in ("estimate", "low", "high", "p_value")} | {
+        "se_patients": headline.components.patients_error,
+        "se_seeds": headline.components.seeds_error,
         "delong": asdict(delong_test(labels, *ensembles, clusters)),
         "mcnemar": tests,
     }

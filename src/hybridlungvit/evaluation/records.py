@@ -7,6 +7,7 @@ interval (AUC) or Wilson's (proportions), with patients as the independent units
 their edge have none.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -47,12 +48,14 @@ def replicate(
 
 
 def headline_record(
-    metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
-) -> Record:
+    metric: str, estimates: Array, replicates: Array, level: float,
+    edge: Edge = lambda value: None, patients_freedom: float = math.inf,
+) -> Record:  # fmt: skip
     """The mean over K seeds with its crossed interval, SD and range of the seeds, and its errors.
 
     ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
-    K = 1 is one model, whose interval covers patients alone.
+    K = 1 is one model, whose interval covers patients alone. ``patients_freedom`` are the degrees
+    of freedom of an AUC's variance over patients (``variance_freedom``).
     """
     mean, defined = float(np.mean(estimates)), ~np.isnan(replicates).any(axis=1)
     record: Record = dict.fromkeys(INTERVAL + LAYERS)
@@ -65,9 +68,11 @@ def headline_record(
         record |= dict(zip(("sd", "min", "max"), map(float, spread), strict=True))
     if undefined > 1 - level or defined.sum() < 2:
         return record
-    components = variance_components(estimates, replicates[defined])
-    record["se_patients"] = float(np.sqrt(components.patients))
-    record["se_seeds"] = float(np.sqrt(components.seeds))
+    components = variance_components(estimates, replicates[defined], patients_freedom)
+    record |= {
+        "se_patients": components.patients_error,
+        "se_seeds": components.seeds_error,
+    }
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
     interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)
     return record if interval is None else record | {"low": interval.low, "high": interval.high}

@@ -1,5 +1,6 @@
 """Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from hybridlungvit.evaluation.auc import Array, auc_function
 from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
 from hybridlungvit.evaluation.calibration import mass_bins
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.metrics import Metrics, call_metrics
 from hybridlungvit.evaluation.records import (
     auc_edge,
@@ -106,8 +108,11 @@ def subgroup_records(
             "patients": int(part.patient.nunique()),
         }
         for metric, edge in edges.items():
+            values, freedom = estimates[metric], math.inf
+            if metric == "auc" and not np.isnan(values).any():
+                freedom = variance_freedom(clusters.labels, rows, clusters.member)
             drawn = replicates[metric]
-            record[metric] = headline_record(metric, estimates[metric], drawn, level, edge)
+            record[metric] = headline_record(metric, values, drawn, level, edge, freedom)
         records.append(record)
     return records
 
