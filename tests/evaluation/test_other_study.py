@@ -89,7 +89,7 @@ def test_differences_are_those_of_both_means_paired_by_image(study, there, layou
         assert one["p_value"] == pytest.approx(again.p_value, rel=0.5)  # patients in another order
         assert one["low"] < one["estimate"] < one["high"]
     p_values = {variant: one["p_value"] for variant, one in found["differences"].items()}
-    adjusted = {variant: one["p_adjusted"] for variant, one in found["differences"].items()}
+    adjusted = {variant: one["p_value_adjusted"] for variant, one in found["differences"].items()}
     assert adjusted == holm(p_values)
     assert {one["verdict"] for one in found["differences"].values()} == {"lower than"}
 

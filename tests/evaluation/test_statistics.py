@@ -18,6 +18,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation import subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
@@ -30,11 +31,12 @@ from hybridlungvit.evaluation.metrics import (
     ranking_metrics,
 )
 from hybridlungvit.evaluation.paired import (
-    DIFFERENCE,
     NEITHER,
+    UNDECIDED,
+    decide,
     holm,
     mcnemar,
-    verdict,
+    place,
 )
 from hybridlungvit.evaluation.predictions import (
     read_predictions,
@@ -48,7 +50,7 @@ from hybridlungvit.evaluation.seeds import (
     crossed_curves,
     variance_components,
 )
-from hybridlungvit.evaluation.subgroups import QUALITIES
+from hybridlungvit.evaluation.subgroups import QUALITIES, subgroup_records
 from hybridlungvit.evaluation.subgroups import groups as groups_of
 from hybridlungvit.io import StudyError, file_sha256
 from hybridlungvit.paths import Layout
@@ -326,7 +328,7 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     back = auc_difference_over_seeds(labels, b, a, clusters, None, 200, seed=seed)
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
-    assert back.p_value == there.p_value
+    assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
 
 
 def test_pairing_narrows_the_interval_of_models_that_agree():
@@ -407,27 +409,35 @@ def test_holm_is_the_literal_procedure(p_values):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "expected"),
+    ("estimate", "p", "p_equivalence", "expected"),
     [
-        (0.01, 0.03, 0.01, "higher than"),
-        (-0.03, -0.01, 0.01, "lower than"),
-        (-0.01, 0.03, 0.01, NEITHER),
-        (0.01, 0.03, 0.06, NEITHER),
-        (-0.03, -0.01, 0.06, NEITHER),
-        (0.0, 0.03, 0.01, NEITHER),
-        (-0.03, 0.0, 0.01, NEITHER),
+        (0.02, 0.01, 0.9, "higher than"),
+        (-0.02, 0.01, 0.9, "lower than"),
+        (0.002, 0.01, 0.01, "higher than"),  # both: the difference comes first
+        (0.002, 0.6, 0.01, "equivalent to"),
+        (0.002, 0.6, 0.06, UNDECIDED),
+        (0.02, 0.06, 0.9, UNDECIDED),
     ],
 )
-def test_verdict_needs_interval_and_adjusted_p(low, high, p, expected):
-    assert verdict({"low": low, "high": high}, 0, DIFFERENCE, p, 0.95) == expected
+def test_a_comparison_ends_in_one_of_four(estimate, p, p_equivalence, expected):
+    record = {"estimate": estimate, "p_value": p, "p_equivalence": p_equivalence}
+    decide(differences := {"a": dict(record)}, ["a"], 0.95)
+    assert differences["a"]["verdict"] == expected
+    # Outside the family nothing is adjusted; within a larger one Holm's method is stricter.
+    decide(alone := {"a": dict(record)}, [], 0.95)
+    assert (alone["a"]["p_value_adjusted"], alone["a"]["verdict"]) == (None, expected)
+    decide(four := {name: dict(record) for name in "abcd"}, list("abcd"), 0.95)
+    strict = {0.01: 0.04, 0.06: 0.24, 0.6: 1, 0.9: 1}
+    assert four["a"]["p_value_adjusted"] == pytest.approx(strict[p])
+    assert four["a"]["p_equivalence_adjusted"] == pytest.approx(strict[p_equivalence])
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(1.1, 1.3, "above"), (0.2, 0.9, "below"), (0.9, 1.1, NEITHER), (None, None, NEITHER)],
 )
-def test_a_verdict_without_p_follows_the_interval(low, high, expected):
-    assert verdict({"low": low, "high": high}, 1) == expected
+def test_a_place_follows_the_interval(low, high, expected):
+    assert place({"low": low, "high": high}, 1) == expected
 
 
 calls = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
@@ -646,7 +656,7 @@ def test_a_family_of_other_names_is_refused(tiny, family):
         study_from(tiny, "x")
 
 
-def test_subgroups_are_those_of_a_literal_selection(study, evaluated):
+def test_subgroups_are_those_of_a_literal_selection(study, evaluated, monkeypatch):
     layout, record = evaluated
     table, scores = scores_on(study, "no_seg", layout)
     by_name = {(g["by"], g["group"]): g for g in record["subgroups"]}
@@ -655,8 +665,13 @@ def test_subgroups_are_those_of_a_literal_selection(study, evaluated):
     assert viral["auc"]["estimate"] == pytest.approx(record["headline"]["auc"]["estimate"])
     quarters = [g for g in record["subgroups"] if g["by"] == "mask_confidence"]
     assert [g["images"] for g in quarters] == [15] * 4
+    assert {g["auc"]["estimate"] for g in quarters} == {None}, "too few patients"
     first = table.label[:15]
     expected = np.mean([sk.roc_auc_score(first, row[:15]) for row in scores])
+    monkeypatch.setattr(subgroups, "LEAST_PATIENTS", 1)
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, np.arange(60)))
+    found = subgroup_records(table, quality, scores, 0.5, 200, 0.95, 0)
+    quarters = [g for g in found if g["by"] == "mask_confidence"]
     assert quarters[0]["auc"]["estimate"] == pytest.approx(expected)
     assert sum(g["images"] for g in record["subgroups"] if g["by"] == "pixels") == 60
     bacterial = by_name["subtype", "Bacterial"]  # none here: no AUC, no sensitivity
@@ -737,9 +752,9 @@ def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, 
     differences = record["differences"]
     assert list(differences) == record["family"]
     adjusted = literal_holm({name: value["p_value"] for name, value in differences.items()})
-    assert {n: v["p_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
+    assert {n: v["p_value_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
     assert differences["plain_deit"]["verdict"] == "lower than"
-    assert differences["no_tta"]["verdict"] == NEITHER
+    assert differences["no_tta"]["verdict"] in (UNDECIDED, "equivalent to")
     plain = evaluate_variant(study, "plain_deit", scored)
     means = [values["headline"]["auc"]["estimate"] for values in (plain, evaluated[1])]
     assert differences["plain_deit"]["estimate"] == pytest.approx(means[0] - means[1])
@@ -750,8 +765,8 @@ def test_comparisons_outside_the_family_are_not_adjusted(scored, tiny):
     record = compare_variants(study_from(tiny, "x"), scored)
     assert record["family"] == ["plain_deit"]
     found = record["differences"]
-    assert found["plain_deit"]["p_adjusted"] == found["plain_deit"]["p_value"]
-    assert found["seg_0.1"]["p_adjusted"] is None
+    assert found["plain_deit"]["p_value_adjusted"] == found["plain_deit"]["p_value"]
+    assert found["seg_0.1"]["p_value_adjusted"] is None
 
 
 def test_patients_are_read_as_text(study, scored):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.paired import DIFFERENCE, holm, verdict
+from hybridlungvit.evaluation.paired import decide, difference_record
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
 from hybridlungvit.io import StudyError
@@ -18,7 +18,6 @@ from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 
-RESULT = ("estimate", "low", "high", "p_value")
 IMAGE = ["path", "sha256", "label", "patient"]
 
 
@@ -62,14 +61,11 @@ def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, 
         recipes = study.recipe(variant), other.recipe(variant)
         same_runs = recipes[0].training_identity() == recipes[1].training_identity()
         difference = auc_difference_over_seeds(
-            labels, here, there, patients, None, *size, same_runs
+            labels, here, there, patients, statistics.margin, *size, same_runs
         )
-        values = {name: getattr(difference, name) for name in RESULT}
-        differences[variant] = values | {"there": vars(interval)}
-    adjusted = holm({variant: record["p_value"] for variant, record in differences.items()})
-    for variant, record in differences.items():
-        record["p_adjusted"] = adjusted[variant]
-        record["verdict"] = verdict(record, 0, DIFFERENCE, adjusted[variant], statistics.level)
+        record = difference_record(difference, statistics)
+        differences[variant] = record | {"there": vars(interval)}
+    decide(differences, list(differences), statistics.level)
     return {"study": other.study, "changes": changes, "differences": differences}
 
 

@@ -10,11 +10,15 @@ from scipy.special import ndtr
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array, members
 from hybridlungvit.evaluation.delong import delong_test
-from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
+from hybridlungvit.evaluation.power import minimal_detectable_difference
+from hybridlungvit.evaluation.records import components_record
+from hybridlungvit.evaluation.seeds import SeedsDifference, auc_difference_over_seeds
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
-DIFFERENCE = ("higher than", "lower than")
+HIGHER, LOWER, EQUIVALENT = "higher than", "lower than", "equivalent to"
+UNDECIDED = "neither told apart from nor shown equivalent to"
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -56,23 +60,57 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return dict(zip(p_values, adjusted.tolist(), strict=True))
 
 
-def verdict(
-    interval: dict[str, Any],
-    value: float = 0.0,
-    words: tuple[str, str] = PLACE,
-    p_value: float = 0.0,
-    level: float = 0.95,
-) -> str:
+def place(interval: dict[str, Any], value: float = 0.0) -> str:
     """The words an interval supports: wholly above ``value``, wholly below it, or ``NEITHER``.
 
-    An interval without bounds supports neither. Where there is an adjusted ``p_value``, it must
-    agree with the interval of this ``level``.
+    An interval without bounds supports neither.
     """
-    if interval["low"] is None or p_value > 1 - level:
+    if interval["low"] is None:
         return NEITHER
     if interval["low"] > value:
-        return words[0]
-    return words[1] if interval["high"] < value else NEITHER
+        return PLACE[0]
+    return PLACE[1] if interval["high"] < value else NEITHER
+
+
+def decide(differences: dict[str, dict[str, Any]], family: list[str], level: float) -> None:
+    """Add the adjusted p-values and the verdict to each record of ``compare_pair``, in place.
+
+    Holm's method runs over the ``family`` once for differences and once for equivalence; a
+    comparison outside the family is exploratory: its p-values stay as they are and the adjusted
+    ones are null. A difference that is found comes before equivalence, which it can go with.
+    """
+    for name in ("p_value", "p_equivalence"):
+        adjusted = holm({variant: differences[variant][name] for variant in family})
+        for variant, record in differences.items():
+            record[f"{name}_adjusted"] = adjusted.get(variant)
+    for record in differences.values():
+        different, equivalent = (
+            record[name] if record[f"{name}_adjusted"] is None else record[f"{name}_adjusted"]
+            for name in ("p_value", "p_equivalence")
+        )
+        if different <= 1 - level:
+            record["verdict"] = HIGHER if record["estimate"] > 0 else LOWER
+        else:
+            record["verdict"] = EQUIVALENT if equivalent <= 1 - level else UNDECIDED
+
+
+def difference_record(difference: SeedsDifference, statistics: Statistics) -> dict[str, Any]:
+    """What a result file says of a difference, with what a test of it could have found.
+
+    ``detectable`` is the least true difference that the same design finds with a chance of 80 %,
+    null where a single seed tells nothing of others.
+    """
+    components = difference.components
+    names = ("estimate", "low", "high", "p_value", "p_equivalence")
+    detectable = None
+    if components.count > 1 and components.variance > 0:
+        level = statistics.level
+        detectable = minimal_detectable_difference(components, components.count, POWER, level)
+    return {name: getattr(difference, name) for name in names} | {
+        "margin": statistics.margin,
+        "detectable": detectable,
+        **components_record(components),
+    }
 
 
 def compare_pair(
@@ -87,8 +125,8 @@ def compare_pair(
     McNemar's at each operating point of ``thresholds``.
     """
     headline = auc_difference_over_seeds(
-        labels, scores_a, scores_b, clusters, None, statistics.resamples, statistics.level,
-        statistics.seed, same_runs,
+        labels, scores_a, scores_b, clusters, statistics.margin, statistics.resamples,
+        statistics.level, statistics.seed, same_runs,
     )  # fmt: skip
     ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
     tests = {}
@@ -98,9 +136,7 @@ def compare_pair(
             for scores, own in zip(ensembles, thresholds, strict=True)
         ]
         tests[point] = asdict(mcnemar(*right, clusters))
-    return {name: getattr(headline, name) for name in ("estimate", "low", "high", "p_value")} | {
-        "se_patients": headline.components.patients_error,
-        "se_seeds": headline.components.seeds_error,
+    return difference_record(headline, statistics) | {
         "delong": asdict(delong_test(labels, *ensembles, clusters)),
         "mcnemar": tests,
     }

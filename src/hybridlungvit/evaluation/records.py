@@ -24,12 +24,12 @@ from hybridlungvit.evaluation.intervals import (
     wilson_interval,
 )
 from hybridlungvit.evaluation.metrics import SCALE, Metrics
-from hybridlungvit.evaluation.seeds import variance_components
+from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 
 Record = dict[str, Any]
 Edge = Callable[[float], Interval | None]
 INTERVAL = ("estimate", "low", "high", "undefined")
-LAYERS = ("sd", "min", "max", "se_patients", "se_seeds")
+LAYERS = ("sd", "min", "max", "se_patients", "se_seeds", "degrees_of_freedom", "at_bound")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 
 
@@ -45,6 +45,17 @@ def replicate(
     chunks = [values(drawn) for drawn in clusters.draws(resamples, seed)]
     estimates = {name: value[0] for name, value in values(clusters.once).items()}
     return estimates, {name: np.concatenate([c[name] for c in chunks]) for name in estimates}
+
+
+def components_record(components: VarianceComponents) -> Record:
+    """What a result file says of the variance behind an interval; null for infinite freedom."""
+    freedom = components.degrees_of_freedom
+    return {
+        "se_patients": components.patients_error,
+        "se_seeds": components.seeds_error,
+        "degrees_of_freedom": None if math.isinf(freedom) else freedom,
+        "at_bound": list(components.at_bound),
+    }
 
 
 def headline_record(
@@ -69,10 +80,7 @@ def headline_record(
     if undefined > 1 - level or defined.sum() < 2:
         return record
     components = variance_components(estimates, replicates[defined], patients_freedom)
-    record |= {
-        "se_patients": components.patients_error,
-        "se_seeds": components.seeds_error,
-    }
+    record |= components_record(components)
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
     interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)
     return record if interval is None else record | {"low": interval.low, "high": interval.high}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hybridlungvit.config import Recipe, Study
-from hybridlungvit.evaluation.paired import verdict
+from hybridlungvit.evaluation.paired import place
 from hybridlungvit.explain.gradcam import TestImages, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals, similarities
 from hybridlungvit.model import HybridLungViT, build_model
@@ -84,7 +84,7 @@ def check_sanity(
         "others": others,
         "stages": [{"name": n} | pair for n, pair in zip(names, by_stage, strict=True)],
         "residue": residue,
-        "verdict": verdict(residue["rank"]),
+        "verdict": place(residue["rank"]),
     }
 
 
@@ -113,5 +113,5 @@ def check_agreement(heats: NDArray, tests: TestImages, study: Study) -> dict[str
         "seeds": seeds,
         "others": others,
         "gain": gain,
-        "verdict": verdict(gain["rank"]),
+        "verdict": place(gain["rank"]),
     }
