@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hybridlungvit.config import Study, load_study, require_folder
+from hybridlungvit.config import Study, load_study, reference, require_folder
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import start_logging
@@ -309,6 +309,12 @@ def predict(
     from hybridlungvit.predict import predict_images
 
     predict_images(images, checkpoint, gradcam, output)
+
+
+@app.command()
+def keys() -> None:
+    """Print every key of a study file with its default and meaning, as Markdown."""
+    typer.echo(reference(), nl=False)
 
 
 @app.command()

@@ -631,6 +631,23 @@ def _say_what_never_acts(study: Study, source: str) -> None:
             return
 
 
+def reference() -> str:
+    """Every key of a study file with its default and meaning, as Markdown: docs/config.md."""
+    lines = ["# Every key of a study file", "", "Written by `hybridlungvit keys`; do not edit."]
+    for name, field in Study.model_fields.items():
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            continue
+        lines += ["", f"## {name}", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        for key, item in section.model_fields.items():
+            if isinstance(item.default, Section):
+                continue
+            default = json.dumps(item.default)
+            meaning = " ".join((item.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | `{default}` | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def save_resolved(study: Study, layout: Layout) -> Path:
     """Write the study with every default filled in, once, under a name that follows its values."""
     require_folder(layout)
