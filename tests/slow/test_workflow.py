@@ -42,7 +42,7 @@ def test_the_default_study_plans_without_data_or_gpu(tmp_path):
     done = snakemake(checkout(tmp_path), "-n")
     assert done.returncode == 0, done.stderr
     jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
-    assert jobs["train"] == str(6 * 5)
+    assert jobs["train"] == str(7 * 5)
     assert [count for name, count in jobs.items() if name.startswith("score_")] == ["1"] * 6
 
 
