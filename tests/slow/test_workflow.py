@@ -43,7 +43,7 @@ def test_the_default_study_plans_without_data_or_gpu(tmp_path):
     assert done.returncode == 0, done.stderr
     jobs = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert jobs["train"] == str(7 * 5)
-    assert [count for name, count in jobs.items() if name.startswith("score_")] == ["1"] * 6
+    assert [count for name, count in jobs.items() if name.startswith("score_")] == ["1"] * 7
 
 
 def test_a_bad_config_stops_with_one_message(tmp_path):
