@@ -16,7 +16,9 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -108,22 +110,30 @@ def _require_sound_jpeg(content: bytes, path: Path) -> None:
 
     It then fills in grey. Pillow drops its warnings; OpenCV lets them go to file descriptor 2.
     """
-    with tempfile.TemporaryFile() as caught:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(caught.fileno(), 2)
-        try:
-            # An eighth of the size: all of the file is read, and little is computed.
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[8])
-        except cv2.error as error:
-            raise _unreadable(path, error) from None
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-        caught.seek(0)
-        warning = JPEG_DAMAGE.search(caught.read().decode(errors="replace"))
+    caught = _caught()
+    caught.seek(0)
+    caught.truncate()
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(caught.fileno(), 2)
+    try:
+        # An eighth of the size: all of the file is read, and little is computed.
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[8])
+    except cv2.error as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    caught.seek(0)
+    warning = JPEG_DAMAGE.search(caught.read().decode(errors="replace"))
     if pixels is None or warning:
         raise _unreadable(path, warning[0] if warning else "its data end too early or are damaged")
+
+
+@cache
+def _caught() -> BinaryIO:
+    """A nameless file for what a decoder prints, open while the process lives."""
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _require_sound_png(image: Image.Image, content: bytes, path: Path) -> None:
