@@ -89,7 +89,8 @@ def cache(config: Config, workers: Workers = 1) -> None:
     from hybridlungvit.data.sources import image_root
 
     study, layout = _open(config)
-    build_cache(image_root(study, layout), layout, study.data.image_size, workers)
+    data = study.data
+    build_cache(image_root(study, layout), layout, data.image_size, workers, data.masks)
 
 
 @app.command()

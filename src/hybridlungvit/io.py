@@ -1,11 +1,13 @@
 """Files that can be trusted after a crash: atomic writes, content hashes, and plain errors."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
         )
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    os.close(handle)
     temporary = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # until closed: tells it from what a killed process left
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -49,7 +51,16 @@ def replacing(path: Path) -> Iterator[Path]:
             "Free space or mend the permissions and run again; the earlier file is untouched."
         ) from error
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of processes that were killed while ``replacing`` ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+        with leftover.open("rb") as stream, suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink(missing_ok=True)
 
 
 def _umask() -> int:

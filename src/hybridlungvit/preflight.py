@@ -31,6 +31,9 @@ def check_start(
     known = study.data.annotations
     if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
         raise StudyError(f"data.annotations: no file {known}. Give one, or leave the key out.")
+    masks = study.data.masks
+    if masks is not None and READ_IMAGES & set(planned) and not Path(masks).is_dir():
+        raise StudyError(f"data.masks: no folder {masks}. Give one, or leave the key out.")
     if "pdf" not in planned:
         return
     if "train" not in planned and not from_predictions:

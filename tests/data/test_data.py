@@ -23,6 +23,7 @@ from hybridlungvit.data.manifest import (
 from hybridlungvit.data.sources import find_images, read_patient
 from hybridlungvit.io import StudyError, read_table
 from hybridlungvit.masks.examples import BY_CONFIDENCE, at_quantiles
+from hybridlungvit.paths import Layout
 
 
 @pytest.fixture
@@ -192,6 +193,23 @@ def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
 def test_cache_of_another_size_is_refused(cached):
     with pytest.raises(StudyError, match="Run `cache` again"):
         open_cache(cached, read_manifest(cached.manifest), 64)
+
+
+@pytest.mark.parametrize("damage", ["manifest", "masks", "record"])
+def test_a_cache_made_from_something_else_is_refused_in_a_sentence(cached, tmp_path, damage):
+    own = Layout("own", results=tmp_path)
+    shutil.copytree(cached.root, own.root)
+    manifest = read_manifest(own.manifest)
+    if damage == "manifest":  # the same images in another order of splits
+        text = own.manifest.read_text()
+        own.manifest.write_text(text.replace(",val,", ",train,"))
+    elif damage == "masks":
+        np.save(own.masks, np.load(own.masks)[:, :-1])
+    else:
+        own.cache_record.unlink()
+    with pytest.raises(StudyError, match=r"(Run `cache` again|record\.json: not found)") as caught:
+        open_cache(own, manifest, 32)
+    assert "\n" not in str(caught.value)
 
 
 def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):

@@ -26,6 +26,7 @@ from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.io import value_sha256
+from hybridlungvit.masks.files import folder_sha256
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256
@@ -116,9 +117,16 @@ def annotations_file():
     return study.data.annotations or []
 
 
+def masks_hash():
+    """What the masks of the user's own hold: where a file changes, the cache is built again."""
+    folder = study.data.masks
+    return folder and folder_sha256(Path(folder))
+
+
 MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
 DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
-ANNOTATED = study.data.source == "phantom" or study.data.annotations is not None
+# The benchmark is of the fitted masks; a study with masks of its own has none.
+ANNOTATED = study.data.masks is None and annotations_file() != []
 
 
 def mask_benchmark_arguments():

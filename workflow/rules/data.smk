@@ -49,6 +49,7 @@ if DOWNLOADED:
 rule manifest:
     input:
         phantom=layout.phantom / "lungs.csv" if study.data.source == "phantom" else [],
+        patients=study.data.patients_file or [],
         download=layout.download if DOWNLOADED else [],
     output:
         layout.manifest,
@@ -77,6 +78,7 @@ rule cache:
         images=layout.images,
         masks=layout.masks,
         table=layout.mask_table,
+        record=layout.cache_record,
     log:
         log_file("cache"),
     benchmark:
@@ -90,6 +92,7 @@ rule cache:
     params:
         code=code("cache"),
         image_size=study.data.image_size,
+        masks=lambda wildcards: masks_hash(),
     shell:
         "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
 

@@ -166,12 +166,12 @@ def try_inspect(path: Path) -> Facts | str:
         return str(error)
 
 
-def require_usable(results: Sequence[Facts | str]) -> None:
-    """Raise ``StudyError`` with the first ``MESSAGES`` of what ``try_inspect`` finds wrong."""
+def require_usable(results: Sequence[object], what: str = "images") -> None:
+    """Raise ``StudyError`` with the first ``MESSAGES`` of what is wrong, given as text."""
     faults = [result for result in results if isinstance(result, str)]
     if faults:
         more = len(faults) - MESSAGES
-        rest = [f"… and {more} further images."] if more > 0 else []
+        rest = [f"… and {more} further {what}."] if more > 0 else []
         raise StudyError("\n".join([*faults[:MESSAGES], *rest]))
 
 
