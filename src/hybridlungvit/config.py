@@ -187,6 +187,15 @@ class Data(Section):
     phantom: Phantom = Phantom()
 
     @property
+    def class_words(self) -> tuple[str, str]:
+        """The classes as they are called in a sentence; TB and other short names keep capitals."""
+        first, second = (
+            (name.lower() if name.isupper() and len(name) > 5 else name).replace("_", " ")
+            for name in self.classes
+        )
+        return first, second
+
+    @property
     def patients_file(self) -> str | None:
         """The table of patients, where ``patients`` names one."""
         return self.patients if str(self.patients).lower().endswith(".csv") else None

@@ -17,7 +17,6 @@ from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.io import StudyError, file_sha256, write_text
 from hybridlungvit.paper.contents import CHECKLISTS
 from hybridlungvit.paper.format import (
-    SHIFT_NAMES,
     SHORTCUT_NAMES,
     SOURCE_NAMES,
     SPLIT_NAMES,
@@ -122,7 +121,8 @@ def card_context(results: StudyResults) -> Context:
         "masks": masks["all", "all"],
         "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
-        "shift_names": SHIFT_NAMES,
+        "shift_names": results.shift_names,
+        "classes": study.data.class_words,
         "trained": len(trained),
         "minutes": sum(run["wall_seconds"] for run in trained) / 60,
     }

@@ -15,7 +15,6 @@ SHORTCUT_NAMES = {
     "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
     "file": "All of these", "masks": "Lung mask geometry",
 }  # fmt: skip
-SHIFT_NAMES = {"all": "All images", "NORMAL": "Normal only", "PNEUMONIA": "Pneumonia only"}
 SIMILARITY_NAMES = {"rank": "Spearman correlation", "ssim": "SSIM"}
 SOURCE_NAMES = {
     "phantom": ("synthetic phantoms", "synthetic phantoms"),

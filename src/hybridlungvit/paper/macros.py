@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import SPLITS, unit_of
-from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.evaluation.paired import DIFFERENCE, verdict
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
@@ -177,6 +176,11 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "level", results.level
     yield "reference", study.reference
     yield "reference.name", tex(study.variants[study.reference].label)
+    if study.data.masks is not None:
+        yield "mask.source", "files"
+    if study.data.classes != CLASSES:
+        for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):
+            yield f"class.{key}", tex(word)
     if study.data.max_train_images is not None:
         yield "train.limit", f"{study.data.max_train_images:,}"
     for key in ("source_note", "stem_note"):
@@ -268,7 +272,7 @@ def focus_macros(results: StudyResults) -> Macros:
     """Lung focus of the reference and of the plain control; words follow where intervals lie."""
     study, level = results.study, results.study.statistics.level
     yield "gradcam.rules", enumerated([*RULES])
-    yield "gradcam.class", CLASSES[TARGET].lower()
+    yield "gradcam.class", tex(study.data.class_words[TARGET])
     if study.recipe(study.reference).model.head == "hybrid":
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"
