@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hybridlungvit.config import CLASSES, Data
+
 Show = Callable[[float, int], str]
 """Prints a number with so many digits."""
 SPLIT_NAMES = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -24,7 +26,15 @@ SOURCE_NAMES = {
         "PneumoniaMNIST, cropped from the Kermany pediatric chest X-rays", "PneumoniaMNIST",
     ),
 }  # fmt: skip
-"""What the images are, for a sentence and for the cell of a table."""
+
+
+def source_names(data: Data) -> tuple[str, str]:
+    """What the images are, for a sentence and for the cell of a table."""
+    if data.classes != CLASSES:
+        return f"chest radiographs of two classes, {' and '.join(data.class_words)}", "own radiographs"
+    return SOURCE_NAMES[data.source]
+
+
 # Of the metrics whose name in print is not their key with a capital letter.
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",

@@ -77,8 +77,8 @@ def masks(study: Study, layout: Layout) -> Figure:
     for i, axes in enumerate(panels):
         _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = heading(study.data.class_words[cases["label"][i]])
-        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
-        axes.set_title(title, fontsize=SMALL)
+        sure = f" ({cases['confidence'][i]:.2f})" if study.data.masks is None else ""
+        axes.set_title(f"{name}\n{cases['rule'][i]}{sure}", fontsize=SMALL)
     return figure
 
 

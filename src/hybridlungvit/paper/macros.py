@@ -14,7 +14,7 @@ from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import Record, write_text
 from hybridlungvit.paper.format import (
     SIMILARITY_NAMES,
-    SOURCE_NAMES,
+    source_names,
     Show,
     code,
     enumerated,
@@ -150,7 +150,7 @@ def _method_macros(results: StudyResults) -> Macros:
     model, training = recipe.model, recipe.training
     yield "study", tex(study.study)
     yield "title", tex(study.title)
-    yield "source", SOURCE_NAMES[study.data.source][0]
+    yield "source", tex(source_names(study.data)[0])
     yield "image_size", str(recipe.data.image_size)
     yield "validation_folds", str(recipe.data.validation_folds)
     yield "stem", tex(model.stem)
@@ -176,6 +176,8 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "level", results.level
     yield "reference", study.reference
     yield "reference.name", tex(study.variants[study.reference].label)
+    if study.data.patients is not None:
+        yield "patients.source", "own"
     if study.data.masks is not None:
         yield "mask.source", "files"
     if study.data.classes != CLASSES:
