@@ -361,6 +361,9 @@ def test_the_example_options_fit_a_study(tiny):
     ("change", "expected"),
     [
         ({"study": "a" * 300}, "study: String should have at most 100 characters"),
+        ({"title": "Лёгкие"}, "title: the paper's fonts have no '\\u041b'"),
+        ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
+        ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
         ({"title": "\ud800"}, "'\\ud800' holds half a character"),
         ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
         ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
@@ -379,6 +382,11 @@ def test_values_out_of_bounds_are_one_short_sentence(tiny, change, expected):
     assert expected in text
     assert len(text) < 250
     assert "\n" not in text
+
+
+def test_titles_in_latin_script_are_printable(tiny):
+    for title in ("Größe, façade, Ørsted: “œuvre” – 5 µm × 3 €…", "Żółć\nščř ıİğ Ĳ ŋ"):
+        assert study_from(tiny | {"title": title}, "x").title == title
 
 
 def test_an_alias_bomb_is_refused_in_a_sentence(tiny, tmp_path):

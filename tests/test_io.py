@@ -18,6 +18,7 @@ from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.score import load_run, score
 from hybridlungvit.io import (
     StudyError,
+    blaming_records,
     read_json,
     read_table,
     remove_leftovers,
@@ -158,6 +159,25 @@ def test_a_folder_that_is_a_file_is_told_in_words(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StudyError, match=r"file/a.txt: cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@pytest.mark.parametrize(
+    ("use", "key"),
+    [
+        (lambda record: f"{record['a']['estimate']:.3f}", "estimate"),
+        (lambda record: record["a"]["estimate"] * 2.0, "estimate"),
+        (lambda record: record["a"]["estimate"]["low"], "estimate"),
+        (lambda record: record["list"]["key"], "list"),
+        (lambda record: sorted(record["a"]["mixed"]), "mixed"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_with_file_and_key(tmp_path, use, key):
+    path = tmp_path / "metrics.json"
+    write_text(path, '{"a": {"estimate": "0.9", "mixed": [1, "2"]}, "list": [1]}')
+    message = rf"metrics\.json: the value of '{key}' is not"
+    with pytest.raises(StudyError, match=message) as caught, blaming_records():
+        use(read_json(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_leftovers_of_a_killed_process_go_and_those_in_use_stay(tmp_path):

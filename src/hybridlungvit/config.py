@@ -48,6 +48,19 @@ def user_path(path: str) -> str:
 
 
 UserPath = Annotated[str, AfterValidator(user_path)]
+UNPRINTABLE = re.compile(r"[^\s!-~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
+"""What the fonts of the paper lack (T1, with pdfTeX): all but Latin letters and common signs."""
+
+
+def printed(text: str) -> str:
+    """The text; raises ``ValueError`` for one that the paper's fonts cannot print."""
+    wrong = UNPRINTABLE.search(text)
+    if wrong:
+        raise ValueError(f"the paper's fonts have no {wrong[0]!a}; write it in Latin letters")
+    return text
+
+
+Printed = Annotated[str, AfterValidator(printed)]
 
 
 TRANSFORMERS = ("deit", "vision_transformer", "vision_transformer_hybrid")
@@ -440,8 +453,8 @@ def _without_neutral(values: dict[str, Any]) -> dict[str, Any]:
 class Variant(Section):
     """A row of the ablation: a name in print and the keys it overrides."""
 
-    label: str
-    description: str
+    label: Printed
+    description: Printed
     model: dict[str, Any] = {}
     training: dict[str, Any] = {}
     augmentation: dict[str, Any] = {}
@@ -514,7 +527,7 @@ class Study(Section):
     """Everything that names a study, with the defaults of the full one."""
 
     study: Name
-    title: str
+    title: Printed
     data_root: UserPath | None = None
     """Folder with train/ and test/ (source: folder)."""
     weights: Annotated[bool | UserPath | None, Field(union_mode="left_to_right")] = None
@@ -530,11 +543,11 @@ class Study(Section):
     explanation: Explanation = Explanation()
     compute: Compute = Compute()
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
-    omitted: dict[Name, str] = {}
+    omitted: dict[Name, Printed] = {}
     """Variants of the full study that this one leaves out, each with the reason."""
-    source_note: str | None = None
+    source_note: Printed | None = None
     """A sentence for the paper on what the images really are."""
-    stem_note: str | None = None
+    stem_note: Printed | None = None
     """A sentence for the paper on where the stem's weights come from."""
     other_study: UserPath | None = None
     """Config of another study of the same test images, to compare with variant by variant."""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,12 +107,38 @@ def rounded(value: Any) -> Any:
 class Record(dict[str, Any]):
     """A JSON object that names its file when a key is missing."""
 
+    latest: ClassVar[tuple[Path, str] | None] = None
+    """The file and key that were read last, for ``blaming_records``."""
+
     def __init__(self, values: dict[str, Any], path: Path) -> None:
         super().__init__(values)
         self.path = path
 
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        Record.latest = (self.path, key)
+        return value
+
     def __missing__(self, key: str) -> Any:
         raise StudyError(f"{self.path}: has no {key!r}. Delete it and run again.")
+
+
+@contextmanager
+def blaming_records() -> Iterator[None]:
+    """Tell a failure of what only reads records as what it is: a value of another kind.
+
+    For the commands that put results into words; in what computes it would hide mistakes.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if Record.latest is None:
+            raise
+        path, key = Record.latest
+        raise StudyError(
+            f"{path}: the value of {key!r} is not of the kind expected ({error}). Restore the file "
+            "or delete it and run again."
+        ) from error
 
 
 def read_json(path: Path) -> Record:
