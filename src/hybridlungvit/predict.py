@@ -161,6 +161,9 @@ def predict_batch(
     columns = zip(files, prepared, probabilities, calibrated, statistics, strict=True)
     for file, (_, _, confidence, cut), probability, at_temperature, values in columns:
         warnings = [f"uncertain lung mask ({confidence:.2f})"] * (confidence < LOW_CONFIDENCE)
+        # Two kinds of masks part the lungs at two kinds of cuts.
+        foreign = description.recipe.data.masks is not None
+        warnings += ["fitted mask, but trained with masks from files"] * foreign
         strange = outside(values, description.ranges)
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(

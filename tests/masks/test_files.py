@@ -7,11 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, read_json
+from hybridlungvit.masks.examples import write_examples
 from hybridlungvit.masks.files import folder_sha256, mask_files, read_mask
+from hybridlungvit.masks.quality import write_quality
 from hybridlungvit.paths import Layout
+from hybridlungvit.training.loop import train
 
 LUNGS = np.zeros((40, 50), bool)
 LUNGS[10:30, 5:20] = LUNGS[10:30, 30:45] = True
@@ -145,3 +149,43 @@ def test_a_folder_without_masks_is_named(phantoms, own, tmp_path, kind):
         folder.mkdir()
     with pytest.raises(StudyError, match=r"data\.masks: .*none holds no \.png"):
         build_cache(phantoms, own, 32, 1, str(folder))
+
+
+def test_known_lungs_given_as_masks_agree_with_themselves(tiny, phantoms, masks, cached, own):
+    tiny["data"]["masks"] = str(masks)
+    study = study_from(tiny, "tiny")
+    build_cache(phantoms, own, 32, 1, study.data.masks)
+    record = write_quality(phantoms, study, own)
+    assert record["annotated"]["half"] == "all"
+    assert record["annotated"]["dice"]["all"]["estimate"] == 1
+    assert record["annotated"]["cut_error"]["all"]["estimate"] == 0
+    assert {group["low_confidence"] for group in record["groups"]} == {0}
+    assert record["masks_sha256"] != read_json(cached.mask_quality)["masks_sha256"]
+
+
+def test_examples_of_given_masks_are_chosen_by_name(tiny, phantoms, masks, own):
+    tiny["data"]["masks"] = str(masks)
+    study = study_from(tiny, "tiny")
+    build_cache(phantoms, own, 32, 1, study.data.masks)
+    write_examples(phantoms, study, own)
+    with np.load(own.mask_examples) as examples:
+        assert examples["rule"].tolist() == ["first", "middle", "last"] * 2
+
+
+def test_a_resumed_training_asks_for_the_same_masks(tiny, phantoms, masks, own):
+    tiny["data"]["masks"] = str(masks)
+    study = study_from(tiny, "tiny")
+    build_cache(phantoms, own, 32, 1, study.data.masks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridlungvit.training.loop.write_run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(study, "no_seg", 0, own)
+    path = (masks / read_manifest(own.manifest).path[0]).with_suffix(".png")
+    cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)[:, ::-1])
+    build_cache(phantoms, own, 32, 1, study.data.masks)
+    with pytest.raises(StudyError, match="masks"):
+        train(study, "no_seg", 0, own)
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
