@@ -1,6 +1,5 @@
 """Files that can be trusted after a crash: atomic writes, content hashes, and plain errors."""
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -30,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Readers therefore see the old file or the whole new one, never a part. Raises ``StudyError``
     when the disk refuses.
     """
+    import fcntl  # not on Windows, where the command line still has to say so
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -57,6 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files of processes that were killed while ``replacing`` ``path``."""
+    import fcntl
+
     for leftover in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
         with leftover.open("rb") as stream, suppress(BlockingIOError):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
