@@ -203,10 +203,10 @@ class Data(Section):
     def class_words(self) -> tuple[str, str]:
         """The classes as they are called in a sentence; TB and other short names keep capitals."""
         first, second = (
-            (name.lower() if name.isupper() and len(name) > 5 else name).replace("_", " ")
+            name.lower() if name.isupper() and name.isalpha() and len(name) > 5 else name
             for name in self.classes
         )
-        return first, second
+        return first.replace("_", " "), second.replace("_", " ")
 
     @property
     def patients_file(self) -> str | None:
