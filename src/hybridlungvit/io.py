@@ -167,6 +167,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def folder_sha256(folder: Path) -> str:
+    """Hash over the names and the content of all files below a folder, as 64 hex digits."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return value_sha256([(ascii(path.relative_to(folder)), file_sha256(path)) for path in files])
+
+
 def value_sha256(value: Any) -> str:
     """SHA-256 of a JSON-able value in canonical form (sorted keys, no white space)."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -25,8 +25,7 @@ from hybridlungvit.data.sources import image_root
 from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.io import value_sha256
-from hybridlungvit.masks.files import folder_sha256
+from hybridlungvit.io import folder_sha256, value_sha256
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256

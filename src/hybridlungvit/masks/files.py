@@ -107,14 +107,3 @@ def check_mask(image: str, files: list[Path], width: int, height: int) -> tuple[
             f"{width} × {height} px."
         )
     return str(files[0]), hashlib.sha256(content).hexdigest()
-
-
-def folder_sha256(folder: Path) -> str:
-    """Hash over names and content of all masks below a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(
-            f"{file.relative_to(folder).as_posix()}\0{content}\0".encode(errors="replace")
-        )
-    return digest.hexdigest()
