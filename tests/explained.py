@@ -28,6 +28,7 @@ def explained(study, agreement=True):
     return SimpleNamespace(
         study=study,
         level="95",
+        class_name=str.capitalize,
         focus={
             "no_seg": {"groups": groups, "threshold": 0.4},
             "plain_deit": {"groups": [group(0.8, -0.3)], "threshold": 0.5},

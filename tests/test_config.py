@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import timm
@@ -369,3 +370,74 @@ def test_the_reference_of_keys_is_current_and_has_the_originals_defaults():
         "| `fusion_layers` | `1` |", '| `pooling` | `"side"` |',
     ):  # fmt: skip
         assert line in text
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"study": "a" * 300}, "study: String should have at most 100 characters"),
+        ({"title": "Лёгкие"}, "title: the paper's fonts have no '\\u041b'"),
+        ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
+        ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
+        ({"title": "\ud800"}, "'\\ud800' holds half a character"),
+        ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
+        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
+        ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
+        ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
+        ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
+        ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
+        ({"data": {"classes": ["up/..", "B"]}}, "data.classes.0: String should match pattern"),
+        ({"data": {"source": "phantom", "classes": ["a", "b"]}}, "classes: source 'phantom'"),
+        ({"data": {"patients": "p.*"}}, "data.patients: the regular expression must have one"),
+        ({"data": {"patients": "("}}, "data.patients: neither a .csv file nor a regular"),
+    ],
+)
+def test_values_out_of_bounds_are_one_short_sentence(tiny, change, expected):
+    text = message(tiny | change)
+    assert expected in text
+    assert len(text) < 250
+    assert "\n" not in text
+
+
+def test_titles_in_latin_script_are_printable(tiny):
+    for title in ("Größe, façade, Ørsted: “œuvre” – 5 µm × 3 €…", "Żółć\nščř ıİğ Ĳ ŋ"):
+        assert study_from(tiny | {"title": title}, "x").title == title
+
+
+def test_an_alias_bomb_is_refused_in_a_sentence(tiny, tmp_path):
+    text = yaml.safe_dump(tiny) + "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for old, new in pairwise("abcdefghi"):
+        text += f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    path = tmp_path / "bomb.yaml"
+    for content in (text, yaml.safe_dump(tiny) + "a: &a [*a]\n"):
+        path.write_text(content)
+        with pytest.raises(StudyError, match="holds more than 100,000 values") as caught:
+            load_study(path)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["kermany-cpu", "kermany-cpu-224"])
+def test_new_keys_leave_the_published_runs_their_identity(name):
+    study = load_study(REPOSITORY / "config" / f"{name}.yaml")
+    for variant in study.variants:
+        path = REPOSITORY / "results" / name / "predictions" / variant / "seed-0.json"
+        assert study.prediction_hash(variant) == json.loads(path.read_text())["config_sha256"]
+
+
+def test_files_of_masks_and_patients_count_by_content_not_by_place(tiny):
+    tiny["data"] = {"source": "folder", "image_size": 32}
+    plain = study_from(tiny, "x")
+    hashes = {plain.training_hash("no_seg")}
+    for key, values in (("masks", ["/a", "/b"]), ("patients", ["/a.csv", "/b.csv"])):
+        tiny["data"][key] = values[0]
+        first = study_from(tiny, "x")
+        tiny["data"][key] = values[1]
+        second = study_from(tiny, "x")
+        assert first.training_hash("no_seg") == second.training_hash("no_seg")
+        assert first.values_sha256() == second.values_sha256()
+        hashes.add(first.training_hash("no_seg"))
+    tiny["data"]["classes"] = ["healthy", "TB"]
+    hashes.add(study_from(tiny, "x").training_hash("no_seg"))
+    tiny["data"]["patients"] = r"p(\d+)"
+    hashes.add(study_from(tiny, "x").training_hash("no_seg"))
+    assert len(hashes) == 5

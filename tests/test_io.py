@@ -1,6 +1,10 @@
 """Damaged records, full disks and locked folders: one message, and nothing half-written."""
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,7 +16,15 @@ from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.score import load_run, score
-from hybridlungvit.io import StudyError, read_json, read_table, replacing, write_text
+from hybridlungvit.io import (
+    StudyError,
+    blaming_records,
+    read_json,
+    read_table,
+    remove_leftovers,
+    replacing,
+    write_text,
+)
 from hybridlungvit.paths import Layout
 
 
@@ -59,8 +71,9 @@ def test_a_damaged_manifest_or_mask_table_is_named(cached, tmp_path, damage):
             read_manifest(path)
         with pytest.raises(StudyError, match=path.name):
             read_table(path, ("path", "confidence"))
+    own.manifest.write_text(damage)
     own.images.parent.symlink_to(cached.images.parent)
-    with pytest.raises(StudyError, match=r"masks\.csv: |cache"):
+    with pytest.raises(StudyError, match="cache: made from another manifest"):
         open_cache(own, read_manifest(cached.manifest), 32)
 
 
@@ -146,3 +159,72 @@ def test_a_folder_that_is_a_file_is_told_in_words(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StudyError, match=r"file/a.txt: cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+@pytest.mark.parametrize(
+    ("use", "key"),
+    [
+        (lambda record: f"{record['a']['estimate']:.3f}", "estimate"),
+        (lambda record: record["a"]["estimate"] * 2.0, "estimate"),
+        (lambda record: record["a"]["estimate"]["low"], "estimate"),
+        (lambda record: record["list"]["key"], "list"),
+        (lambda record: sorted(record["a"]["mixed"]), "mixed"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_with_file_and_key(tmp_path, use, key):
+    path = tmp_path / "metrics.json"
+    write_text(path, '{"a": {"estimate": "0.9", "mixed": [1, "2"]}, "list": [1]}')
+    message = rf"metrics\.json: the value of '{key}' is not"
+    with pytest.raises(StudyError, match=message) as caught, blaming_records():
+        use(read_json(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_leftovers_of_a_killed_process_go_and_those_in_use_stay(tmp_path):
+    path = tmp_path / "images.npy"
+    stay = [tmp_path / name for name in (".images-abc.npy", ".images-12345678.csv", ".other.npy")]
+    for file in (*stay, tmp_path / ".images-12345678.npy", tmp_path / ".images-k_9abcde.npy"):
+        file.touch()
+    with replacing(path) as temporary:
+        remove_leftovers(path)
+        assert sorted(tmp_path.iterdir()) == sorted([*stay, temporary])
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from hybridlungvit.runtime import each_in_processes
+
+def work(row):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(each_in_processes(work, range(64), workers=2, description="waiting"))
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script, folder = tmp_path / "script.py", tmp_path / "pids"
+    script.write_text(KILLED)
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, script, folder])
+    try:
+        while len(list(folder.iterdir())) < 2:
+            assert parent.poll() is None
+            time.sleep(0.05)
+    finally:
+        parent.kill()
+        parent.wait()
+    for pid in [int(file.name) for file in folder.iterdir()]:
+        while is_running(pid):  # the suite's own limit ends a test that waits for ever
+            time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

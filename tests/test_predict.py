@@ -172,6 +172,19 @@ def test_no_output_replaces_one_of_the_images(described, phantoms, tmp_path):
     assert list(image.parent.iterdir()) == [image]
 
 
+def test_calls_are_the_studys_classes_and_foreign_masks_are_marked(described, phantoms, tmp_path):
+    metadata = read_metadata(described)
+    description = json.loads(metadata["hybridlungvit"])
+    data = {"source": "folder", "classes": ["healthy", "TB"], "masks": "masks"}
+    description["recipe"]["data"] |= data
+    other = tmp_path / "other.safetensors"
+    save_file(load_file(described), other, metadata | {"hybridlungvit": json.dumps(description)})
+    predict_images([phantoms / "test"], other, None, tmp_path / "table.csv")
+    table = table_of(tmp_path / "table.csv")
+    assert (table.call == np.where(table.probability >= 0.5, "TB", "healthy")).all()
+    assert table.warning.str.contains("trained with masks from files").all()
+
+
 def test_a_checkpoint_that_gives_no_number_makes_no_call(described, phantoms, tmp_path):
     weights, damaged = load_file(described), tmp_path / "damaged.safetensors"
     name = next(n for n, values in weights.items() if n.endswith("bias") and values.ndim == 1)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from hybridlungvit.config import Study, load_study, reference, require_folder
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, blaming_records
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import start_logging
 
@@ -89,7 +89,8 @@ def cache(config: Config, workers: Workers = 1) -> None:
     from hybridlungvit.data.sources import image_root
 
     study, layout = _open(config)
-    build_cache(image_root(study, layout), layout, study.data.image_size, workers)
+    data = study.data
+    build_cache(image_root(study, layout), layout, data.image_size, workers, data.masks)
 
 
 @app.command()
@@ -189,9 +190,10 @@ def text(config: Config) -> None:
     from hybridlungvit.paper.tables import write_tables
 
     study, layout = _open(config)
-    write_macros(study, layout)
-    write_tables(study, layout)
-    write_companions(study, layout)
+    with blaming_records():
+        write_macros(study, layout)
+        write_tables(study, layout)
+        write_companions(study, layout)
 
 
 @app.command()
@@ -199,7 +201,8 @@ def figures(config: Config) -> None:
     """Draw the figures of the paper."""
     from hybridlungvit.paper.figures import write_figures
 
-    write_figures(*_open(config))
+    with blaming_records():
+        write_figures(*_open(config))
 
 
 @app.command()
@@ -223,7 +226,8 @@ def check_paper(config: Config) -> None:
     """Fail on a typed number, an unsupported claim, an estimate outside its interval."""
     from hybridlungvit.paper.check import check_paper as run
 
-    run(*_open(config))
+    with blaming_records():
+        run(*_open(config))
 
 
 @app.command()
@@ -263,7 +267,8 @@ def readme(study: StudyName = "kermany-cpu") -> None:
     """Write a study's main table and first page into the README."""
     from hybridlungvit.companions.readme import write_readme
 
-    write_readme(*_open(Path("config") / f"{study}.yaml"))
+    with blaming_records():
+        write_readme(*_open(Path("config") / f"{study}.yaml"))
 
 
 @app.command()
@@ -277,7 +282,8 @@ def verify(
     """Compare your own full run with the published numbers; fails where one is different."""
     from hybridlungvit.companions.verify import verify as run
 
-    run(*_open(Path("config") / f"{study}.yaml"), against, every)
+    with blaming_records():
+        run(*_open(Path("config") / f"{study}.yaml"), against, every)
 
 
 @app.command()
@@ -326,7 +332,8 @@ def cite(
     from hybridlungvit.companions.cite import citation
 
     opened, layout = _open(Path("config") / f"{study}.yaml", variant)
-    typer.echo(citation(opened, variant or opened.reference, layout))
+    with blaming_records():
+        typer.echo(citation(opened, variant or opened.reference, layout))
 
 
 OUT_OF_MEMORY = (

@@ -9,6 +9,7 @@ import difflib
 import json
 import logging
 import re
+import reprlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +32,35 @@ from hybridlungvit.paths import Layout
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-UserPath = Annotated[str, AfterValidator(lambda path: str(Path(path).expanduser()))]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=40)]
+CLASSES = ("NORMAL", "PNEUMONIA")
+"""Kermany's class folders. Records keep these two names for label 0 and 1 of any study."""
+
+
+def user_path(path: str) -> str:
+    """A path with ~ filled in; raises ``ValueError`` for the home of an unknown user."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"no user {path.split('/')[0]} on this machine") from None
+
+
+UserPath = Annotated[str, AfterValidator(user_path)]
+UNPRINTABLE = re.compile(r"[^\s!-~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
+"""What the fonts of the paper lack (T1, with pdfTeX): all but Latin letters and common signs."""
+
+
+def printed(text: str) -> str:
+    """The text; raises ``ValueError`` for one that the paper's fonts cannot print."""
+    wrong = UNPRINTABLE.search(text)
+    if wrong:
+        raise ValueError(f"the paper's fonts have no {wrong[0]!a}; write it in Latin letters")
+    return text
+
+
+Printed = Annotated[str, AfterValidator(printed)]
 
 
 TRANSFORMERS = ("deit", "vision_transformer", "vision_transformer_hybrid")
@@ -137,7 +165,7 @@ class Phantom(Section):
     """Mean strength of the opacities: the one knob of difficulty."""
     median_width: Annotated[int, Field(ge=64)] = 320
     """Median image width in pixels; sizes spread around it as the real ones do."""
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Data(Section):
@@ -155,13 +183,60 @@ class Data(Section):
     """One of this many stratified folds of train is held out for validation."""
     validation_split: Literal["patient", "image"] = "patient"
     """image: ignore patients, so that validation leaks; only to measure what a leak is worth."""
-    split_seed: Count = 0
+    split_seed: Seed = 0
     max_train_images: Annotated[int, Field(ge=20)] | None = None
     """Keep whole patients of train up to this many images, validation included; null keeps all."""
     annotations: UserPath | None = None
     """CSV with the columns image, class and mask: lungs drawn by a reader (source: folder). They
     measure the lung masks and train nothing; only patients of the reporting half count."""
+    masks: UserPath | None = None
+    """Folder with a lung mask for each image, PNG or NPY, under the image's path or its name
+    without the suffix; null: masks are fitted."""
+    classes: tuple[ClassName, ClassName] = CLASSES
+    """The folders below train/ and test/ (source: folder): label 0, and label 1, the positive."""
+    patients: str | None = None
+    """Who is on an image (source: folder): a CSV with the columns image and patient, or a regular
+    expression whose one group is the patient in the image's path; null: Kermany's file names."""
     phantom: Phantom = Phantom()
+
+    @property
+    def class_words(self) -> tuple[str, str]:
+        """The classes as they are called in a sentence; TB and other short names keep capitals."""
+        first, second = (
+            name.lower() if name.isupper() and name.isalpha() and len(name) > 5 else name
+            for name in self.classes
+        )
+        return first.replace("_", " "), second.replace("_", " ")
+
+    @property
+    def patients_file(self) -> str | None:
+        """The table of patients, where ``patients`` names one."""
+        return self.patients if str(self.patients).lower().endswith(".csv") else None
+
+    @model_validator(mode="after")
+    def _folders_and_patients(self) -> Self:
+        if self.classes[0].lower() == self.classes[1].lower():
+            raise ValueError(f"classes: two names are needed, not {self.classes[0]} twice")
+        if self.source in ("phantom", "pneumoniamnist"):
+            for key, default in (("classes", CLASSES), ("patients", None)):
+                if getattr(self, key) != default:
+                    raise ValueError(f"{key}: source {self.source!r} has its own; remove the key")
+        return self
+
+    @field_validator("patients")
+    @classmethod
+    def _table_or_expression(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if value.lower().endswith(".csv"):
+            return user_path(value)
+        try:
+            groups = re.compile(value).groups
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"neither a .csv file nor a regular expression ({error})") from None
+        if groups != 1:
+            raise ValueError(f"the regular expression must have one group (...), not {groups}")
+        return value
 
 
 class Model(Section):
@@ -199,6 +274,9 @@ class Model(Section):
     def _heads_divide_width(self) -> Self:
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        large = [k for k, v in self.stem_options.items() if not isinstance(v, str) and v > 10_000]
+        if large:
+            raise ValueError(f"stem_options: {large[0]} must be at most 10,000")
         return self
 
 
@@ -306,7 +384,7 @@ class Evaluation(Section):
 class Statistics(Section):
     resamples: Annotated[int, Field(ge=100)] = 10_000
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    seed: Count = 0
+    seed: Seed = 0
     sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
     """What the sensitive operating point must reach on validation images."""
     prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
@@ -331,16 +409,16 @@ class Explanation(Section):
     ]
     """Shares of the pixels that the faithfulness check removes, hottest first."""
     batch_size: Positive = 32
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class Compute(Section):
     """What a job may use. Thread counts are part of a run's identity: they order the sums."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Positive = 2
+    threads: Annotated[int, Field(gt=0, le=1024)] = 2
     """Threads of one training or prediction job."""
-    loader_workers: Count = 1
+    loader_workers: Annotated[int, Field(ge=0, le=1024)] = 1
     """Processes that prepare batches; they do not change the results."""
     memory_mb: Positive = 8000
     runtime_minutes: Positive = 720
@@ -348,6 +426,7 @@ class Compute(Section):
 
 TUNABLE = ("model", "training", "augmentation", "evaluation")
 NEUTRAL: dict[str, dict[str, Any]] = {
+    "data": {"masks": None, "classes": list(CLASSES), "patients": None},
     "model": {
         "readout": "timm", "fusion_layers": 1, "pooling": "side", "cut_shift": 0.0, "mask": "own"
     },
@@ -358,19 +437,27 @@ so that a new key gives no finished run another name."""
 
 
 def _without_neutral(values: dict[str, Any]) -> dict[str, Any]:
-    """Sections of values without those keys that are ``NEUTRAL``."""
+    """Sections of values without those keys that are ``NEUTRAL``, and files without their paths.
+
+    Masks and tables of patients count by content: in the mask table and in the manifest.
+    """
     kept = dict(values)
     for section, neutral in NEUTRAL.items():
         items = values[section].items()
         kept[section] = {k: v for k, v in items if k not in neutral or v != neutral[k]}
+    data = kept["data"]
+    if "masks" in data:
+        data["masks"] = "files"
+    if str(data.get("patients")).lower().endswith(".csv"):
+        data["patients"] = "file"
     return kept
 
 
 class Variant(Section):
     """A row of the ablation: a name in print and the keys it overrides."""
 
-    label: str
-    description: str
+    label: Printed
+    description: Printed
     model: dict[str, Any] = {}
     training: dict[str, Any] = {}
     augmentation: dict[str, Any] = {}
@@ -408,7 +495,8 @@ class Recipe(Section):
 
     def data_identity(self) -> dict[str, Any]:
         """The values that decide the manifest and the cache."""
-        identity = self.data.model_dump(mode="json", exclude={"annotations", "url", "checksum"})
+        places = {"data": {"annotations", "url", "checksum"}}
+        identity = _without_neutral(self.model_dump(mode="json", exclude=places))["data"]
         if self.data.source != "phantom":
             identity.pop("phantom")
         return identity
@@ -442,12 +530,12 @@ class Study(Section):
     """Everything that names a study, with the defaults of the full one."""
 
     study: Name
-    title: str
+    title: Printed
     data_root: UserPath | None = None
     """Folder with train/ and test/ (source: folder)."""
     weights: Annotated[bool | UserPath | None, Field(union_mode="left_to_right")] = None
     """Replaces model.pretrained of the base model; for the command line."""
-    seeds: Annotated[list[Count], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     reference: Name
     data: Data = Data()
     model: Model = Model()
@@ -458,11 +546,11 @@ class Study(Section):
     explanation: Explanation = Explanation()
     compute: Compute = Compute()
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
-    omitted: dict[Name, str] = {}
+    omitted: dict[Name, Printed] = {}
     """Variants of the full study that this one leaves out, each with the reason."""
-    source_note: str | None = None
+    source_note: Printed | None = None
     """A sentence for the paper on what the images really are."""
-    stem_note: str | None = None
+    stem_note: Printed | None = None
     """A sentence for the paper on where the stem's weights come from."""
     protocol_note: str | None = None
     """A sentence for the paper on what was decided after test images had been scored."""
@@ -472,7 +560,9 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} repeat a number; each seed is a run of its own")
+            raise ValueError(
+                f"seeds {SHORT.repr(self.seeds)} repeat a number; each seed is a run of its own"
+            )
         if "comparisons" in self.variants:
             raise ValueError("variants: 'comparisons' is the name of a result file; choose another")
         both = sorted(set(self.omitted) & set(self.variants))
@@ -535,7 +625,10 @@ class Study(Section):
 
 log = logging.getLogger(__name__)
 FOLDER = {"source": "folder"}
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 80
 Content = TypeVar("Content", bound=BaseModel)
+MOST_VALUES = 100_000  # the largest study has a few hundred
 WORKFLOW = "config"
 """What messages call the values that Snakemake put together from files and its command line."""
 
@@ -589,11 +682,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: not valid YAML or JSON: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
+    _require_plain(values, str(path))
     return values
+
+
+def _require_plain(values: Any, source: str) -> None:
+    """Refuse what no study holds: aliases that multiply, and halves of a UTF-16 pair."""
+    waiting = [values]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and any(0xD800 <= ord(sign) < 0xE000 for sign in value):
+            raise StudyError(f"{source}: {ascii(value)[:80]} holds half a character. Type it anew.")
+    raise StudyError(
+        f"{source}: holds more than {MOST_VALUES:,} values, counting what an alias repeats."
+    )
 
 
 def study_from(values: dict[str, Any], source: str) -> Study:
     """Validate plain values; ``source`` names their origin in messages."""
+    _require_plain(values, source)
     try:
         study = Study.model_validate(values)
     except ValidationError as error:
@@ -681,7 +794,7 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
             lines.append(f"{source}: {key}: missing; add it as in config/demo.yaml.")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            given = "" if item["type"] == "value_error" else f" (found {item['input']!r})"
+            given = "" if item["type"] == "value_error" else f" (found {SHORT.repr(item['input'])})"
             lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
     return "\n".join(lines)
 
@@ -708,6 +821,6 @@ def read_model(path: Path, model: type[Content]) -> Content:
             key = ".".join(str(part) for part in item["loc"])
             message = item["msg"].removeprefix("Value error, ")
             known = item["type"] in ("missing", "value_error")
-            shown = "" if known else f" (found {item['input']!r})"
+            shown = "" if known else f" (found {SHORT.repr(item['input'])})"
             lines.append(f"{path}: {key}: {message}{shown}")
         raise StudyError("\n".join(lines)) from error

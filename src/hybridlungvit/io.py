@@ -1,13 +1,14 @@
 """Files that can be trusted after a crash: atomic writes, content hashes, and plain errors."""
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Readers therefore see the old file or the whole new one, never a part. Raises ``StudyError``
     when the disk refuses.
     """
+    import fcntl  # not on Windows, where the command line still has to say so
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -35,9 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
         )
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    os.close(handle)
     temporary = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # until closed: tells it from what a killed process left
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -49,7 +52,18 @@ def replacing(path: Path) -> Iterator[Path]:
             "Free space or mend the permissions and run again; the earlier file is untouched."
         ) from error
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of processes that were killed while ``replacing`` ``path``."""
+    import fcntl
+
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+        with leftover.open("rb") as stream, suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -96,12 +110,38 @@ def rounded(value: Any) -> Any:
 class Record(dict[str, Any]):
     """A JSON object that names its file when a key is missing."""
 
+    latest: ClassVar[tuple[Path, str] | None] = None
+    """The file and key that were read last, for ``blaming_records``."""
+
     def __init__(self, values: dict[str, Any], path: Path) -> None:
         super().__init__(values)
         self.path = path
 
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        Record.latest = (self.path, key)
+        return value
+
     def __missing__(self, key: str) -> Any:
         raise StudyError(f"{self.path}: has no {key!r}. Delete it and run again.")
+
+
+@contextmanager
+def blaming_records() -> Iterator[None]:
+    """Tell a failure of what only reads records as what it is: a value of another kind.
+
+    For the commands that put results into words; in what computes it would hide mistakes.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if Record.latest is None:
+            raise
+        path, key = Record.latest
+        raise StudyError(
+            f"{path}: the value of {key!r} is not of the kind expected ({error}). Restore the file "
+            "or delete it and run again."
+        ) from error
 
 
 def read_json(path: Path) -> Record:
@@ -125,6 +165,12 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """Hash over the names and the content of all files below a folder, as 64 hex digits."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return value_sha256([(ascii(path.relative_to(folder)), file_sha256(path)) for path in files])
 
 
 def value_sha256(value: Any) -> str:

@@ -32,6 +32,8 @@ class Layout:
     manifest = _result("manifest.csv")
     images = _result("cache", "images.npy")
     masks = _result("cache", "masks.npy")
+    cache_record = _result("cache", "record.json")
+    """What the cache was made from."""
     mask_table = _result("masks.csv")
     mask_quality = _result("mask_quality.json")
     mask_examples = _result("mask_examples.npz")

@@ -157,10 +157,13 @@ def predict_batch(
         )
     calibrated = scaled(probabilities, description.temperature)
     statistics = image_statistics(each.image for each in prepared).to_dict("records")
-    rows = []
+    rows, words = [], description.recipe.data.class_words
     columns = zip(files, prepared, probabilities, calibrated, statistics, strict=True)
     for file, (_, _, confidence, cut), probability, at_temperature, values in columns:
         warnings = [f"uncertain lung mask ({confidence:.2f})"] * (confidence < LOW_CONFIDENCE)
+        # Two kinds of masks part the lungs at two kinds of cuts.
+        foreign = description.recipe.data.masks is not None
+        warnings += ["fitted mask, but trained with masks from files"] * foreign
         strange = outside(values, description.ranges)
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(
@@ -168,7 +171,7 @@ def predict_batch(
                 str(file).encode(errors="replace").decode(),  # a name may be no text
                 f"{probability:.6f}",
                 f"{at_temperature:.6f}",
-                "pneumonia" if probability >= evaluation.threshold else "normal",
+                words[int(probability >= evaluation.threshold)],
                 f"{confidence:.3f}",
                 f"{cut:.4f}",
                 "; ".join(warnings),

@@ -40,9 +40,13 @@ def check_start(
             f"data_root: no folder {root}. Give the one with train/ and test/, such as "
             "`--config data_root=PATH`."
         )
-    known = study.data.annotations
-    if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
-        raise StudyError(f"data.annotations: no file {known}. Give one, or leave the key out.")
+    data = study.data
+    for key, known in (("annotations", data.annotations), ("patients", data.patients_file)):
+        if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
+            raise StudyError(f"data.{key}: no file {known}. Give one, or leave the key out.")
+    masks = study.data.masks
+    if masks is not None and READ_IMAGES & set(planned) and not Path(masks).is_dir():
+        raise StudyError(f"data.masks: no folder {masks}. Give one, or leave the key out.")
     if "train" in planned and (study.compute.device == "cpu" or not visible_gpus()):
         hours = core_hours(study, layout)
         if hours > MUCH:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -126,6 +127,16 @@ Result = TypeVar("Result")
 CHUNK = 16
 
 
+def _start_worker() -> None:
+    """One OpenCV thread, and an end with the parent: killed, it could not tell its workers."""
+    from cv2 import setNumThreads
+
+    setNumThreads(1)
+    parent = parent_process()
+    assert parent is not None  # this runs in processes that multiprocessing started
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def each_in_processes(
     work: Callable[..., Result], *columns: Any, workers: int, description: str
 ) -> Iterator[Result]:
@@ -146,7 +157,7 @@ def each_in_processes(
             setNumThreads(threads)
         return
     # A fork would inherit OpenCV's locks without the threads that hold them.
-    with ProcessPoolExecutor(workers, get_context("spawn"), setNumThreads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
         try:
             results = pool.map(work, *columns, chunksize=CHUNK)
             yield from track(results, len(columns[0]), description)

@@ -23,6 +23,7 @@ from hybridlungvit.data.manifest import (
 from hybridlungvit.data.sources import find_images, read_patient
 from hybridlungvit.io import StudyError, read_table
 from hybridlungvit.masks.examples import BY_CONFIDENCE, at_quantiles
+from hybridlungvit.paths import Layout
 
 
 @pytest.fixture
@@ -194,6 +195,23 @@ def test_cache_of_another_size_is_refused(cached):
         open_cache(cached, read_manifest(cached.manifest), 64)
 
 
+@pytest.mark.parametrize("damage", ["manifest", "masks", "record"])
+def test_a_cache_made_from_something_else_is_refused_in_a_sentence(cached, tmp_path, damage):
+    own = Layout("own", results=tmp_path)
+    shutil.copytree(cached.root, own.root)
+    manifest = read_manifest(own.manifest)
+    if damage == "manifest":  # the same images in another order of splits
+        text = own.manifest.read_text()
+        own.manifest.write_text(text.replace(",val,", ",train,"))
+    elif damage == "masks":
+        np.save(own.masks, np.load(own.masks)[:, :-1])
+    else:
+        own.cache_record.unlink()
+    with pytest.raises(StudyError, match=r"(Run `cache` again|record\.json: not found)") as caught:
+        open_cache(own, manifest, 32)
+    assert "\n" not in str(caught.value)
+
+
 def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
     rng = np.random.default_rng(0)
     smooth = cv2.GaussianBlur(rng.normal(size=(1200, 1600)).astype(np.float32), (0, 0), 12)
@@ -259,3 +277,66 @@ def test_limiting_train_leaves_validation_and_test_images_of_the_source():
     table["patient"] = table["path"] = [f"p{row}" for row in range(60)]
     kept = keep_whole_patients(table, 20, 0)
     assert kept.side.value_counts().to_dict() == {"train": 20, "val": 10, "test": 10}
+
+
+def own_task(phantoms, root):
+    """The phantoms as a study of other classes and names, and the patient of each file."""
+    table = find_images(phantoms).sample(frac=1, random_state=0)  # names tell no class
+    patients = {}
+    for row, (path, patient) in enumerate(zip(table.path, table.patient, strict=True)):
+        side, name, _ = path.split("/")
+        new = root / side / {"NORMAL": "healthy", "PNEUMONIA": "TB"}[name] / f"scan-{row:03d}.jpeg"
+        new.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(phantoms / path, new)
+        patients[new.relative_to(root).as_posix()] = patient
+    return patients
+
+
+@pytest.mark.parametrize("named_by", ["path", "name"])
+def test_own_classes_and_a_table_of_patients_make_a_manifest(phantoms, tmp_path, named_by):
+    patients = own_task(phantoms, tmp_path / "data")
+    rows = {path if named_by == "path" else path.split("/")[2]: p for path, p in patients.items()}
+    table = tmp_path / "patients.csv"
+    pd.DataFrame(rows.items(), columns=["image", "patient"]).to_csv(table, index=False)
+    data = Data(classes=("healthy", "TB"), patients=str(table), image_size=32, validation_folds=3)
+    manifest = build_manifest(tmp_path / "data", data, tmp_path / "manifest.csv", 1)
+    assert dict(zip(manifest.path, manifest.patient, strict=True)) == patients
+    assert (manifest.label == manifest.path.str.contains("/TB/")).all()
+    assert set(manifest.split) == {"train", "val", "test"}
+
+
+def test_patients_by_a_regular_expression(folder):
+    table = find_images(folder, patients=r"(?:person|IM-)(\d+)")
+    assert (table.patient == table.path.str.extract(r"(?:person|IM-)(\d+)")[0]).all()
+    unnamed = find_images(folder, patients=r"/person(\d+)").patient
+    assert (unnamed.str.startswith("image:") == table.path.str.contains("NORMAL/")).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("image,who\na,b", "lacks the columns patient"),
+        ("image,patient\nx.jpeg,1", "tells no patient of t.*; 90 such images"),
+        ("image,patient\nx.jpeg,1\nx.jpeg,2", r"x\.jpeg needs one patient"),
+        ("image,patient\nx.jpeg,", r"x\.jpeg needs one patient"),
+        (None, "not found"),
+    ],
+)
+def test_unusable_tables_of_patients_are_named(folder, tmp_path, rows, reason):
+    table = tmp_path / "patients.csv"
+    if rows is not None:
+        table.write_text(rows)
+    with pytest.raises(StudyError, match=rf"patients\.csv: {reason}") as caught:
+        find_images(folder, patients=str(table))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_layout_is_told_with_what_is_there(folder):
+    (folder / "train" / "NORMAL").rename(folder / "train" / "healthy")
+    (folder / "train" / "PNEUMONIA").rename(folder / "train" / "sick")
+    expected = r"expected train/NORMAL, .*test/PNEUMONIA; found healthy/, sick/ in .*train\. .*"
+    with pytest.raises(StudyError, match=expected + r"data\.classes"):
+        find_images(folder)
+    (folder / "test").rename(folder / "holdout")
+    with pytest.raises(StudyError, match="found holdout/, lungs/, train/ in"):
+        find_images(folder, ("test",))

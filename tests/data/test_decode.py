@@ -297,3 +297,93 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, seed, random, chang
     else:
         assert image.shape == mask.shape == (32, 32)
         assert 0 <= confidence <= 1 and 0 < cut < 1
+
+
+def jpegs(count=40):
+    """Radiographs as JPEG files of several kinds: plain, progressive, in colour, with restarts."""
+    options = [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 4}]
+    for seed in range(count):
+        picture = render(seed, seed, "bacteria", contrast=1.0, median_width=320).image
+        image = Image.fromarray(picture).convert("RGB" if seed % 3 == 0 else "L")
+        yield encoded(image, "JPEG", quality=85 + seed % 3 * 5, **options[seed % 4])
+
+
+DAMAGES = {
+    "zeroed": lambda content, start, stop, rng: (
+        content[:start] + bytes(stop - start) + content[stop:]
+    ),
+    "random": lambda content, start, stop, rng: (
+        content[:start] + rng.bytes(stop - start) + content[stop:]
+    ),
+    "cut out": lambda content, start, stop, rng: content[:start] + content[stop:],
+    "truncated": lambda content, start, stop, rng: content[:start],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_jpeg_files_with_a_damaged_middle_are_refused_and_whole_ones_are_not(tmp_path, damage):
+    rng, refused, total = np.random.default_rng(0), 0, 0
+    path = tmp_path / "file.jpeg"
+    for content in jpegs():
+        path.write_bytes(content)
+        inspect_image(path)
+        data = content.index(b"\xff\xda") + 20
+        for share in (0.05, 0.2, 0.5):
+            length = int(share * (len(content) - data))
+            start = int(rng.integers(data, len(content) - length - 2))
+            path.write_bytes(DAMAGES[damage](content, start, start + length, rng))
+            total += 1
+            try:
+                inspect_image(path)
+            except StudyError as error:
+                assert "file.jpeg: cannot be read as an image" in str(error)
+                assert "\n" not in str(error)
+                refused += 1
+    assert refused >= 0.95 * total
+
+
+def test_checking_a_jpeg_leaves_stderr_as_it_was(tmp_path, capfd):
+    path = tmp_path / "file.jpeg"
+    path.write_bytes(next(jpegs()))
+    inspect_image(path)
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
+def with_data_behind(content, extra):
+    """A PNG whose stream of pixels goes on with ``extra`` zeros."""
+    parts, position = [content[:8]], 8
+    while position < len(content):
+        size = int.from_bytes(content[position : position + 4], "big")
+        kind, body = content[position + 4 : position + 8], content[position + 8 :][:size]
+        if kind == b"IDAT":
+            packer = zlib.compressobj()
+            body = packer.compress(zlib.decompress(body))
+            body += b"".join(packer.compress(bytes(10**6)) for _ in range(extra // 10**6))
+            body += packer.flush()
+        parts += [len(body).to_bytes(4, "big"), kind, body]
+        parts.append(zlib.crc32(kind + body).to_bytes(4, "big"))
+        position += 12 + size
+    return b"".join(parts)
+
+
+def test_a_png_with_compressed_data_behind_its_pixels_is_refused(tmp_path):
+    path = tmp_path / "file.png"
+    whole = encoded(Image.fromarray(GREY), "PNG", compress_level=1)
+    assert whole.count(b"IDAT") == 1
+    path.write_bytes(with_data_behind(whole, 100 * 10**6))
+    tracemalloc.start()
+    with pytest.raises(StudyError, match="holds compressed data far beyond its pixels"):
+        inspect_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+    path.write_bytes(with_data_behind(whole, 0) + b"trailing")
+    inspect_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_whole_png_files_of_every_kind_pass(tmp_path, mode):
+    path = tmp_path / "file.png"
+    for side in (16, 17, 100):
+        Image.new(mode, (side, side + 3)).save(path)
+        inspect_image(path)

@@ -235,6 +235,21 @@ def test_pneumoniamnist_keeps_its_split_without_patients(server, tiny, tmp_path,
     assert np.array_equal(image, arrays["val_images"][3])
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(("fault", "reason"), [("labels", "-2, -1"), ("twice", "npy twice")])
+def test_an_npz_with_other_labels_or_one_array_twice_is_refused(tmp_path, fault, reason):
+    _, arrays = mnist_npz()
+    arrays["val_labels"] = -1 - arrays["val_labels"].astype(np.int8) * (fault == "labels")
+    archive = tmp_path / "crafted.npz"
+    np.savez(archive, **arrays)
+    if fault == "twice":
+        with zipfile.ZipFile(archive, "a") as stream:
+            stream.writestr("val_labels.npy", "again")
+    with pytest.raises(StudyError, match=rf"crafted\.npz: .*{reason}"):
+        unpack(archive, "0", tmp_path / "images")
+    assert [path.name for path in tmp_path.iterdir()] == ["crafted.npz"]
+
+
 def test_the_mnist_large_enough_is_chosen(tiny):
     chosen = {}
     for asked, size in ((None, 32), (None, 128), (None, 224), (None, 384), (28, 64)):
@@ -261,6 +276,7 @@ def link(name):
         ([link("chest_xray/train/NORMAL/a.jpeg")], "is a link"),
         (["chest_xray/val/NORMAL/a.jpeg"] * 2, "val/NORMAL/a.jpeg twice"),
         (["chest_xray/val/NORMAL/a.jpeg", "again/val/NORMAL/a.jpeg"], "val/NORMAL/a.jpeg twice"),
+        (["x/x/x/val/NORMAL/a.jpeg"] * 2, "x/x/x/val/NORMAL/a.jpeg twice"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -9,6 +9,7 @@ from explained import explained
 from hybridlungvit.companions.checklists import typed_numbers
 from hybridlungvit.config import study_from
 from hybridlungvit.paper import contents, figures, galleries, result_tables, tables
+from hybridlungvit.paper.results import StudyResults
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,20 @@ def test_bounds_of_quarters_have_three_digits():
     assert text("9.5 to 123") == "9.50 to 123"
     for name in ("Bacterial", "NORMAL2-IM"):
         assert text(name) == name
+
+
+def test_classes_are_called_in_print_as_in_the_config(tiny):
+    def called(*classes):
+        values = tiny | {"data": {"source": "folder", "classes": classes, "image_size": 32}}
+        study = study_from(values, "x")
+        fields = dict.fromkeys(StudyResults.__dataclass_fields__) | {"study": study}
+        results = StudyResults(**fields)
+        names = ("NORMAL", "pneumonia", "all", "macro avg")
+        return study.data.class_words, [results.class_name(name) for name in names]
+
+    common = ["All", "Macro avg"]
+    kermany = (("normal", "pneumonia"), ["Normal", "Pneumonia", *common])
+    assert called("NORMAL", "PNEUMONIA") == kermany
+    assert called("healthy", "TB") == (("healthy", "TB"), ["Healthy", "TB", *common])
+    words = ("no finding", "COVID-19")
+    assert called("no_finding", "COVID-19") == (words, ["No finding", "COVID-19", *common])

@@ -36,6 +36,13 @@ def test_missing_annotations_are_told_before_quality_is_left_out(layout, tmp_pat
     check_start(study, layout, {"pdf"}, from_predictions=True)
 
 
+@pytest.mark.parametrize(("key", "name"), [("patients", "none.csv"), ("masks", "none")])
+def test_missing_masks_and_patients_are_told_before_anything_runs(layout, tmp_path, key, name):
+    values = FOLDER | {"data_root": str(tmp_path), "data": FOLDER["data"] | {key: name}}
+    with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
+        check_start(study_from(values, "x"), layout, {"manifest", "cache"})
+
+
 def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tmp_path):
     study = study_from(FOLDER | {"data_root": str(tmp_path), "weights": "none.safetensors"}, "x")
     with pytest.raises(StudyError, match=r"model\.pretrained: no file none\.safetensors, so that"):

@@ -18,7 +18,7 @@ from hybridlungvit.config import Augmentation, Training, study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.io import StudyError, rounded
+from hybridlungvit.io import StudyError, file_sha256, rounded, write_json
 from hybridlungvit.model import build_model
 from hybridlungvit.runtime import device_name
 from hybridlungvit.training import loop as training_loop
@@ -399,6 +399,10 @@ def test_a_class_missing_from_a_split_is_named(study, layout, split):
     table.loc[table.split == split, "label"] = 1
     layout.manifest.unlink()
     table.to_csv(layout.manifest, index=False)
+    shared = layout.images.parent.resolve()
+    layout.images.parent.unlink()
+    shutil.copytree(shared, layout.images.parent)
+    write_json(layout.cache_record, {"manifest_sha256": file_sha256(layout.manifest)})
     with pytest.raises(StudyError, match=f"manifest.csv: split {split} lacks"):
         train(study, VARIANT, 0, layout)
 

@@ -19,7 +19,7 @@ from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.io import StudyError, value_sha256
+from hybridlungvit.io import StudyError, folder_sha256, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
@@ -59,6 +59,8 @@ GPU = 0 if compute.device == "cpu" else 1
 PHANTOM = study.data.source == "phantom"
 DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
 ANNOTATIONS = layout.phantom / "lungs.csv" if PHANTOM else study.data.annotations or []
+# The benchmark is of the fitted masks; a study with masks of its own has none.
+BENCHMARKED = bool(ANNOTATIONS) and study.data.masks is None
 MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
 DATA = value_sha256(study.recipe(study.reference).data_identity())
 STATISTICS = value_sha256(study.statistics.model_dump())
@@ -126,6 +128,12 @@ def weights(variant):
     """The trained weights of a variant, of each seed."""
     runs = [layout.run(study.trained_as(variant), seed) for seed in study.seeds]
     return [run / "model.safetensors" for run in runs]
+
+
+def masks_hash(wildcards):
+    """What the masks of the user's own hold: where a file changes, the cache is built again."""
+    folder = study.data.masks
+    return folder and folder_sha256(Path(folder))
 
 
 def report_inputs():

@@ -36,6 +36,7 @@ if DOWNLOADED:
 rule manifest:
     input:
         phantom=layout.phantom / "lungs.csv" if PHANTOM else [],
+        patients=study.data.patients_file or [],
         download=layout.download if DOWNLOADED else [],
     output:
         layout.manifest,
@@ -58,6 +59,7 @@ rule cache:
         images=layout.images,
         masks=layout.masks,
         table=layout.mask_table,
+        record=layout.cache_record,
     log:
         log_file("cache"),
     conda:
@@ -67,6 +69,7 @@ rule cache:
         mem_mb=4000,
     params:
         rerun_with("cache", study.data.image_size),
+        masks=masks_hash,
     shell:
         "python -m hybridlungvit cache --workers {threads} 2> {log:q}"
 
@@ -90,7 +93,7 @@ rule quality:
         "python -m hybridlungvit quality 2> {log:q}"
 
 
-if ANNOTATIONS:
+if BENCHMARKED:
 
     rule mask_benchmark:
         input:

@@ -59,7 +59,7 @@ rule pdf:
         tables=rules.text.output.tables,
         figures=rules.figures.output,
         galleries=rules.galleries.output,
-        masks=rules.mask_benchmark.output if ANNOTATIONS else [],
+        masks=rules.mask_benchmark.output if BENCHMARKED else [],
         manuscript=MANUSCRIPT,
     output:
         reported(layout.pdf, "paper", "paper"),

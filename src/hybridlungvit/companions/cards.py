@@ -11,15 +11,13 @@ from hybridlungvit.companions.checklists import (
     read_checklist,
     require_no_typed_numbers,
 )
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.io import StudyError, file_sha256, write_text
 from hybridlungvit.paper.contents import CHECKLISTS
 from hybridlungvit.paper.format import (
-    SHIFT_NAMES,
     SHORTCUT_NAMES,
-    SOURCE_NAMES,
     SPLIT_NAMES,
     SUBGROUP_NAMES,
     format_interval,
@@ -27,6 +25,7 @@ from hybridlungvit.paper.format import (
     number,
     p_value,
     signed,
+    source_names,
 )
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
@@ -99,7 +98,8 @@ def card_context(results: StudyResults) -> Context:
         "reference": study.variants[study.reference],
         "recipe": study.recipe(study.reference),
         "run": results.runs[study.reference, study.seeds[0]],
-        "source": SOURCE_NAMES[study.data.source][0],
+        "source": source_names(study.data)[0],
+        "source_is_own": study.data.classes != CLASSES,
         "unit": unit,
         "covers": f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s",
         "manifest_sha256": file_sha256(results.layout.manifest),
@@ -122,7 +122,9 @@ def card_context(results: StudyResults) -> Context:
         "masks": masks["all", "all"],
         "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
-        "shift_names": SHIFT_NAMES,
+        "shift_names": results.shift_names,
+        "negative": study.data.class_words[0],
+        "positive": study.data.class_words[1],
         "trained": len(trained),
         "minutes": sum(run["wall_seconds"] for run in trained) / 60,
     }

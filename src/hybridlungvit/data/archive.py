@@ -8,6 +8,7 @@ import re
 import shutil
 import stat
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -63,6 +64,10 @@ def _refuse_crafted(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
     # zipfile reads no more of an entry than the size that is told here.
     if sum(entry.file_size for entry in entries) > MOST_BYTES:
         raise StudyError(f"{archive}: would unpack to more than {MOST_BYTES:,} bytes. Refused.")
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise StudyError(f"{archive}: holds {twice} twice. Refused.")
     for entry in entries:
         first, *others = re.split(r"[/\\]", entry.filename)
         if first == "" or ":" in first or ".." in (first, *others):
@@ -97,6 +102,8 @@ def _write_split(arrays: Any, split: str, scratch: Path) -> None:
     images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].ravel()
     if images.dtype != np.uint8 or images.ndim != 3 or len(images) != len(labels):
         raise ValueError(f"{split}: unexpected shape or type, {images.dtype} {images.shape}")
+    if not set(labels.tolist()) <= {0, 1}:
+        raise ValueError(f"{split}: labels {sorted(set(labels.tolist()))[:5]}, expected 0 and 1")
     for label in CLASSES:
         (scratch / split / label).mkdir(parents=True)
     for row, label in enumerate(track(labels, len(labels), f"unpacking {split}")):

@@ -11,9 +11,17 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from hybridlungvit.data.decode import decode_grey, read_bytes
+from hybridlungvit.data.decode import decode_grey, read_bytes, require_usable
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError, read_table, replacing, write_table
+from hybridlungvit.io import (
+    StudyError,
+    file_sha256,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_json,
+    write_table,
+)
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import each_in_processes
 
@@ -50,7 +58,7 @@ class Cache:
 
 
 def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache:
-    """Map the cache; raises ``StudyError`` when it is missing or belongs to another manifest."""
+    """Map the cache; raises ``StudyError`` when it is missing or was made from something else."""
     try:
         images = np.load(layout.images, mmap_mode="r")
         masks = np.load(layout.masks, mmap_mode="r")
@@ -58,35 +66,69 @@ def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache
         raise StudyError(
             f"{layout.images.parent}: no usable cache ({error}). Run `cache`."
         ) from None
-    paths = read_table(layout.mask_table, ("path",)).path
     expected = (len(manifest), image_size, image_size)
-    if images.shape != expected or not paths.equals(manifest.path):
+    shapes = (images.shape, masks.shape)
+    if shapes != (expected, (len(manifest), _packed(image_size))):
         raise StudyError(
-            f"{layout.images}: shape {images.shape} or file list differ from the manifest, "
-            f"expected {expected}. Run `cache` again."
+            f"{layout.images.parent}: images and masks of shape {shapes[0]} and {shapes[1]} are "
+            f"not those of {expected} pixels. Run `cache` again."
+        )
+    if read_json(layout.cache_record)["manifest_sha256"] != file_sha256(layout.manifest):
+        raise StudyError(
+            f"{layout.images.parent}: made from another manifest than {layout.manifest}. "
+            "Run `cache` again."
         )
     return Cache(images, masks)
 
 
-def build_cache(root: Path, layout: Layout, image_size: int, workers: int) -> None:
+def _packed(side: int) -> int:
+    """Bytes of a mask with one bit a pixel."""
+    return -(-side * side // 8)
+
+
+def build_cache(
+    root: Path, layout: Layout, image_size: int, workers: int, folder: str | None = None
+) -> None:
     """Decode all images of the manifest in parallel and write images, masks and mask table.
 
-    Raises ``StudyError`` for an image that is not the one the manifest lists.
+    With a ``folder`` the masks are its files, else they are fitted. Raises ``StudyError`` for an
+    image that is not the one the manifest lists, and for masks of no use, all of them at once.
     """
     manifest = read_manifest(layout.manifest)
-    count, packed = len(manifest), -(-image_size * image_size // 8)
+    files = _check_masks(Path(folder), manifest, workers) if folder is not None else None
+    layout.cache_record.unlink(missing_ok=True)
+    for path in (layout.images, layout.masks):
+        remove_leftovers(path)
+    count, packed = len(manifest), _packed(image_size)
     with replacing(layout.images) as images, replacing(layout.masks) as masks:
         _allocate(images, (count, image_size, image_size))
         _allocate(masks, (count, packed))
         # The processes write the pixels themselves: handing them over would cost more.
         work = partial(_store_image, root, images, masks, image_size)
-        columns = (range(count), manifest.path, manifest.sha256)
+        masked_by = [None] * count if files is None else files.file
+        columns = (range(count), manifest.path, manifest.sha256, masked_by)
         rows = list(
             each_in_processes(work, *columns, workers=workers, description="decoding and masking")
         )
     table = pd.DataFrame(rows, columns=["confidence", "area", "cut"])
     table.insert(0, "path", manifest.path)
+    if files is not None:
+        table["mask_sha256"] = files.sha256
     write_table(layout.mask_table, table, "%.6f")
+    write_json(layout.cache_record, {"manifest_sha256": file_sha256(layout.manifest)})
+
+
+def _check_masks(folder: Path, manifest: pd.DataFrame, workers: int) -> pd.DataFrame:
+    """The columns file and sha256 of each image's mask."""
+    from hybridlungvit.masks.files import check_mask, mask_files
+
+    candidates = mask_files(folder, manifest.path)
+    columns = (manifest.path, candidates.values(), manifest.width, manifest.height)
+    results = list(
+        each_in_processes(check_mask, *columns, workers=workers, description="checking masks")
+    )
+    require_usable(results, "masks")
+    return pd.DataFrame(results, columns=["file", "sha256"])
 
 
 def _allocate(path: Path, shape: tuple[int, ...]) -> None:
@@ -98,8 +140,9 @@ def _allocate(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def _store_image(
-    root: Path, images: Path, masks: Path, side: int, row: int, path: str, sha256: str
-) -> tuple[float, float, float]:
+    root: Path, images: Path, masks: Path, side: int,
+    row: int, path: str, sha256: str, mask: str | None,
+) -> tuple[float, float, float]:  # fmt: skip
     """Write one row of the cache; returns the mask's confidence, area and cut."""
     content = read_bytes(root / path)
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -107,7 +150,7 @@ def _store_image(
             f"{root / path}: is not the file the manifest lists (its SHA-256 differs). "
             "Put it back or build the manifest again."
         )
-    prepared = prepare_image(content, root / path, side)
+    prepared = prepare_image(content, root / path, side, Path(mask) if mask else None)
     _write_row(images, row, prepared.image)
     _write_row(masks, row, np.packbits(prepared.mask))
     return prepared.confidence, float(prepared.mask.mean()), prepared.cut
@@ -142,21 +185,28 @@ class Prepared(NamedTuple):
     """Mean x of the mask as a share of the width: where left and right part."""
 
 
-def prepare_image(content: bytes, path: Path, side: int) -> Prepared:
+def prepare_image(content: bytes, path: Path, side: int, mask_file: Path | None = None) -> Prepared:
     """Decode an image file's ``content``, compute its mask and shrink both to ``side`` px.
 
-    ``path`` is for messages: raises ``StudyError`` for what cannot be decoded.
+    A ``mask_file`` is taken instead, with confidence 1; see ``masks.files``. ``path`` is for
+    messages: raises ``StudyError`` for what cannot be decoded.
     """
     # Takes long to import, for its splines; who only opens a cache needs no mask made.
-    from hybridlungvit.masks.fit import lung_mask_with_confidence, mean_x
+    from hybridlungvit.masks.files import read_mask
+    from hybridlungvit.masks.fit import LungMask, lung_mask_with_confidence, mean_x
 
     detail = max(side, MASK_DETAIL)
     grey = decode_grey(content, path, detail)
     if min(grey.shape) > detail:
         # The generator works on a square anyway, and its constants were chosen on squares.
         grey = cv2.resize(grey, (detail, detail), interpolation=cv2.INTER_AREA)
-    lungs = lung_mask_with_confidence(grey)
+    if mask_file is not None:
+        lungs = LungMask(read_mask(mask_file), 1.0)
+    else:
+        lungs = lung_mask_with_confidence(grey)
     image = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
     drawn = lungs.mask.view(np.uint8) * 255
     mask = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA) > 127
+    if mask_file is not None and not mask.any():
+        raise StudyError(f"{mask_file}: holds no lung that would be seen at {side} px.")
     return Prepared(image, mask, lungs.confidence, mean_x(mask))

@@ -7,10 +7,18 @@ what was done: `16-bit` is stretched linearly from the image's own darkest to it
 
 import hashlib
 import io
+import os
+import re
+import struct
+import sys
+import tempfile
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -32,6 +40,8 @@ REDUCED = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     1: cv2.IMREAD_GRAYSCALE,
 }
+JPEG_DAMAGE = re.compile(r"(Corrupt|Premature end of) JPEG.*")
+"""Of libjpeg's warnings those about the image's data; others are about odd headers."""
 OTHER_FORMATS = {b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF"}
 
 
@@ -88,14 +98,64 @@ def inspect_image(path: Path) -> Facts:
     with _opened(content, path) as image:
         header = _header(image, content, path)
         if header.format != "PNG":
-            # An eighth of the size: all of the file is read, and little is computed.
-            image.draft("L", (image.width // 8, image.height // 8))
-        try:
-            image.load()
-        except Exception as error:  # PIL's decoders raise whatever they like
-            raise _unreadable(path, error) from None
+            _require_sound_jpeg(content, path)
+        else:
+            _require_sound_png(image, content, path)
     digest = hashlib.sha256(content).hexdigest()
     return digest, header.width, header.height, len(content), header.note
+
+
+def _require_sound_jpeg(content: bytes, path: Path) -> None:
+    """Raise ``StudyError`` for what libjpeg warns of: data that is cut, overwritten or lost.
+
+    It then fills in grey. Pillow drops its warnings; OpenCV lets them go to file descriptor 2.
+    """
+    caught = _caught()
+    caught.seek(0)
+    caught.truncate()
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(caught.fileno(), 2)
+    try:
+        # An eighth of the size: all of the file is read, and little is computed.
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[8])
+    except cv2.error as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    caught.seek(0)
+    warning = JPEG_DAMAGE.search(caught.read().decode(errors="replace"))
+    if pixels is None or warning:
+        raise _unreadable(path, warning[0] if warning else "its data end too early or are damaged")
+
+
+@cache
+def _caught() -> BinaryIO:
+    """A nameless file for what a decoder prints, open while the process lives."""
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _require_sound_png(image: Image.Image, content: bytes, path: Path) -> None:
+    """Raise ``StudyError`` for pixels that cannot be decoded, or hold far more than the image."""
+    channels = {2: 3, 4: 2, 6: 4}.get(content[25], 1)
+    row = -(-image.width * channels * content[24] // 8) + 1
+    left = 2 * image.height * row + 64  # interlaced images need a little more than their rows
+    stream, position = zlib.decompressobj(), 8
+    try:
+        image.load()
+        while position + 8 <= len(content) and left > 0:
+            size, kind = struct.unpack_from(">I4s", content, position)
+            if kind == b"IEND":  # what follows is read by nobody
+                break
+            if kind == b"IDAT":
+                data = content[position + 8 : position + 8 + size]
+                left -= len(stream.decompress(data, left))
+            position += 12 + size
+    except Exception as error:  # PIL's decoders raise whatever they like
+        raise _unreadable(path, error) from None
+    if left <= 0:
+        raise _refusal(path, "holds compressed data far beyond its pixels")
 
 
 def try_inspect(path: Path) -> Facts | str:
@@ -106,12 +166,12 @@ def try_inspect(path: Path) -> Facts | str:
         return str(error)
 
 
-def require_usable(results: Sequence[Facts | str]) -> None:
-    """Raise ``StudyError`` with the first ``MESSAGES`` of what ``try_inspect`` finds wrong."""
+def require_usable(results: Sequence[object], what: str = "images") -> None:
+    """Raise ``StudyError`` with the first ``MESSAGES`` of what is wrong, given as text."""
     faults = [result for result in results if isinstance(result, str)]
     if faults:
         more = len(faults) - MESSAGES
-        rest = [f"… and {more} further images."] if more > 0 else []
+        rest = [f"… and {more} further {what}."] if more > 0 else []
         raise StudyError("\n".join([*faults[:MESSAGES], *rest]))
 
 

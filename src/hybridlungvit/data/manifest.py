@@ -24,7 +24,8 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     """
     # Patients of train are unknown there: its own split is at least the one that others report on.
     own_split = data.source == "pneumoniamnist"
-    table = find_images(root, SPLITS if own_split else ("train", "test"))
+    sides = SPLITS if own_split else ("train", "test")
+    table = find_images(root, sides, data.classes, data.patients)
     require_disjoint_patients(table, table.side)
     if data.max_train_images is not None:
         table = keep_whole_patients(table, data.max_train_images, data.split_seed)

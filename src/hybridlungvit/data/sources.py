@@ -6,12 +6,11 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 
-from hybridlungvit.config import Study
-from hybridlungvit.io import StudyError
+from hybridlungvit.config import CLASSES, Study
+from hybridlungvit.io import StudyError, read_table
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
-CLASSES = ("NORMAL", "PNEUMONIA")
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 DICOM = (
@@ -38,21 +37,28 @@ def image_root(study: Study, layout: Layout) -> Path:
     return image_folder(study.data, layout)
 
 
-def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.DataFrame:
-    """List the images below ``root/{train,test}/{NORMAL,PNEUMONIA}``, sorted by path.
+def find_images(
+    root: Path,
+    sides: tuple[str, ...] = ("train", "test"),
+    classes: tuple[str, str] = CLASSES,
+    patients: str | None = None,
+) -> pd.DataFrame:
+    """List the images below ``root/{train,test}/<class>``, sorted by path.
 
-    With "val" among the ``sides``, the source's own validation images are listed too.
+    With "val" among the ``sides``, the source's own validation images are listed too. ``patients``
+    is the config's key of that name.
 
     Columns: path (relative to ``root``, POSIX), label (0 normal, 1 pneumonia), subtype (normal,
     bacteria, virus or unknown), patient, side (train, val or test). Raises ``StudyError`` for a
-    missing or empty folder.
+    missing or empty folder, and for a table of patients that lacks images.
     """
     _require_folder(root, "the folder with train/ and test/ (config key data_root)")
     rows = []
     for side in sides:
-        for label, name in enumerate(CLASSES):
+        for label, name in enumerate(classes):
             folder = root / side / name
-            _require_folder(folder, f"the {name} images of {side}")
+            if not folder.is_dir():
+                raise StudyError(_other_layout(root, folder, sides, classes))
             files = _images_in(folder)
             for file in files:
                 path = file.relative_to(root).as_posix()
@@ -65,6 +71,8 @@ def find_images(root: Path, sides: tuple[str, ...] = ("train", "test")) -> pd.Da
             "Validation is held out of train/, by patient.", root / "val", count,
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=["path", "label", "subtype", "patient", "side"])
+    if patients is not None:
+        table["patient"] = _own_patients(table.path, patients)
     unnamed = int(table.patient.str.startswith("image:").sum())
     if unnamed:
         log.warning(
@@ -116,9 +124,44 @@ def read_patient(path: str, label: int) -> tuple[str, str]:
     return match["patient"], match["subtype"] if label else "normal"
 
 
+def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
+    """The patient of each image by the config key ``patients``: a CSV or a regular expression."""
+    if not patients.lower().endswith(".csv"):
+        matches = (re.search(patients, path) for path in paths)
+        keys = [match[1] if match and match[1] else None for match in matches]
+        return pd.Series(keys).fillna("image:" + paths)
+    columns = ["image", "patient"]
+    mend = "Give a CSV with the columns image and patient, or leave data.patients out."
+    table = read_table(Path(patients), columns, dict.fromkeys(columns, str), mend)[columns]
+    known = table.drop_duplicates().set_index("image").patient
+    if not known.index.is_unique or (known.str.strip() == "").any():
+        wrong = known.index[known.index.duplicated() | (known.str.strip() == "")][0]
+        raise StudyError(f"{patients}: {wrong} needs one patient, but has none or several.")
+    by_name = known.reindex(paths.str.rpartition("/")[2]).set_axis(paths.index)
+    keys = known.reindex(paths).set_axis(paths.index).fillna(by_name)
+    if keys.isna().any():
+        absent = paths[keys.isna()]
+        raise StudyError(
+            f"{patients}: tells no patient of {', '.join(absent[:3])}; {len(absent)} such images. "
+            "Add them, by their path below the data folder or their file name."
+        )
+    return keys
+
+
+def _other_layout(
+    root: Path, folder: Path, sides: tuple[str, ...], classes: tuple[str, str]
+) -> str:
+    """What is missing, what was expected, and what is there instead."""
+    above = folder.parent if folder.parent.is_dir() else root
+    inside = sorted(f"{path.name}/" for path in above.iterdir() if path.is_dir())
+    there = ", ".join(inside[:8]) + ", …" * (len(inside) > 8) if inside else "no folder"
+    expected = ", ".join(f"{side}/{name}" for side in sides for name in classes)
+    return (
+        f"{folder}: no such folder; expected {expected}; found {there} in {above}. Move the images "
+        "there, or name your two classes in data.classes."
+    )
+
+
 def _require_folder(folder: Path, meaning: str) -> None:
     if not folder.is_dir():
-        raise StudyError(
-            f"{folder}: no such folder; expected {meaning}. "
-            "Layout: train/NORMAL, train/PNEUMONIA, test/NORMAL, test/PNEUMONIA."
-        )
+        raise StudyError(f"{folder}: no such folder; expected {meaning}.")

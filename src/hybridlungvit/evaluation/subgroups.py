@@ -69,7 +69,8 @@ def groups(table: pd.DataFrame, quality: pd.DataFrame) -> Iterator[tuple[str, st
     parted, hence quarters can differ in size, and what is the same in all images has none.
     """
     normal = (table.label == 0).to_numpy()
-    for subtype, name in (("bacteria", "Bacterial"), ("virus", "Viral")):
+    kinds = {"bacteria": "Bacterial", "virus": "Viral"}
+    for subtype, name in kinds.items() if table.subtype.isin(kinds).any() else ():
         yield "subtype", name, normal | (table.subtype == subtype).to_numpy()
     second = table.patient.str.startswith(SECOND_SERIES).to_numpy()
     if 0 < (normal & second).sum() < normal.sum():

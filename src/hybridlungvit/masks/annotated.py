@@ -51,7 +51,9 @@ def half_of(patient: str) -> str:
     return "reporting" if odd else "development"
 
 
-def read_cases(root: Path, annotations: Path, half: Half = "all") -> list[Case]:
+def read_cases(
+    root: Path, annotations: Path, half: Half = "all", classes: tuple[str, str] = CLASSES
+) -> list[Case]:
     """The annotated radiographs of one half, in the order of the CSV.
 
     ``annotations`` has the columns image (file name below ``root/{train,test}/<class>``), class and
@@ -64,22 +66,24 @@ def read_cases(root: Path, annotations: Path, half: Half = "all") -> list[Case]:
     if empty.any():
         line = int(empty.argmax()) + 2
         raise StudyError(f"{annotations}: line {line} has an empty field; fill or remove it.")
-    cases = [_case(root, annotations, *row) for row in table.itertuples(index=False)]
+    cases = [_case(root, annotations, classes, *row) for row in table.itertuples(index=False)]
     chosen = [case for case in cases if half in ("all", case.half)]
     if {case.label for case in chosen} != {0, 1}:
         raise StudyError(
-            f"{annotations}: the {half} half must hold images of {' and '.join(CLASSES)}; "
+            f"{annotations}: the {half} half must hold images of {' and '.join(classes)}; "
             f"it has {len(chosen)} of {len(cases)} images. Add annotations or take --half all."
         )
     return chosen
 
 
-def _case(root: Path, annotations: Path, image: str, name: str, mask: str) -> Case:
-    if name not in CLASSES:
+def _case(
+    root: Path, annotations: Path, classes: tuple[str, str], image: str, name: str, mask: str
+) -> Case:
+    if name not in classes:
         raise StudyError(
-            f"{annotations}: {image}: class {name!r}; expected {' or '.join(CLASSES)}."
+            f"{annotations}: {image}: class {name!r}; expected {' or '.join(classes)}."
         )
-    label = CLASSES.index(name)
+    label = classes.index(name)
     patient, _ = read_patient(str(image), label)
     places = [root / side / name / image for side in ("train", "test")]
     path = _first_file(places, f"{annotations}: image {image}", "the data folder, --data")

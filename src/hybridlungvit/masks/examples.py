@@ -16,6 +16,7 @@ from hybridlungvit.masks.fit import lung_mask_steps, mean_x
 from hybridlungvit.paths import Layout
 
 BY_CONFIDENCE = {"least confident": 0.0, "median": 0.5, "most confident": 1.0}
+BY_NAME = {"first": 0.0, "middle": 0.5, "last": 1.0}  # where confidence tells no mask from another
 BY_DICE = {"best": 1.0, "median": 0.5, "worst": 0.0}
 STEPS = 4  # of the six examples, the one whose steps are shown: pneumonia, median confidence
 
@@ -43,7 +44,8 @@ def write_examples(root: Path, study: Study, layout: Layout) -> None:
     cache = open_cache(layout, manifest, study.data.image_size)
     table = read_table(layout.mask_table, ("path", "confidence", "cut"))
     confidence = table.confidence[manifest.split == "train"]
-    rows, rules = zip(*at_quantiles(confidence, manifest.label, BY_CONFIDENCE), strict=True)
+    places = BY_CONFIDENCE if study.data.masks is None else BY_NAME
+    rows, rules = zip(*at_quantiles(confidence, manifest.label, places), strict=True)
     index = list(rows)
     with replacing(layout.mask_examples) as temporary:
         np.savez_compressed(

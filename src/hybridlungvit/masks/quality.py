@@ -6,7 +6,7 @@ no annotation is needed to see that: the shortcut check classifies by mask area 
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,17 @@ from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.io import StudyError, file_sha256, read_table, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import mean_of, patient_interval, quantile_of
-from hybridlungvit.masks.annotated import DEVELOPMENT, PRINT_WIDTH, Half, measure, read_cases
+from hybridlungvit.masks.annotated import (
+    DEVELOPMENT,
+    PRINT_WIDTH,
+    Case,
+    Half,
+    generator,
+    measure,
+    read_cases,
+)
+from hybridlungvit.masks.files import mask_files, read_mask
+from hybridlungvit.masks.fit import LungMask
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -172,24 +182,35 @@ def compare_with_annotations(
 ) -> dict[str, Any] | None:
     """Dice and cut error where a reader's lungs are known; None where they are not.
 
-    Of the user's annotations only patients of the reporting half count, because the generator's
-    constants were chosen on the others; phantoms played no part in that and all count.
+    Of Kermany's annotations only patients of the reporting half count, because the generator's
+    constants were chosen on the others; other images and masks played no part in that.
     """
-    half: Half = "reporting"
+    files = study.data.masks and mask_files(Path(study.data.masks), table.path)
+
+    def segment(image: NDArray[np.uint8], case: Case) -> LungMask:
+        if not files:
+            return generator(image, case)
+        return LungMask(read_mask(files[case.image.relative_to(root).as_posix()][0]), 1.0)
+
+    elsewhere = files or study.data.classes != CLASSES
+    half: Half = "all" if elsewhere else "reporting"
     annotations = study.data.annotations
     if study.data.source == "phantom":
         annotations, half = str(root / "lungs.csv"), "all"
     if annotations is None:
         return None
-    studied = set(table.path)
-    cases = read_cases(root, Path(annotations), half)
-    cases = [case for case in cases if case.image.relative_to(root).as_posix() in studied]
+    patients = dict(zip(table.path, table.patient, strict=True))
+    cases = [
+        replace(case, patient=patients[path])
+        for case in read_cases(root, Path(annotations), half, study.data.classes)
+        if (path := case.image.relative_to(root).as_posix()) in patients
+    ]
     if {case.label for case in cases} != {0, 1}:
         raise StudyError(
             f"{annotations}: of the study's images, {len(cases)} of the {half} half are annotated, "
             "not of both classes. Add annotations or remove data.annotations."
         )
-    images = measure(cases)
+    images = measure(cases, segment)
     groups = {name: images[images["class"] == name] for name in CLASSES} | {"all": images}
     return {
         "half": half,

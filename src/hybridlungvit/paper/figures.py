@@ -14,7 +14,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.io import Record
 from hybridlungvit.paper import result_figures  # noqa: F401
 from hybridlungvit.paper.contents import MAKERS, figure
-from hybridlungvit.paper.format import SHIFT_NAMES, SHORTCUT_NAMES, SIMILARITY_NAMES, heading
+from hybridlungvit.paper.format import SHORTCUT_NAMES, SIMILARITY_NAMES, heading
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paper.style import (
     COLUMN_WIDTH,
@@ -79,7 +79,8 @@ def saliency(results: StudyResults) -> Figure:
         1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1.5, 1], layout="constrained"
     )
     _draw_sanity(left, results.saliency["sanity"])
-    _draw_faithfulness(right, results.saliency["faithfulness"])
+    positive = results.study.data.class_words[1]
+    _draw_faithfulness(right, results.saliency["faithfulness"], positive)
     for axes in (left, right):
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     sns.despine(drawing)
@@ -102,7 +103,7 @@ def _draw_sanity(axes: Axes, sanity: dict[str, Any]) -> None:
     axes.set_ylim(top=1.04)
 
 
-def _draw_faithfulness(axes: Axes, record: dict[str, Any]) -> None:
+def _draw_faithfulness(axes: Axes, record: dict[str, Any], positive: str) -> None:
     shares = [0.0, *(100 * share for share in record["removed"])]
     for key, label, colour, marker in (
         ("gradcam", "Grad-CAM", PALETTE[2], "o"), ("random", "Random map", PALETTE[6], "s"),
@@ -110,7 +111,7 @@ def _draw_faithfulness(axes: Axes, record: dict[str, Any]) -> None:
         # Where nothing is removed, nothing changes.
         _draw_band(axes, shares, [_exactly(0), *record[key]], colour, label, marker)
     axes.axhline(0, color="0.7", lw=0.6, zorder=0)
-    axes.set(xlabel="Hottest pixels removed (%)", ylabel="Change of the log-odds\nof pneumonia")
+    axes.set(xlabel="Hottest pixels removed (%)", ylabel=f"Change of the log-odds\nof {positive}")
 
 
 def _exactly(value: float) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def audit(results: StudyResults) -> Figure:
     drawing, (left, right) = plt.subplots(
         1, 2, figsize=(FULL_WIDTH, 3.1), gridspec_kw={"width_ratios": [1, 1.05]}
     )
-    _draw_predictability(left, results.audit)
+    _draw_predictability(left, results)
     left.set_xlabel(f"AUC without lungs ({results.level}% CI)")
     _draw_leakage(right, results)
     right.set_xlabel(f"AUC ({results.level}% CI)")
@@ -144,11 +145,11 @@ def audit(results: StudyResults) -> Figure:
     return drawing
 
 
-def _draw_predictability(axes: Axes, record: Record) -> None:
-    ticks, y = [], 0.0
+def _draw_predictability(axes: Axes, results: StudyResults) -> None:
+    record, ticks, y = results.audit, [], 0.0
     for title, group, names, colour, marker in (
         ("Class, from", "shortcuts", SHORTCUT_NAMES, PALETTE[2], "v"),
-        ("Test set, among", "shift", SHIFT_NAMES, PALETTE[3], "^"),
+        ("Test set, among", "shift", results.shift_names, PALETTE[3], "^"),
     ):
         ticks.append((y, title, "bold"))
         for key, name in names.items():

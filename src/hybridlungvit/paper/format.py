@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hybridlungvit.config import CLASSES, Data
 
 Show = Callable[[float, int], str]
 """Prints a number with so many digits."""
@@ -17,7 +18,6 @@ SHORTCUT_NAMES = {
     "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
     "file": "All of these", "masks": "Lung mask geometry",
 }  # fmt: skip
-SHIFT_NAMES = {"all": "All images", "NORMAL": "Normal only", "PNEUMONIA": "Pneumonia only"}
 SIMILARITY_NAMES = {"rank": "Spearman correlation", "ssim": "SSIM"}
 SOURCE_NAMES = {
     "phantom": ("synthetic phantoms", "synthetic phantoms"),
@@ -27,7 +27,15 @@ SOURCE_NAMES = {
         "PneumoniaMNIST, cropped from the Kermany pediatric chest X-rays", "PneumoniaMNIST",
     ),
 }  # fmt: skip
-"""What the images are, for a sentence and for the cell of a table."""
+
+
+def source_names(data: Data) -> tuple[str, str]:
+    """What the images are, for a sentence and for the cell of a table."""
+    if data.classes != CLASSES:
+        return f"chest radiographs of two classes, {' and '.join(data.class_words)}", "own radiographs"
+    return SOURCE_NAMES[data.source]
+
+
 # Of the metrics whose name in print is not their key with a capital letter.
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.contents import MAKERS, gallery
+from hybridlungvit.paper.format import heading
 from hybridlungvit.paper.style import FULL_WIDTH, SMALL, save_figure, use_style
 from hybridlungvit.paths import Layout
 
@@ -46,13 +47,14 @@ def gradcam(study: Study, layout: Layout) -> Figure:
     if "attention" in cases:
         peak = cases["attention"].max(axis=(1, 2), keepdims=True)
         layers["Attention"] = cases["attention"] / peak
+    words = study.data.class_words
     count, rows = len(cases["rule"]), 1 + len(layers)
     size = (FULL_WIDTH, rows * FULL_WIDTH / count + 0.55)
     figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
-        name = ("Normal", "Pneumonia")[cases["label"][i]]
-        probability = f"P(pneumonia) = {cases['probability'][i]:.2f}"
+        name = heading(words[cases["label"][i]])
+        probability = f"P({words[1]}) = {cases['probability'][i]:.2f}"
         column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             _overlay(axes, cases["images"][i], heat[i])
@@ -74,9 +76,9 @@ def masks(study: Study, layout: Layout) -> Figure:
     figure, panels = plt.subplots(1, count, figsize=(FULL_WIDTH, FULL_WIDTH / count + 0.45))
     for i, axes in enumerate(panels):
         _show(axes, cases["images"][i], cases["masks"][i], cases["cuts"][i])
-        name = ("Normal", "Pneumonia")[cases["label"][i]]
-        title = f"{name}\n{cases['rule'][i]} ({cases['confidence'][i]:.2f})"
-        axes.set_title(title, fontsize=SMALL)
+        name = heading(study.data.class_words[cases["label"][i]])
+        sure = f" ({cases['confidence'][i]:.2f})" if study.data.masks is None else ""
+        axes.set_title(f"{name}\n{cases['rule'][i]}{sure}", fontsize=SMALL)
     return figure
 
 

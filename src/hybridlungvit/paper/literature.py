@@ -11,7 +11,7 @@ from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.booktabs import Table
 from hybridlungvit.paper.contents import table
-from hybridlungvit.paper.format import SOURCE_NAMES, format_interval, number, tex
+from hybridlungvit.paper.format import format_interval, number, source_names, tex
 from hybridlungvit.paper.manuscript import bibliography_keys
 from hybridlungvit.paper.results import StudyResults
 from hybridlungvit.paths import Layout
@@ -118,7 +118,7 @@ def _reference_row(results: StudyResults, notes: list[str]) -> list[str]:
     return [
         tex(study.variants[study.reference].label) + _superscript(*marks),
         "this study",
-        f"{SOURCE_NAMES[study.data.source][1]}, {size} px",
+        f"{source_names(study.data)[1]}, {size} px",
         _test_set(record["images"], "generated" if phantom else OFFICIAL),
         "patients" if by_patient else "images",
         format_interval(record["headline"]["auc"]),

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import SPLITS, unit_of
-from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.evaluation.paired import HIGHER, LOWER, NEITHER, POWER, UNDECIDED, place
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
@@ -15,7 +14,7 @@ from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import Record, write_text
 from hybridlungvit.paper.format import (
     SIMILARITY_NAMES,
-    SOURCE_NAMES,
+    source_names,
     Show,
     code,
     enumerated,
@@ -163,7 +162,7 @@ def _method_macros(results: StudyResults) -> Macros:
     model, training = recipe.model, recipe.training
     yield "study", tex(study.study)
     yield "title", tex(study.title)
-    yield "source", SOURCE_NAMES[study.data.source][0]
+    yield "source", tex(source_names(study.data)[0])
     yield "image_size", str(recipe.data.image_size)
     yield "validation_folds", str(recipe.data.validation_folds)
     yield "stem", tex(model.stem)
@@ -189,6 +188,13 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "level", results.level
     yield "reference", study.reference
     yield "reference.name", tex(study.variants[study.reference].label)
+    if study.data.patients is not None:
+        yield "patients.source", "own"
+    if study.data.masks is not None:
+        yield "mask.source", "files"
+    if study.data.classes != CLASSES:
+        for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):
+            yield f"class.{key}", tex(word)
     if study.data.max_train_images is not None:
         yield "train.limit", f"{study.data.max_train_images:,}"
     for key in ("source_note", "stem_note", "protocol_note"):
@@ -293,7 +299,7 @@ def focus_macros(results: StudyResults) -> Macros:
     """Lung focus of the reference and of the plain control; words follow where intervals lie."""
     study, level = results.study, results.study.statistics.level
     yield "gradcam.rules", enumerated([*RULES])
-    yield "gradcam.class", CLASSES[TARGET].lower()
+    yield "gradcam.class", tex(study.data.class_words[TARGET])
     if study.recipe(study.reference).model.head == "hybrid":
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"

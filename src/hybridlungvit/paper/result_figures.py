@@ -243,7 +243,7 @@ def reliability(results: StudyResults) -> Figure:
         limits = (-0.02, 1.02)
         axes.set(title=title, xlabel="Predicted probability", aspect="equal", xlim=limits,
                  ylim=limits)  # fmt: skip
-    panels[0].set_ylabel("Share with pneumonia")
+    panels[0].set_ylabel(f"Share with {results.study.data.class_words[1]}")
     sns.despine(drawing)
     return drawing
 
@@ -257,7 +257,8 @@ def confusion(results: StudyResults) -> Figure:
         len(points), len(seeds), figsize=(width, 0.3 + 1.15 * len(points)), sharex=True,
         sharey=True, squeeze=False,
     )  # fmt: skip
-    ticks = ["Normal", "Pneum."]
+    words = map(heading, results.study.data.class_words)
+    ticks = [word if len(word) <= 6 else f"{word[:5]}." for word in words]
     for row, point in zip(panels, points, strict=True):
         for axes, (seed, values) in zip(row, seeds.items(), strict=True):
             counts = values["points"][point]["confusion"]

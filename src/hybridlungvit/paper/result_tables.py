@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from hybridlungvit.config import CLASSES
 from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced
 from hybridlungvit.paper.contents import table
 from hybridlungvit.paper.format import (
@@ -265,14 +266,14 @@ def seed_share(auc: dict[str, Any]) -> float | None:
 def subgroups(results: StudyResults) -> Table:
     """The reference by kind, series of normal images and image quality: described, not compared."""
     rows: list[dict[str, str]] = []
-    above = None
+    above, positive = None, "pn." if results.study.data.classes == CLASSES else "pos."
     for group in results.reference["subgroups"]:
         by = group["by"]
         rows.append(
             {
                 "By": "" if by == above else spaced(rows) + SUBGROUP_NAMES[by],
                 "Group": tex(_three_digits(group["group"])),
-                "Images (pn.)": f"{group['images']:,} ({group['pneumonia']:,})",
+                f"Images ({positive})": f"{group['images']:,} ({group['pneumonia']:,})",
                 "Patients": f"{group['patients']:,}",
                 "AUC": format_interval(group["auc"]),
                 # Empty where a group holds the whole class, whose value stands in another table.

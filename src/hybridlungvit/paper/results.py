@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.explain.cases import read_focus, read_saliency
 from hybridlungvit.io import Record, StudyError, file_sha256, read_json, read_table
+from hybridlungvit.paper.format import heading, tex
 from hybridlungvit.paths import Layout
 
 
@@ -44,6 +45,16 @@ class StudyResults:
     def reference(self) -> Record:
         """The metrics of the reference."""
         return self.metrics[self.study.reference]
+
+    def class_name(self, name: str) -> str:
+        """A class of the records as print calls it, with a capital letter; other words as well."""
+        words = dict(zip(CLASSES, self.study.data.class_words, strict=True))
+        return heading(tex(words.get(name.upper(), name)))
+
+    @property
+    def shift_names(self) -> dict[str, str]:
+        """In print, the groups of images among which the test set is told from the rest."""
+        return {"all": "All images"} | {n: f"{self.class_name(n)} only" for n in CLASSES}
 
     @property
     def level(self) -> str:

@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import SPLITS
-from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.paper import literature, provenance_tables, result_tables  # noqa: F401
 from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced, write_table
 from hybridlungvit.paper.contents import MAKERS, table
@@ -18,6 +17,7 @@ from hybridlungvit.paper.format import (
     whole_number,
     whole_signed,
 )
+from hybridlungvit.paper.macros import SUBTYPES
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
 
@@ -41,12 +41,18 @@ def data(results: StudyResults) -> Table:
     rows = []
     for split in SPLITS:
         part = results.manifest[results.manifest.split == split]
-        groups = {name.capitalize(): part[part.label == i] for i, name in enumerate(CLASSES)}
-        groups |= {kind.capitalize(): part[part.subtype == kind] for kind in ("bacteria", "virus")}
+        names = map(results.class_name, CLASSES)
+        groups = {name: part[part.label == label] for label, name in enumerate(names)}
+        groups |= {kind.capitalize(): part[part.subtype == kind] for kind in _kinds(results)}
         groups["All"] = part
         counts = {name: f"{len(g):,} ({g.patient.nunique():,})" for name, g in groups.items()}
         rows.append({"Split": SPLIT_NAMES[split]} | counts)
-    return pd.DataFrame(rows), "lrrrrr"
+    return pd.DataFrame(rows), "lrrr" + "r" * len(_kinds(results))
+
+
+def _kinds(results: StudyResults) -> list[str]:
+    """The kinds of pneumonia that the images' names tell."""
+    return [kind for kind in SUBTYPES if (results.manifest.subtype == kind).any()]
 
 
 @table
@@ -59,7 +65,7 @@ def masks(results: StudyResults) -> Table:
             continue
         mean, sd = (number(100 * group[key], 1) for key in ("cut_mean", "cut_sd"))
         row = {
-            "Class": group["class"].capitalize(),
+            "Class": results.class_name(group["class"]),
             "Images": f"{group['images']:,}",
             r"Low confidence (\%)": number(100 * group["low_confidence"], 1),
             r"Area (\%)": number(100 * group["area"], 1),
@@ -134,7 +140,7 @@ def classification(results: StudyResults) -> Table:
     report = results.reference["seeds"][str(results.study.seeds[0])]["report"]
     rows = [
         {
-            "Class": name.capitalize().replace("avg", "average"),
+            "Class": results.class_name(name).replace("avg", "average"),
             "Precision": number(report[name]["precision"]),
             "Recall": number(report[name]["recall"]),
             "$F_1$": number(report[name]["f1-score"]),
@@ -160,7 +166,7 @@ def focus(results: StudyResults) -> Table:
             )
             rows.append(
                 {
-                    "Test images": r"\enspace " + group["class"].capitalize() + called,
+                    "Test images": r"\enspace " + results.class_name(group["class"]) + called,
                     "Images": f"{group['images']:,}",
                     rf"Own lungs ({results.level}\,\% CI)": own,
                     "Another patient's lungs": another,
@@ -191,9 +197,9 @@ def audit_balance(results: StudyResults) -> Table:
     rows = []
     for split in results.audit["balance"]:
         row = {"Split": SPLIT_NAMES[split["split"]]}
-        for key in ("images", "pneumonia", "bacteria", "virus"):
-            row[key.capitalize()] = f"{split[key]:,}"
+        for key in ("images", "pneumonia", *_kinds(results)):
+            row[results.class_name(key)] = f"{split[key]:,}"
         share = {key: 100 * value for key, value in split["prevalence"].items()}
-        row[rf"Pneumonia (\%, {results.level}\,\% CI)"] = format_interval(share, 1)
+        row[rf"{results.class_name('PNEUMONIA')} (\%, {results.level}\,\% CI)"] = format_interval(share, 1)
         rows.append(row)
-    return pd.DataFrame(rows), "lrrrrc"
+    return pd.DataFrame(rows), "lrr" + "r" * len(_kinds(results)) + "c"

@@ -63,6 +63,8 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     store = open_store(study, variant, layout, recipe)
     trainer = Trainer.assemble(recipe, seed, device, model, cache, rows, labels, store)
     key = run_key(recipe, seed, manifest_hash, weights_hash, device)
+    if recipe.data.masks is not None:
+        key["masks"] = file_sha256(layout.mask_table)  # fitted ones follow from code and manifest
     work = layout.work(variant, seed)
     with sole_owner(work), _interruptible(work):
         history, timing, best = _resume(trainer, work, key)

@@ -61,10 +61,12 @@ def _portable(recipe: Recipe) -> Recipe:
     """The recipe without what belongs to this machine: paths, threads and devices."""
     pretrained = recipe.model.pretrained
     name = Path(pretrained).name if isinstance(pretrained, str) else pretrained
+    places = ["annotations"] + ["patients"] * (recipe.data.patients_file is not None)
+    masks = {"masks": recipe.data.masks and Path(recipe.data.masks).name}
     return recipe.model_copy(
         update={
             "model": recipe.model.model_copy(update={"pretrained": name}),
-            "data": recipe.data.model_copy(update={"annotations": None}),
+            "data": recipe.data.model_copy(update=dict.fromkeys(places, None) | masks),
             "compute": Compute(),
         }
     )
