@@ -1,5 +1,6 @@
 """Predictions for a user's images, and the sentence to cite."""
 
+import functools
 import io
 import json
 import os
@@ -35,6 +36,8 @@ from hybridlungvit.predict import (
 from hybridlungvit.training.loop import train
 from hybridlungvit.training.record import KEY
 
+predict = functools.partial(predict_images, phantoms=True)
+
 
 @pytest.fixture
 def trained(tiny, layout):
@@ -51,7 +54,7 @@ def test_predictions_equal_those_of_the_workflow(trained, phantoms, capsys, tmp_
     rows = scored[scored.split == "test"].head(3)
     checkpoint = layout.run("no_seg", 0) / "model.safetensors"
     capsys.readouterr()
-    predict_images([phantoms / path for path in rows.path], checkpoint, tmp_path / "cam")
+    predict([phantoms / path for path in rows.path], checkpoint, tmp_path / "cam")
     table = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert tuple(table.columns) == COLUMNS
     assert table.probability.to_numpy() == pytest.approx(rows.probability.to_numpy(), abs=2e-6)
@@ -67,7 +70,7 @@ def test_an_unreadable_image_prints_no_row(trained, phantoms, capsys, tmp_path):
     checkpoint = layout.run("no_seg", 0) / "model.safetensors"
     capsys.readouterr()
     with pytest.raises(StudyError, match=r"bad\.jpeg"):
-        predict_images([good, bad], checkpoint, None)
+        predict([good, bad], checkpoint, None)
     assert capsys.readouterr().out == ""
 
 
@@ -93,12 +96,12 @@ def test_every_kind_of_file_and_folder_is_predicted(described, phantoms, tmp_pat
     shutil.copy(originals[2], folder / ".hidden.jpeg")
     shutil.copy(originals[2], tmp_path / "single.jpeg")
     out, cam = tmp_path / "out" / "table.csv", tmp_path / "cam"
-    predict_images([folder, tmp_path / "single.jpeg"], described, cam, out)
+    predict([folder, tmp_path / "single.jpeg"], described, cam, out)
     table = table_of(out)
     names = [str(p) for p in (folder / "SCAN.JPG", folder / "deeper/SCAN.png")]
     assert table.image.tolist() == [*names, str(tmp_path / "single.jpeg")]
     assert {path.name for path in cam.iterdir()} == {"SCAN.png", "SCAN-2.png", "single.png"}
-    temperature = load_checkpoint(described)[1].temperature
+    temperature = load_checkpoint(described).description.temperature
     expected = scaled(table.probability.to_numpy(), temperature)
     assert table.calibrated.astype(float).to_numpy() == pytest.approx(expected, abs=2e-6)
     assert not np.allclose(table.calibrated, table.probability, atol=1e-3)
@@ -113,7 +116,7 @@ def test_an_image_unlike_the_training_images_is_marked(described, phantoms, tmp_
     cv2.imwrite(str(tmp_path / "blank.png"), np.full_like(grey, 40))
     names = ("inverse", "noise", "blank")
     files = [known, *(tmp_path / f"{name}.png" for name in names)]
-    predict_images(files, described, None, tmp_path / "table.csv")
+    predict(files, described, None, tmp_path / "table.csv")
     warnings = table_of(tmp_path / "table.csv").warning
     assert "unlike" not in warnings[0]
     assert all("unlike the training images: " in text for text in warnings[1:])
@@ -126,14 +129,14 @@ def test_all_unusable_files_are_named_and_nothing_is_written(described, tmp_path
     (tmp_path / "a.jpeg").write_bytes(b"")
     (tmp_path / "b.png").write_bytes(b"text")
     with pytest.raises(StudyError, match=r"(?s)a\.jpeg: is empty.*b\.png: holds no JPEG"):
-        predict_images([tmp_path], described, tmp_path / "cam", tmp_path / "table.csv")
+        predict([tmp_path], described, tmp_path / "cam", tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
     assert not (tmp_path / "cam").exists()
     (tmp_path / "none").mkdir()
     with pytest.raises(StudyError, match="none: holds no"):
-        predict_images([tmp_path / "none"], described, None)
+        predict([tmp_path / "none"], described, None)
     with pytest.raises(StudyError, match="gone"):
-        predict_images([tmp_path / "gone.png"], described, None)
+        predict([tmp_path / "gone.png"], described, None)
 
 
 def test_overlays_of_many_images_of_one_name_are_told_apart_at_once():
@@ -167,7 +170,7 @@ def test_no_output_replaces_one_of_the_images(described, phantoms, tmp_path):
     before = image.read_bytes()
     for where in ({"gradcam": image.parent}, {"gradcam": None, "output": image}):
         with pytest.raises(StudyError, match=r"a\.png: is one of the images"):
-            predict_images([image], described, **where)
+            predict([image], described, **where)
     assert image.read_bytes() == before
     assert list(image.parent.iterdir()) == [image]
 
@@ -178,7 +181,7 @@ def test_a_checkpoint_that_gives_no_number_makes_no_call(described, phantoms, tm
     weights[name] = torch.full_like(weights[name], torch.nan)
     save_file(weights, damaged, read_metadata(described))
     with pytest.raises(StudyError, match="the checkpoint gives no number for it"):
-        predict_images([phantoms / "test"], damaged, None, tmp_path / "table.csv")
+        predict([phantoms / "test"], damaged, None, tmp_path / "table.csv")
     assert not (tmp_path / "table.csv").exists()
 
 
@@ -186,14 +189,21 @@ def test_a_checkpoint_must_be_a_file_and_a_pipe_is_not_waited_for(phantoms, tmp_
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(StudyError, match="no such file"):
-            predict_images([phantoms / "test"], path, None)
+            predict([phantoms / "test"], path, None)
 
 
-def test_an_overlay_on_a_full_disk_is_an_error(described, phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr("hybridlungvit.predict.cv2.imwrite", lambda *_: False)
+def test_an_overlay_on_a_full_disk_is_an_error_and_leaves_nothing(
+    described, phantoms, tmp_path, monkeypatch, capsys
+):
+    def fail(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
     image = next((phantoms / "test" / "NORMAL").iterdir())
-    with pytest.raises(StudyError, match="cannot be written"):
-        predict_images([image], described, tmp_path / "cam")
+    with pytest.raises(StudyError, match=r"\.png: cannot be written \(No space left"):
+        predict([image], described, tmp_path / "cam")
+    assert capsys.readouterr().out == ""
+    assert not list((tmp_path / "cam").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -211,7 +221,8 @@ def test_what_travels_with_the_weights_is_that_of_the_training(trained, describe
     study, layout = trained
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, study.data.image_size)
-    model, description = load_checkpoint(described)
+    loaded = load_checkpoint(described)
+    model, description = loaded.model, loaded.description
     ranges = training_ranges(cache, np.flatnonzero(manifest.split == "train"))
     assert description.ranges == ranges
     rows = np.flatnonzero(manifest.split == "val")
@@ -261,7 +272,7 @@ def test_the_checkpoint_names_no_folder(tiny, layout, tmp_path):
     tiny["seeds"] = [0]
     study = study_from(tiny, "tiny")
     train(study, "no_seg", 0, layout)
-    first, _ = load_checkpoint(layout.run("no_seg", 0) / "model.safetensors")
+    first = load_checkpoint(layout.run("no_seg", 0)).model
     weights.parent.mkdir()
     save_file(first.stem.vit.state_dict(), weights.with_suffix(".safetensors"))
     tiny["weights"] = str(weights.with_suffix(".safetensors"))

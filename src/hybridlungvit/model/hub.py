@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from pydantic import ValidationError
 from safetensors.torch import load_file
