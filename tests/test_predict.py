@@ -378,6 +378,14 @@ def test_outputs_spare_each_other_and_what_is_no_file(described, image, tmp_path
     assert image.is_file() and (cam / "a.png").is_fifo()
 
 
+def test_names_too_long_for_a_file_are_refused_in_one_sentence(described, image):
+    long = Path("x" * 300)
+    for arguments in ([long], [described, long], [described, None, long], [described, image / "a"]):
+        with pytest.raises(StudyError) as refused:
+            predict([image], *arguments)
+        assert "\n" not in str(refused.value)
+
+
 def test_devices_and_pipes_are_written_to_and_stay_what_they_are(described, image, tmp_path):
     with pytest.raises(StudyError, match=r"/dev/full: cannot be written \(No space left"):
         predict([image], described, tmp_path / "cam", Path("/dev/full"))
@@ -407,7 +415,13 @@ def test_devices_and_pipes_are_written_to_and_stay_what_they_are(described, imag
         ("data", {"image_size": 8 * 10**6}),
     ],
 )
-def test_a_recipe_too_large_to_build_is_refused_at_once(described, tmp_path, section, values):
+def test_a_recipe_too_large_to_build_is_refused_at_once(described, exported, section, values):
+    path = exported / "config.json"
+    config = json.loads(path.read_text())
+    config[KEY]["recipe"][section] |= values
+    path.write_text(json.dumps(config))
+    with pytest.raises(StudyError, match=r"does not fit this version.*is more than"):
+        load_checkpoint(exported)
     altered = json.loads(read_metadata(described)[KEY])
     altered["recipe"][section] |= values
     save_file(load_file(described), described, {KEY: json.dumps(altered)})
@@ -475,6 +489,9 @@ def test_an_overlay_shows_the_image_at_its_own_shape_beside_the_heat(shape):
     )
     assert np.ptp(right, axis=2)[:, : width // 2].max() == 0
     assert np.ptp(right, axis=2)[:, -width // 8 :].mean() > 20
+    unparted = draw_overlay(grey, mask, None, heat, 0.9, 0.5)
+    middle = unparted[rows[0] :, columns[0] :][:height, round(width / 2)].astype(int)
+    assert np.ptp(middle, axis=1).max() == 0
 
 
 def read_metadata(path):

@@ -25,9 +25,9 @@ from hybridlungvit.data.statistics import image_statistics, outside
 from hybridlungvit.evaluation.temperature import scaled
 from hybridlungvit.io import StudyError, read_json, write_text
 from hybridlungvit.masks.fit import LOW_CONFIDENCE
-from hybridlungvit.model import HybridLungViT, PlainViT, build_model
+from hybridlungvit.model import build_model
 from hybridlungvit.model.hub import CONFIG, WEIGHTS, fetch, load_model, not_fitting, read_config
-from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.model.inference import pneumonia_probability, run
 from hybridlungvit.runtime import track
 from hybridlungvit.training.record import KEY, Description
 
@@ -71,11 +71,14 @@ def load_checkpoint(checkpoint: str | Path) -> Checkpoint:
     was not written by this software.
     """
     path = Path(checkpoint)
-    if not path.exists() and HUB_NAME.fullmatch(str(checkpoint)):
-        path = fetch(checkpoint)
-    if (path / CONFIG).is_file():
-        return _in_hub_layout(path)
-    return _of_run(path / WEIGHTS if path.is_dir() else path)
+    try:
+        if not path.exists() and HUB_NAME.fullmatch(str(checkpoint)):
+            path = fetch(checkpoint)
+        if (path / CONFIG).is_file():
+            return _in_hub_layout(path)
+        return _of_run(path / WEIGHTS if path.is_dir() else path)
+    except OSError as error:  # no permission, or a name longer than any file's
+        raise StudyError(f"{checkpoint}: cannot be read ({error.strerror}).") from error
 
 
 def _in_hub_layout(folder: Path) -> Checkpoint:
@@ -84,8 +87,7 @@ def _in_hub_layout(folder: Path) -> Checkpoint:
         description = Published.model_validate(config.get(KEY))
     except ValidationError as error:
         raise not_fitting(folder / CONFIG, error) from error
-    kind = PlainViT if description.recipe.model.head == "linear" else HybridLungViT
-    model = kind.from_pretrained(folder)
+    model = _build(description, folder / WEIGHTS)
     files = tuple(path for path in folder.iterdir() if path.is_file())
     return Checkpoint(model, description, description.study, files)
 
@@ -107,12 +109,15 @@ def _of_run(path: Path) -> Checkpoint:
         description = Description.model_validate_json(metadata[KEY])
     except ValidationError as error:
         raise not_fitting(path, error) from error
-    recipe = description.recipe
-    arguments = recipe.model.model_dump() | {"image_size": recipe.data.image_size}
-    model = load_model(lambda: build_model(recipe, pretrained=False), arguments, path)
     record = path.with_name("run.json")
     study = str(read_json(record)["study"]) if record.is_file() else ""
-    return Checkpoint(model, description, study, (path, record))
+    return Checkpoint(_build(description, path), description, study, (path, record))
+
+
+def _build(description: Description, weights: Path) -> nn.Module:
+    recipe = description.recipe
+    arguments = recipe.model.model_dump() | {"image_size": recipe.data.image_size}
+    return load_model(lambda: build_model(recipe, pretrained=False), arguments, weights)
 
 
 def published_checkpoint() -> Path:
@@ -251,8 +256,6 @@ def _require_outputs(
     inputs: list[Path], gradcam: Path | None, overlays: list[Path], output: Path | None
 ) -> None:
     """Raise ``StudyError`` where an output would replace an input, another output or a device."""
-    if gradcam is not None and gradcam.exists() and not gradcam.is_dir():
-        raise StudyError(f"{gradcam}: is no folder. Choose another place for the overlays.")
     taken = {_identity(file) for file in inputs}
     for place in [*overlays, *([output] if output is not None else [])]:
         if _identity(place) in taken:
@@ -261,8 +264,15 @@ def _require_outputs(
                 "which would be replaced. Choose another place."
             )
         taken.add(_identity(place))
-        if place.is_dir() or (place is not output and place.exists() and not place.is_file()):
-            raise StudyError(f"{place}: is no regular file. Choose another place.")
+    try:
+        if gradcam is not None and gradcam.exists() and not gradcam.is_dir():
+            raise StudyError(f"{gradcam}: is no folder. Choose another place for the overlays.")
+        odd = [place for place in overlays if place.exists() and not place.is_file()]
+        odd += [place for place in [output] if place is not None and place.is_dir()]
+    except OSError as error:  # no permission, or a name longer than any file's
+        raise StudyError(f"{error.filename}: cannot be written ({error.strerror}).") from error
+    if odd:
+        raise StudyError(f"{odd[0]}: is no regular file. Choose another place.")
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
@@ -348,7 +358,12 @@ def _overlay(
     from hybridlungvit.explain.overlay import draw_overlay
 
     heat = gradcam_maps(loaded.model, image, mask, target=1)[0]  # (S, S)
+    with torch.inference_mode():
+        cuts = run(loaded.model, image, mask).cuts  # (1,), in pixels, or None
+    settings = loaded.description.recipe.model
+    parted = cuts is not None and settings.cut != "none"
+    cut = float(cuts[0]) / image.shape[-1] if parted else None
     grey = decode_grey(read_bytes(file), file, sys.maxsize)  # (H, W)
     values = float(row["probability"]), float(row["threshold"])
-    picture = draw_overlay(grey, mask[0].cpu().numpy(), float(row["cut"]), heat, *values)
+    picture = draw_overlay(grey, mask[0].cpu().numpy(), cut, heat, *values)
     return cv2.imencode(".png", picture)[1].tobytes()

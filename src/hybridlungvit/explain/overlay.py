@@ -14,7 +14,7 @@ STRENGTH = 0.7
 def draw_overlay(
     grey: NDArray[np.uint8],
     mask: NDArray[np.bool_],
-    cut: float,
+    cut: float | None,
     heat: NDArray[np.float32],
     probability: float,
     threshold: float,
@@ -22,8 +22,9 @@ def draw_overlay(
     """The image twice at its own size, left with the lungs' outline and the cut, right with heat.
 
     ``grey`` (H, W); ``mask`` (S, S) and ``heat`` (S, S), in [0, 1], are stretched over it; ``cut``
-    is a share of the width. Above are the probability of pneumonia and the call, at the right a
-    bar of the heat's colours. Returns (H', W', 3) uint8 in OpenCV's order of colours.
+    is a share of the width, None where the model parts nothing. Above are the probability of pneumonia and
+    the call, at the right a bar of the heat's colours. Returns (H', W', 3) uint8 in OpenCV's order
+    of colours.
     """
     enlarged = max(1, -(-SMALLEST // min(grey.shape)))
     height, width = (enlarged * side for side in grey.shape)
@@ -37,8 +38,9 @@ def draw_overlay(
     )
     line = max(1, round(unit / 4))
     cv2.drawContours(left, outlines, -1, OUTLINE, line, cv2.LINE_AA)
-    x = round(cut * width)
-    cv2.line(left, (x, 0), (x, height), CUT, line)
+    if cut is not None:
+        x = round(cut * width)
+        cv2.line(left, (x, 0), (x, height), CUT, line)
     warmth = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
     weight = STRENGTH * warmth[..., None]  # (H, W, 1)
     right = (1 - weight) * grey[..., None] + weight * _colours(warmth)  # (H, W, 3)
