@@ -22,9 +22,9 @@ def draw_overlay(
     """The image twice at its own size, left with the lungs' outline and the cut, right with heat.
 
     ``grey`` (H, W); ``mask`` (S, S) and ``heat`` (S, S), in [0, 1], are stretched over it; ``cut``
-    is a share of the width, None where the model parts nothing. Above are the probability of pneumonia and
-    the call, at the right a bar of the heat's colours. Returns (H', W', 3) uint8 in OpenCV's order
-    of colours.
+    is a share of the width, None where the model parts nothing. Above are the probability of
+    pneumonia and the call, at the right a bar of the heat's colours. Returns (H', W', 3) uint8 in
+    OpenCV's order of colours.
     """
     enlarged = max(1, -(-SMALLEST // min(grey.shape)))
     height, width = (enlarged * side for side in grey.shape)
