@@ -1,285 +1,342 @@
-"""Do the intervals cover as often as they say, and are the p-values uniform under the null?
+"""Which rule for intervals over patients and training seeds covers as often as it says?
 
-    python benchmarks/coverage.py [--datasets 1000] [--resamples 1000] [--output FILE]
+    python benchmarks/coverage.py [--datasets 2000] [--seeds 3 5 10 20] [--output FILE]
 
-Binormal scores of known AUC: 600 images of 430 patients, whose images share a random effect. Three
-questions: patients alone (every candidate interval, of which BCa and the studentized one exist only
-here, and those of single images, which ignore patients); training seeds with patients, where each
-seed has a quality and a noise of its own; and paired comparisons of two equally good models.
+Simulated test sets have the clusters of the committed test manifest: its patients are drawn with
+replacement within their class, each with as many images as they have. Latent scores are normal,
+those of normal images twice as spread out as those of pneumonia (1.7 and 0.8 on the logit scale of
+the committed predictions). A part is common to all models, a part belongs to a variant and a part
+to a seed; of each, a share is common to the images of a patient. The shares are those at which, for
+an AUC of 0.97, the AUCs of two seeds are as correlated, and as many calls of two seeds differ, as
+in the committed predictions. Seeds also differ in the separation of the classes.
+
+Three models are trained on K seeds each: a and b are equally good, c is worse and a third as
+variable. Three questions: how often the interval of the mean AUC of a covers its expectation, how
+often that of a minus c does, and how often a and b are told apart at 5 %; the last also where the
+seeds vary no more than resampled patients explain, so that the seeds' component is estimated as
+zero. The variances due to patients are DeLong's, for clusters (Obuchowski 1997), which a bootstrap
+approximates. The run takes about 12 minutes of one core.
 """
 
 import argparse
-import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.sparse import csr_array
-from scipy.special import expit, logit
-from scipy.stats import kstest, norm
+from scipy.special import chdtrc, logit, ndtr, ndtri, stdtr
 
-from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval, auc_replicates
-from hybridlungvit.evaluation.delong import delong_interval, delong_test
-from hybridlungvit.evaluation.intervals import Interval, percentile_interval
-from hybridlungvit.evaluation.paired import auc_difference_over_seeds
-from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import write_json
 from hybridlungvit.runtime import track
 
-AUCS = (0.80, 0.95, 0.99)
-IMAGES, PATIENTS, PNEUMONIA = 600, 430, 0.62
-PATIENT_SHARE = 0.5  # of the variance within a class: the correlation of a patient's images
-LEVEL = 0.95
-SEEDS = (2, 3, 5)
-SEED_SD = 0.05  # of the separation, between seeds: at an AUC of 0.95 an SD of 0.0036
-SEED_NOISE = 0.1  # share of the variance that is new with each seed
 Array = NDArray[np.float64]
-Data = tuple[NDArray[np.int64], Array, NDArray[np.int64]]
+Moments = dict[str, Array]
+MANIFEST = Path(__file__).parents[1] / "results" / "kermany-cpu" / "manifest.csv"
+WORSE = {0.90: 0.88, 0.97: 0.955, 0.99: 0.98}
+"""AUC of a and b, and of c."""
+SEED_SDS = (0.0, 0.002, 0.004, 0.008, 0.015)
+"""Of the expected AUC of a and b, between seeds."""
+SEEDS = (3, 5, 10, 20)
+SPREAD = np.array([2.0, 1.0])  # of normal images, of pneumonia
+PATIENT, VARIANT, SEED = 0.25, 0.03, 0.13  # shares of the variance within a class
+ALPHA = 0.05
+LEAST_FREEDOM = 4
+"""Of the patients' variance: with fewer, a single wrong image would leave everything open."""
+OTHERS = 4  # further variants, a third as variable, over which a rule may pool the seeds' variance
 
 
-def simulate(rng: np.random.Generator, auc: float, seeds: int = 0, models: int = 1) -> Data:
-    """Labels (N,), scores and patients (N,) with the stated AUC in expectation over all.
-
-    Scores are (N,) of one model without seeds, else (models, seeds, N).
-    """
-    patients = np.r_[np.arange(PATIENTS), rng.integers(PATIENTS, size=IMAGES - PATIENTS)]
-    label = (np.arange(PATIENTS) < PNEUMONIA * PATIENTS).astype(int)[patients]
-    own = rng.normal(size=PATIENTS)[patients] * np.sqrt(PATIENT_SHARE)
-    common = own + rng.normal(size=IMAGES) * np.sqrt(1 - PATIENT_SHARE)
-    if not seeds:
-        return label, np.sqrt(2) * norm.ppf(auc) * label + common, patients
-    # Over seeds the separation is normal, so that the mean AUC is Phi(d / sqrt(2 + sd^2)).
-    centre = norm.ppf(auc) * np.sqrt(2 + SEED_SD**2)
-    separation = centre + SEED_SD * rng.normal(size=(models, seeds, 1))
-    fresh = rng.normal(size=(models, seeds, IMAGES))
-    scores = np.sqrt(1 - SEED_NOISE) * common + np.sqrt(SEED_NOISE) * fresh
-    return label, separation * label + scores, patients
+@cache
+def cluster_sizes() -> tuple[Array, Array]:
+    """Images of each patient of the committed test set: normal, pneumonia."""
+    table = pd.read_csv(MANIFEST)
+    table = table[table.split == "test"]
+    return tuple(table[table.label == k].groupby("patient").size().to_numpy() for k in (0, 1))
 
 
-def covers(interval: Any, truth: float) -> int:
-    """-1 where the interval lies below the truth, 1 above, 0 where it covers."""
-    return -1 if interval.high < truth else int(interval.low > truth)
+def separation(auc: float, sd: float) -> tuple[float, float]:
+    """Mean and SD of a normal separation whose AUC has this mean and this SD."""
+    node, weight = np.polynomial.hermite_e.hermegauss(200)
+    low, high = 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        aucs = ndtr(ndtri(auc) * np.hypot(1, middle) + middle * node)
+        wide = weight @ (aucs - auc) ** 2 > sd**2 * weight.sum()
+        low, high = (low, middle) if wide else (middle, high)
+    scale = np.hypot(*SPREAD)
+    return float(ndtri(auc) * np.hypot(1, low) * scale), float(low * scale)
 
 
-def patients_alone(auc: float, datasets: int, resamples: int) -> dict[str, dict[str, float]]:
-    """Misses and mean width of every candidate interval for one model."""
-    entries: dict[str, list[tuple[int, float]]] = {}
-    for index in track(range(datasets), datasets, f"patients, AUC {auc:g}"):
-        data = simulate(np.random.default_rng([1, index]), auc)
-        for name, interval in candidates(*data, resamples, index).items():
-            entry = (covers(interval, auc), interval.high - interval.low)
-            entries.setdefault(name, []).append(entry)
-    return {name: summary(entry) for name, entry in entries.items()}
+def simulate(
+    rng: np.random.Generator, separations: Array
+) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Labels (N,), scores (M, K, N) and patients (N,) for ``separations`` (M, K)."""
+    sizes = [rng.choice(own, len(own)) for own in cluster_sizes()]
+    images = np.concatenate(sizes)
+    labels = np.repeat(np.repeat([0, 1], list(map(len, sizes))), images)
+    patients = np.repeat(np.arange(len(images)), images)
 
-
-def candidates(
-    labels: NDArray[np.int64], scores: Array, patients: NDArray, resamples: int, seed: int
-) -> dict[str, Interval]:
-    """Every interval of the AUC of ``scores`` (N,) that was weighed, by name."""
-    sample = PatientClusters.of(labels, patients)
-    member, strata = sample.member, sample.strata
-    (auc,), replicates = auc_replicates(labels, scores[None], patients, resamples, seed)
-    _, by_image = auc_replicates(labels, scores[None], None, resamples, seed)
-    won, counts = won_pairs(labels, scores, member)
-    left_out = without_each_patient(won, counts)
-    drawn = np.concatenate(list(sample.draws(resamples, seed)))
-    variance = resampled_variance(won, counts, np.ones((1, len(strata))))[0]
-    variances = resampled_variance(won, counts, drawn)
-    half_a_pair = 0.5 / counts.sum(axis=1).prod()
-    return {
-        "logit": auc_interval(labels, scores, patients, resamples, LEVEL, seed),
-        "percentile": percentile_interval(auc, replicates, LEVEL),
-        "bca": bca_interval(auc, replicates, left_out, strata, LEVEL),
-        "studentized": studentized_interval(
-            auc, variance, replicates[:, 0], variances, half_a_pair, LEVEL
+    def noise(variance: float, *shape: int) -> Array:
+        by_patient = rng.standard_normal((*shape, len(images)), np.float32)[..., patients]
+        by_image = rng.standard_normal((*shape, len(labels)), np.float32)
+        return np.sqrt(variance * PATIENT) * by_patient + (
+            np.sqrt(variance * (1 - PATIENT)) * by_image
         )
-        or delong_interval(labels, scores, patients, LEVEL),
-        "delong": delong_interval(labels, scores, patients, LEVEL),
-        "percentile, images": percentile_interval(auc, by_image, LEVEL),
-        "delong, images": delong_interval(labels, scores, None, LEVEL),
-    }
+
+    models, seeds = separations.shape
+    common = noise(1 - VARIANT - SEED, 1, 1)
+    latent = common + noise(VARIANT, models, 1) + noise(SEED, models, seeds)
+    return labels, separations[..., None] * labels + latent * SPREAD[labels], patients
 
 
-def won_pairs(
-    labels: NDArray[np.int64], scores: Array, member: NDArray[np.int64]
-) -> tuple[Array, Array]:
-    """Pairs that each patient's positives win of each patient's negatives, ties half: (P, P).
+def one_model(rng: np.random.Generator, auc: float) -> tuple[NDArray, Array, NDArray]:
+    """Labels, scores and patients, (N,) each, of one model without seeds."""
+    labels, scores, patients = simulate(rng, np.array([[separation(auc, 0)[0]]]))
+    return labels, scores[0, 0], patients
 
-    Also the numbers of positives and of negatives of each patient: (2, P).
+
+def influence(labels: NDArray, scores: Array, patients: NDArray) -> tuple[Array, Array]:
+    """AUCs (M, K), and what each patient adds to their errors: (M, K, P).
+
+    The sum over patients of products of two models' influences is the covariance of their AUCs
+    (Obuchowski 1997). Patients come in the order of their images and have one class each, the
+    normal ones first; no scores tie.
     """
-    images = np.arange(len(labels))
-    high, low = (csr_array((labels == k, (member, images)), dtype=float) for k in (1, 0))  # (P, N)
-    wins = (scores[:, None] > scores) + (scores[:, None] == scores) / 2
-    return high @ wins @ low.T, np.stack([high.sum(axis=1), low.sum(axis=1)])
+    rows = scores.reshape(-1, len(labels))
+    order = np.argsort(rows, axis=1)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    below = np.cumsum(labels[order], axis=1)  # positives that score no higher
+    rank = np.arange(1, len(labels) + 1)
+    won = np.where(labels[order], (rank - below) / negatives, (positives - below) / positives)
+    placements = np.empty_like(won)
+    np.put_along_axis(placements, order, won, axis=1)
+    aucs = placements[:, labels == 1].mean(axis=1)
+    starts = np.flatnonzero(np.diff(patients, prepend=-1))
+    sums = np.add.reduceat(placements - aucs[:, None], starts, axis=1)
+    count = np.bincount(labels[starts])
+    factor = np.sqrt(count / (count - 1)) / [negatives, positives]
+    sums *= factor[labels[starts]]
+    return aucs.reshape(scores.shape[:2]), sums.reshape(*scores.shape[:2], -1)
 
 
-def without_each_patient(won: Array, counts: Array) -> Array:
-    """AUC of the sample without patient i, for each i: (P,)."""
-    left = won.sum() - won.sum(axis=0) - won.sum(axis=1) + won.diagonal()
-    return left / (counts.sum(axis=1, keepdims=True) - counts).prod(axis=0)
+def moments(aucs: Array, influences: Array, classes: NDArray) -> dict[str, float]:
+    """What rules know of the sum of G mean AUCs: ``aucs`` (G, K), ``influences`` (G, K, P).
 
-
-def resampled_variance(won: Array, counts: Array, drawn: NDArray) -> Array:
-    """Obuchowski's variance (1997) of the AUC of each resample ``drawn`` (R, P): (R,)."""
-    m, n = (drawn @ count for count in counts)  # (R,)
-    auc = np.einsum("rp,pq,rq->r", drawn, won, drawn, optimize=True) / (m * n)
-    above = (drawn @ won.T) / (m * n)[:, None] - (auc / m)[:, None] * counts[0]  # (R, P)
-    below = (drawn @ won) / (m * n)[:, None] - (auc / n)[:, None] * counts[1]
-    p, q = (drawn @ (count > 0) for count in counts)
-    patients = drawn.sum(axis=1)
-    return (
-        p / (p - 1) * (drawn * above**2).sum(axis=1)
-        + q / (q - 1) * (drawn * below**2).sum(axis=1)
-        + 2 * patients / (patients - 1) * (drawn * above * below).sum(axis=1)
-    )
-
-
-def bca_interval(
-    estimate: float, replicates: Array, left_out: Array, strata: NDArray, level: float
-) -> Interval:
-    """Bias-corrected and accelerated percentiles (Efron 1987).
-
-    ``left_out`` (P,) are the estimates without each patient and ``strata`` (P,) the groups within
-    which patients were drawn; the acceleration is that of several samples. Ties of replicate and
-    estimate count half.
+    ``fixed`` is its variance over patients when the networks stay; ``interaction`` and ``between``
+    what the interaction of seeds and patients, and all variance between seeds, add to it;
+    ``freedom`` and ``fixed_freedom`` the degrees of freedom behind ``between`` and ``fixed``.
     """
-    below = (replicates < estimate).mean() + (replicates == estimate).mean() / 2
-    cubes = squares = 0.0
-    for stratum in np.unique(strata):
-        values = left_out[strata == stratum]
-        influence = (len(values) - 1) * (values.mean() - values)
-        cubes += float((influence**3).sum() / len(values) ** 3)
-        squares += float((influence**2).sum() / len(values) ** 2)
-    acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
-    bias = norm.ppf(below)
-    z = bias + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = np.quantile(replicates, norm.cdf(bias + z / (1 - acceleration * z)))
-    return Interval(float(estimate), float(low), float(high))
-
-
-def studentized_interval(
-    estimate: float, variance: float, replicates: Array, variances: Array, limit: float,
-    level: float,
-) -> Interval | None:  # fmt: skip
-    """The bootstrap-t interval on the logit scale (Efron & Tibshirani 1993, § 12.5).
-
-    ``variance`` and ``variances`` (R,) are those of the estimate and of each replicate, on the
-    scale of the AUC. A replicate at the edge, without a variance, counts as infinitely far out;
-    None where there are so many of them that a limit is infinite.
-    """
-    kept = np.clip(replicates, limit, 1 - limit)
-    shift = logit(kept) - logit(estimate)
-    with np.errstate(divide="ignore"):
-        t = shift * kept * (1 - kept) / np.sqrt(variances)
-    t[(variances <= 0) | (kept != replicates)] = math.inf
-    t = np.where(np.isinf(t), np.copysign(math.inf, shift), t)
-    tail = (1 - level) / 2
-    method = "inverted_cdf"  # no interpolation between a number and infinity
-    lower, upper = np.quantile(t, [tail, 1 - tail], method=method)
-    if not np.isfinite([lower, upper]).all():
-        return None
-    error = math.sqrt(variance) / (estimate * (1 - estimate))
-    low, high = expit([logit(estimate) - upper * error, logit(estimate) - lower * error])
-    return Interval(float(estimate), float(low), float(high))
-
-
-def summary(entries: list[tuple[int, float]]) -> dict[str, float]:
-    """Coverage, its standard error, the misses on either side, and the mean width."""
-    sides, widths = np.array(entries).T
-    coverage = float((sides == 0).mean())
+    seeds = aucs.shape[1]
+    mean = influences.mean(axis=1)  # (G, P)
+    squares = mean.sum(axis=0) ** 2
+    within = ((influences - mean[:, None]) ** 2).sum(axis=(1, 2)) / (seeds - 1)
+    between = aucs.var(axis=1, ddof=1)
+    count = np.bincount(classes)
+    spread = (squares**2).sum() - (np.bincount(classes, squares) ** 2 / count).sum()
     return {
-        "coverage": coverage,
-        "error": float(np.sqrt(coverage * (1 - coverage) / len(sides))),
-        "below": float((sides < 0).mean()),
-        "above": float((sides > 0).mean()),
-        "width": float(widths.mean()),
+        "mean": aucs.mean(axis=1).sum(),
+        "fixed": squares.sum(),
+        "fixed_freedom": max(2 * squares.sum() ** 2 / spread, LEAST_FREEDOM),
+        "interaction": within.sum() / seeds,
+        "between": between.sum() / seeds,
+        "freedom": (seeds - 1) * between.sum() ** 2 / (between**2).sum(),
+        "paired": aucs.sum(axis=0).var(ddof=1) / seeds,
+        "logarithms": np.log(between).sum(),
+        "models": len(aucs),
+        "seeds": seeds,
     }
 
 
-def seeds_and_patients(auc: float, datasets: int, resamples: int) -> dict[str, dict[str, float]]:
-    """The crossed interval for a mean over seeds, and the one that resamples patients alone."""
-    table = {}
-    for count in SEEDS:
-        crossed, alone = [], []
-        for index in track(range(datasets), datasets, f"{count} seeds, AUC {auc:g}"):
-            rng = np.random.default_rng([2, count, index])
-            labels, scores, patients = simulate(rng, auc, count)
-            both = auc_over_seeds(labels, scores[0], patients, resamples, LEVEL, index)
-            crossed.append((covers(both.interval, auc), both.interval.high - both.interval.low))
-            one = both.patients
-            alone.append((covers(one, auc), one.high - one.low))
-        table[f"crossed, {count} seeds"] = summary(crossed)
-        table[f"patients alone, {count} seeds"] = summary(alone)
-    return table
+def tail(gap: Array, variance: Array, freedom: Array | float) -> Array:
+    """Two-sided p-value of a gap by Student's distribution."""
+    return 2 * stdtr(np.minimum(freedom, 1e9), -np.abs(gap) / np.sqrt(variance))
 
 
-def null_p_values(auc: float, datasets: int, resamples: int) -> dict[str, dict[str, float]]:
-    """Rejections at 5 % and a test of uniformity for two models of equal expected AUC."""
-    table = {}
-    for count in SEEDS:
-        found = []
-        for index in track(range(datasets), datasets, f"null, {count} seeds, AUC {auc:g}"):
-            rng = np.random.default_rng([3, count, index])
-            labels, (a, b), patients = simulate(rng, auc, count, models=2)
-            found.append(
-                auc_difference_over_seeds(labels, a, b, patients, resamples, LEVEL, index).p_value
-            )
-        table[f"crossed, {count} seeds"] = uniformity(found)
-    one, ensemble = [], []
-    for index in track(range(datasets), datasets, f"null, one model, AUC {auc:g}"):
-        # Exchangeable noise on common scores: two fixed models that are equally good.
-        rng = np.random.default_rng([4, index])
-        labels, common, patients = simulate(rng, auc)
-        a, b = common + 0.4 * rng.normal(size=(2, IMAGES))
-        one.append(
-            auc_difference_over_seeds(labels, a, b, patients, resamples, LEVEL, index).p_value
-        )
-        ensemble.append(delong_test(labels, a, b, patients).p_value)
-    return table | {"patients alone": uniformity(one), "DeLong": uniformity(ensemble)}
+def chosen(gap: Array, m: Moments) -> Array:
+    """The variance between seeds counts as no less than the interaction, Welch-Satterthwaite.
+
+    A mean AUC also pays for what few patients tell of their own variance; in a difference, whose
+    distribution is symmetric, that would only cost power.
+    """
+    shared = np.maximum(m["fixed"] - m["interaction"], 0)
+    seeds = np.maximum(m["between"], m["interaction"])
+    share = seeds**2 / m["freedom"]
+    share += (m["models"] == 1) * m["fixed"] ** 2 / m["fixed_freedom"]
+    return tail(gap, shared + seeds, (shared + seeds) ** 2 / share)
 
 
-def uniformity(p_values: list[float]) -> dict[str, float]:
-    values = np.array(p_values)
+def previous(gap: Array, m: Moments) -> Array:
+    """Paired by seed number, seeds' component truncated at zero, freedom of what was seen."""
+    variance = m["fixed"] + np.maximum(0, m["paired"] - m["interaction"])
+    share = np.minimum(m["paired"] / variance, 1)
+    return tail(gap, variance, (m["seeds"] - 1) / share**2)
+
+
+def unbiased(gap: Array, m: Moments) -> Array:
+    """The seeds' component may be negative."""
+    variance = np.maximum(m["fixed"] - m["interaction"], 0) + m["between"]
+    return tail(gap, variance, m["freedom"] * (variance / m["between"]) ** 2)
+
+
+def conservative(gap: Array, m: Moments) -> Array:
+    """The interaction counts twice: with patients and with seeds."""
+    variance = m["fixed"] + m["between"]
+    return tail(gap, variance, m["freedom"] * (variance / m["between"]) ** 2)
+
+
+def pooled(gap: Array, m: Moments) -> Array:
+    """Seeds' variance over own and other variants, unless Bartlett's test tells them apart."""
+    models, others, freedom = m["models"], m["others"], m["seeds"] - 1
+    count = models + others.shape[1]
+    pool = (m["between"] * m["seeds"] + others.sum(axis=1)) / count
+    statistic = freedom * (count * np.log(pool) - m["logarithms"] - np.log(others).sum(axis=1))
+    apart = chdtrc(count - 1, statistic / (1 + (count + 1) / (3 * count * freedom))) < ALPHA
+    between = np.where(apart, m["between"], models * pool / m["seeds"])
+    freedom = np.where(apart, m["freedom"], count * freedom)
+    return chosen(gap, m | {"between": between, "freedom": freedom})
+
+
+def posterior(gap: Array, m: Moments) -> Array:
+    """Seeds' SD averaged over its posterior; a half-Cauchy prior as wide as the patients' SE."""
+    node = np.tan(np.pi / 2 * (np.arange(200) + 0.5) / 200)  # of equal prior probability
+    seeds = m["fixed"][:, None] * node**2  # variance of the estimate due to seeds
+    expected = seeds + m["interaction"][:, None]
+    freedom = (m["models"] * (m["seeds"] - 1))[:, None]
+    log = -freedom / 2 * (np.log(expected) + m["between"][:, None] / expected)
+    weight = np.exp(log - log.max(axis=1, keepdims=True))
+    p = 2 * ndtr(-np.abs(gap)[:, None] / np.sqrt(m["fixed"][:, None] + seeds))
+    return (p * weight).sum(axis=1) / weight.sum(axis=1)
+
+
+def patients_alone(gap: Array, m: Moments) -> Array:
+    """No seeds at all."""
+    return tail(gap, m["fixed"], np.inf)
+
+
+Rule = Callable[[Array, Moments], Array]
+RULES: dict[str, Rule] = {
+    "chosen": chosen, "previous": previous, "unbiased": unbiased, "conservative": conservative,
+    "pooled": pooled, "posterior": posterior, "patients alone": patients_alone,
+}  # fmt: skip
+
+
+def draw(auc: float, sd: float, seeds: int, datasets: int) -> dict[str, Moments]:
+    """Moments of the mean of a, of a minus b and of a minus c on every simulated test set."""
+    rng = np.random.default_rng([round(1000 * auc), round(1000 * sd), seeds])
+    centres = np.array([separation(auc, sd)] * 2 + [separation(WORSE[auc], sd / 3)])
+    pairs = {"level": [0], "null": [0, 1], "effect": [0, 2]}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in pairs}
+    for _ in track(range(datasets), datasets, f"AUC {auc:g}, SD {sd:g}, {seeds} seeds"):
+        separations = centres[:, :1] + centres[:, 1:] * rng.normal(size=(3, seeds))
+        labels, scores, patients = simulate(rng, separations)
+        aucs, errors = influence(labels, scores, patients)
+        classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
+        for name, models in pairs.items():
+            sign = np.array([1, -1])[: len(models), None]
+            row = moments(sign * aucs[models], sign[..., None] * errors[models], classes)
+            variance = (sd / 3) ** 2 + row["interaction"] * seeds / len(models)
+            row["others"] = variance * rng.chisquare(seeds - 1, OTHERS) / (seeds - 1)
+            rows[name].append(row)
     return {
-        "rejected": float((values <= 0.05).mean()),
-        "rejected at 1 %": float((values <= 0.01).mean()),
-        "KS p": float(kstest(values, "uniform").pvalue),
+        name: {key: np.array([row[key] for row in part]) for key in part[0]}
+        for name, part in rows.items()
     }
 
 
-def show(title: str, results: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print one table: a row for each AUC and method."""
-    columns = list(next(iter(next(iter(results.values())).values())))
-    table = Table(title=title)
-    for name in ("AUC", "method", *columns):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for auc, rows in results.items():
-        for name, row in rows.items():
-            table.add_row(auc, name, *(f"{row[column]:.4f}" for column in columns))
-    Console(width=100).print(table)
+def judge(auc: float, drawn: dict[str, Moments]) -> dict[str, dict[str, float | None]]:
+    """Coverage, rejections and median width of every rule."""
+    level, null, effect = drawn["level"], drawn["null"], drawn["effect"]
+    # The interval of a mean AUC is symmetric on the logit scale, its error by the delta method.
+    gap = (logit(level["mean"]) - logit(auc)) * level["mean"] * (1 - level["mean"])
+    rows: dict[str, dict[str, float | None]] = {}
+    for name, rule in RULES.items():
+        p = rule(null["mean"], null)
+        bound = null["paired" if rule is previous else "between"] < null["interaction"]
+        rows[name] = {
+            "level": float((rule(gap, level) > ALPHA).mean()),
+            "difference": float((rule(effect["mean"] - auc + WORSE[auc], effect) > ALPHA).mean()),
+            "rejected": float((p <= ALPHA).mean()),
+            "at bound": float(bound.mean()),
+            "rejected at bound": float((p[bound] <= ALPHA).mean()) if bound.sum() >= 20 else None,
+            "width": float(np.median(2 * half_width(rule, null))),
+        }
+    return rows
+
+
+def half_width(rule: Rule, m: Moments) -> Array:
+    """How far the interval of each test set reaches: where the rule's p-value is 5 %."""
+    low, high = np.zeros_like(m["fixed"]), np.ones_like(m["fixed"])
+    for _ in range(14):
+        middle = (low + high) / 2
+        inside = rule(middle, m) > ALPHA
+        low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+    return (low + high) / 2
+
+
+def text(value: float | None, digits: int = 1) -> str:
+    """A share in percent."""
+    return "" if value is None else f"{100 * value:.{digits}f}"
+
+
+def show(cells: list[dict[str, Any]]) -> None:
+    """Print the chosen rule by cell, and for each rule its range over the cells of one K."""
+    columns = ["level", "difference", "rejected", "at bound", "rejected at bound", "width"]
+    table = Table(title="The chosen rule; shares in %, width of the difference in points of AUC")
+    for name in ("AUC", "SD", "K", *columns):
+        table.add_column(name, justify="right")
+    for cell in cells:
+        row = cell["rules"]["chosen"]
+        table.add_row(
+            f"{cell['auc']:g}", f"{cell['sd']:g}", str(cell["seeds"]),
+            *(text(row[name], 2 if name == "width" else 1) for name in columns),
+        )  # fmt: skip
+    summary = Table(title="Every rule: least, mean and greatest over AUCs and SDs")
+    for name in ("K", "rule", *columns[:3], columns[4], "width ÷ chosen"):
+        summary.add_column(name, justify="left" if name == "rule" else "right")
+    for seeds in sorted({cell["seeds"] for cell in cells}):
+        group = [cell["rules"] for cell in cells if cell["seeds"] == seeds]
+        for rule in RULES:
+            entries = [str(seeds), rule]
+            for name in (*columns[:3], columns[4]):
+                values = [rules[rule][name] for rules in group]
+                values = [value for value in values if value is not None]
+                entries.append(
+                    " ".join(text(f(values)) for f in (min, np.mean, max)) if values else ""
+                )
+            ratio = np.mean([rules[rule]["width"] / rules["chosen"]["width"] for rules in group])
+            summary.add_row(*entries, f"{ratio:.2f}")
+    console = Console(width=110)
+    console.print(table)
+    console.print(summary)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--datasets", type=int, default=1000, help="simulated test sets per row")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples in each")
+    parser.add_argument("--datasets", type=int, default=2000, help="simulated test sets per cell")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds per model")
+    parser.add_argument("--aucs", type=float, nargs="+", choices=WORSE, default=list(WORSE))
+    parser.add_argument("--sds", type=float, nargs="+", default=SEED_SDS, help="SD between seeds")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    given = parser.parse_args()
-    size = (given.datasets, given.resamples)
-    parts = {
-        "patients": (f"Coverage of {LEVEL:.0%} intervals, one model", patients_alone),
-        "seeds": (f"Coverage of {LEVEL:.0%} intervals, mean over seeds", seeds_and_patients),
-        "null": ("p-values of equal models", null_p_values),
-    }
-    record: dict[str, Any] = {"datasets": given.datasets, "resamples": given.resamples}
-    for name, (title, measure) in parts.items():
-        record[name] = {f"{auc:g}": measure(auc, *size) for auc in AUCS}
-        show(title, record[name])
-    if given.output is not None:
-        write_json(given.output, record)
+    options = parser.parse_args()
+    cells = [
+        {
+            "auc": auc,
+            "sd": sd,
+            "seeds": seeds,
+            "rules": judge(auc, draw(auc, sd, seeds, options.datasets)),
+        }
+        for auc in options.aucs
+        for sd in options.sds
+        for seeds in options.seeds
+    ]
+    show(cells)
+    if options.output is not None:
+        write_json(options.output, {"datasets": options.datasets, "cells": cells})
 
 
 if __name__ == "__main__":

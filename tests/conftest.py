@@ -1,6 +1,7 @@
 """A tiny phantom study, generated once a session, for every test that needs images."""
 
 import copy
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from hybridlungvit.config import Study, study_from
+from hybridlungvit.config import Study, load_study, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
 from hybridlungvit.masks.quality import write_quality
@@ -84,6 +85,22 @@ TINY: dict[str, Any] = {
         },
     },
 }
+
+
+def benchmark(name):
+    """A script of ``benchmarks/`` as a module, under a name that shadows no package."""
+    path = REPOSITORY / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def has_proc():
+    if shutil.which("Rscript") is None:
+        return False
+    command = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -187,6 +204,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}")
     assert log.read_text().startswith("0\n"), log.read_text()
     return folder
+
+
+@pytest.fixture
+def finished_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The finished study without images and weights, in the working folder, to break at will."""
+    skip = shutil.ignore_patterns("phantom", "cache", "logs", "*.safetensors", "*.npz")
+    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
+    shutil.copytree(finished / "paper", tmp_path / "paper")
+    for name in {*SOURCES, "tiny.yaml"} - {"paper"}:
+        (tmp_path / name).symlink_to(finished / name)
+    monkeypatch.chdir(tmp_path)
+    return load_study(Path("tiny.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

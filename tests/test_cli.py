@@ -197,6 +197,6 @@ def test_out_of_memory_ends_in_one_message_with_ways_out(raised):
 
 
 def test_windows_is_refused_in_one_sentence():
-    code = "import sys\nsys.platform = 'win32'\nfrom hybridlungvit.cli import main\nmain()"
+    code = "import sys\nfrom hybridlungvit.cli import main\nsys.platform = 'win32'\nmain()"
     done = subprocess.run([sys.executable, "-c", code, "phantom"], capture_output=True, text=True)
     assert done.returncode == 1 and "WSL" in done.stderr and "Traceback" not in done.stderr

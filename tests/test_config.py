@@ -17,6 +17,7 @@ from hybridlungvit.config import (
     known_stem,
     load_study,
     read_yaml,
+    reference,
     save_resolved,
     study_from,
 )
@@ -354,3 +355,17 @@ def test_the_example_options_fit_a_study(tiny):
     hashes = {study.training_hash(variant) for variant in options["variants"]}
     assert len(hashes) == len(options["variants"])
     assert study.training_hash("no_seg") not in hashes
+
+
+def test_the_reference_of_keys_is_current_and_has_the_originals_defaults():
+    text = (REPOSITORY / "docs" / "config.md").read_text()
+    assert text == reference(), "run `hybridlungvit keys > docs/config.md`"
+    for line in (
+        "| `learning_rate` | `5e-05` |", "| `weight_decay` | `0.0001` |", "| `batch_size` | `16` |",
+        "| `epochs` | `20` |", "| `patience` | `5` |", "| `label_smoothing` | `0.1` |",
+        "| `freeze_epochs` | `3` |", "| `unfreeze_factor` | `0.2` |",
+        '| `unfreeze_lowers` | `"all"` |',
+        "| `lambda_att` | `0.0` |", "| `class_weights` | `true` |", "| `sampler` | `true` |",
+        "| `fusion_layers` | `1` |", '| `pooling` | `"side"` |',
+    ):  # fmt: skip
+        assert line in text

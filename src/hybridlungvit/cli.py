@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hybridlungvit.config import Study, load_study, require_folder
+from hybridlungvit.config import Study, load_study, reference, require_folder
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import start_logging
@@ -93,23 +93,16 @@ def cache(config: Config, workers: Workers = 1) -> None:
 
 
 @app.command()
-def examples(config: Config) -> None:
-    """Choose example images with their masks for the paper."""
+def quality(config: Config) -> None:
+    """Check the study's lung masks, by class and against known lungs, and choose examples."""
     from hybridlungvit.data.sources import image_root
     from hybridlungvit.masks.examples import write_examples
-
-    study, layout = _open(config)
-    write_examples(image_root(study, layout), study, layout)
-
-
-@app.command()
-def quality(config: Config) -> None:
-    """Check the study's lung masks: confidence, geometry and what they give away of the label."""
-    from hybridlungvit.data.sources import image_root
     from hybridlungvit.masks.quality import write_quality
 
     study, layout = _open(config)
-    write_quality(image_root(study, layout), study, layout)
+    root = image_root(study, layout)
+    write_examples(root, study, layout)
+    write_quality(root, study, layout)
 
 
 @app.command()
@@ -146,12 +139,12 @@ def train(config: Config, variant: VariantName, seed: Seed) -> None:
 
 
 @app.command()
-def score(config: Config, variant: VariantName, seed: Seed) -> None:
-    """Predict the validation and test images with a trained run."""
-    from hybridlungvit.evaluation.score import score as run
+def score(config: Config, variant: VariantName) -> None:
+    """Predict the validation and test images with a training, for all variants that share it."""
+    from hybridlungvit.evaluation.score import score_family
 
-    study, layout = _open_on_gpu(config, variant, seed)
-    run(study, variant, seed, layout)
+    study, layout = _open_on_gpu(config, variant)
+    score_family(study, study.trained_as(variant), layout)
 
 
 @app.command()
@@ -180,30 +173,12 @@ def audit_results(config: Config) -> None:
 
 
 @app.command()
-def gradcam(config: Config, variant: VariantName) -> None:
-    """Compute Grad-CAM for the cases the rule chooses."""
-    from hybridlungvit.explain.gradcam import explain_variant
+def explain(config: Config, variant: VariantName) -> None:
+    """Compute a variant's Grad-CAM, its lung focus and, for the reference, cases and checks."""
+    from hybridlungvit.explain.stage import explain as run
 
     study, layout = _open_on_gpu(config, variant)
-    explain_variant(study, variant, layout)
-
-
-@app.command()
-def focus(config: Config, variant: VariantName) -> None:
-    """Measure how much of Grad-CAM's heat lies in the lungs, on the whole test set."""
-    from hybridlungvit.explain.focus import measure_focus
-
-    study, layout = _open_on_gpu(config, variant)
-    measure_focus(study, variant, layout)
-
-
-@app.command()
-def saliency(config: Config, variant: VariantName) -> None:
-    """Check whether Grad-CAM depends on the training, marks what counts, and agrees over seeds."""
-    from hybridlungvit.explain.saliency import check_saliency
-
-    study, layout = _open_on_gpu(config, variant)
-    check_saliency(study, variant, layout)
+    run(study, variant, layout)
 
 
 @app.command()
@@ -369,6 +344,12 @@ def export(
     opened, layout = _open(Path("config") / f"{study}.yaml", variant, seed)
     chosen = variant or opened.reference, opened.seeds[0] if seed is None else seed
     export_run(opened, *chosen, layout, out, half)
+
+
+@app.command()
+def keys() -> None:
+    """Print every key of a study file with its default and meaning, as Markdown."""
+    typer.echo(reference(), nl=False)
 
 
 @app.command()

@@ -311,6 +311,9 @@ class Statistics(Section):
     """What the sensitive operating point must reach on validation images."""
     prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
     """Shares of pneumonia for which predictive values are tabled."""
+    margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Largest difference of AUCs that counts as none when equivalence is tested; to be declared
+    before any test image is scored."""
     family: list[Name] | None = None
     """Variants whose comparison with the reference is adjusted for (Holm); null: all of them.
     The others are exploratory: their p-values stay as they are and are marked."""
@@ -461,6 +464,8 @@ class Study(Section):
     """A sentence for the paper on what the images really are."""
     stem_note: str | None = None
     """A sentence for the paper on where the stem's weights come from."""
+    protocol_note: str | None = None
+    """A sentence for the paper on what was decided after test images had been scored."""
     other_study: UserPath | None = None
     """Config of another study of the same test images, to compare with variant by variant."""
 
@@ -624,6 +629,23 @@ def _say_what_never_acts(study: Study, source: str) -> None:
         if len(idle) == 2:
             log.warning("%s: variants.%s: never act: %s.", source, variant, "; ".join(idle))
             return
+
+
+def reference() -> str:
+    """Every key of a study file with its default and meaning, as Markdown: docs/config.md."""
+    lines = ["# Every key of a study file", "", "Written by `hybridlungvit keys`; do not edit."]
+    for name, field in Study.model_fields.items():
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            continue
+        lines += ["", f"## {name}", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        for key, item in section.model_fields.items():
+            if isinstance(item.default, Section):
+                continue
+            default = json.dumps(item.default)
+            meaning = " ".join((item.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | `{default}` | {meaning} |")
+    return "\n".join(lines) + "\n"
 
 
 def save_resolved(study: Study, layout: Layout) -> Path:

@@ -27,7 +27,7 @@ from hybridlungvit.io import StudyError, read_json, write_text
 from hybridlungvit.masks.fit import LOW_CONFIDENCE
 from hybridlungvit.model import build_model
 from hybridlungvit.model.hub import CONFIG, WEIGHTS, fetch, load_model, not_fitting, read_config
-from hybridlungvit.model.inference import pneumonia_probability, run
+from hybridlungvit.model.inference import output_of, pneumonia_probability
 from hybridlungvit.runtime import track
 from hybridlungvit.training.record import KEY, Description
 
@@ -359,7 +359,7 @@ def _overlay(
 
     heat = gradcam_maps(loaded.model, image, mask, target=1)[0]  # (S, S)
     with torch.inference_mode():
-        cuts = run(loaded.model, image, mask).cuts  # (1,), in pixels, or None
+        cuts = output_of(loaded.model, image, mask).cuts  # (1,), in pixels, or None
     settings = loaded.description.recipe.model
     parted = cuts is not None and settings.cut != "none"
     cut = float(cuts[0]) / image.shape[-1] if parted else None

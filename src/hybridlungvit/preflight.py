@@ -1,14 +1,26 @@
 """What is looked at before the workflow starts: a failing job would first remove stored results."""
 
+import logging
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import require_same
+from hybridlungvit.gpus import visible_gpus
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
-READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark", "examples"}
+log = logging.getLogger(__name__)
+PARAMETERS = {
+    "tiny": 5.5e6, "small": 22e6, "base": 86e6, "large": 304e6, "huge": 632e6, "giant": 1.1e9,
+}  # fmt: skip
+SPEED = 60e9  # operations a second of one core, as measured on DeiT-Tiny
+DEFAULT_IMAGES = 4_700  # of Kermany's to train on
+MUCH = 48  # core-hours worth a warning
+SMALLER = "Use a machine with a GPU, or a smaller study such as config/kermany-cpu.yaml."
+READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark"}
 
 
 def check_start(
@@ -31,12 +43,39 @@ def check_start(
     known = study.data.annotations
     if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
         raise StudyError(f"data.annotations: no file {known}. Give one, or leave the key out.")
+    if "train" in planned and (study.compute.device == "cpu" or not visible_gpus()):
+        hours = core_hours(study, layout)
+        if hours > MUCH:
+            log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
     if "pdf" not in planned:
         return
     if "train" not in planned and not from_predictions:
         _require_weights(study, layout)
-    if "score" not in planned:
+    if not any(rule.startswith("score_") for rule in planned):
         _require_current(study, layout)
+
+
+def core_hours(study: Study, layout: Layout) -> float:
+    """What the trainings still to be done cost on processors, by the stems' operations.
+
+    A stem whose name tells no size counts for nothing, nor does what the heads cost.
+    """
+    images = DEFAULT_IMAGES
+    if layout.manifest.is_file():
+        images = int((read_manifest(layout.manifest).split == "train").sum())
+    operations = 0.0
+    for variant in study.trained_variants():
+        recipe = study.recipe(variant)
+        left = sum(not (layout.run(variant, s) / "run.json").is_file() for s in study.seeds)
+        patch = re.search(r"patch(\d+)", recipe.model.stem)
+        size = next((p for name, p in PARAMETERS.items() if name in recipe.model.stem), 0)
+        tokens = (recipe.data.image_size / int(patch[1])) ** 2 if patch else 0
+        epochs = range(recipe.training.epochs)
+        passes = sum(2 if recipe.training.frozen(epoch) else 6 for epoch in epochs)
+        stored = 2 * (recipe.training.frozen_views + 2)  # once for all seeds
+        each = stored / max(left, 1) if recipe.training.frozen_views else passes
+        operations += left * images * tokens * size * each
+    return operations / SPEED / 3600
 
 
 def _require_weights(study: Study, layout: Layout) -> None:

@@ -15,7 +15,8 @@ from sklearn.metrics import roc_auc_score
 from hybridlungvit.config import load_other, study_from
 from hybridlungvit.evaluation.compare import compare_variants
 from hybridlungvit.evaluation.other_study import compare_with_other, other_files
-from hybridlungvit.evaluation.paired import auc_difference_over_seeds, holm
+from hybridlungvit.evaluation.paired import holm
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
 from hybridlungvit.io import StudyError, rounded, write_json
 from hybridlungvit.paper.macros import other_study_macros
 from hybridlungvit.paper.result_tables import other_study
@@ -84,11 +85,11 @@ def test_differences_are_those_of_both_means_paired_by_image(study, there, layou
         assert one["there"]["estimate"] == pytest.approx(means[1])
         assert one["estimate"] == pytest.approx(means[0] - means[1])
         rows = [scores_in(layout, variant) for layout in layouts]
-        again = auc_difference_over_seeds(labels, *rows, patients, 200, seed=0)
+        again = auc_difference_over_seeds(labels, *rows, patients, None, 200, seed=0)
         assert one["p_value"] == pytest.approx(again.p_value, rel=0.5)  # patients in another order
         assert one["low"] < one["estimate"] < one["high"]
     p_values = {variant: one["p_value"] for variant, one in found["differences"].items()}
-    adjusted = {variant: one["p_adjusted"] for variant, one in found["differences"].items()}
+    adjusted = {variant: one["p_value_adjusted"] for variant, one in found["differences"].items()}
     assert adjusted == holm(p_values)
     assert {one["verdict"] for one in found["differences"].values()} == {"lower than"}
 

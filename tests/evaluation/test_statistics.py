@@ -18,9 +18,11 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.sources import CLASSES
+from hybridlungvit.evaluation import subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.evaluate import classification_report, evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
@@ -29,13 +31,12 @@ from hybridlungvit.evaluation.metrics import (
     ranking_metrics,
 )
 from hybridlungvit.evaluation.paired import (
-    DIFFERENCE,
     NEITHER,
-    Comparison,
-    auc_difference_over_seeds,
+    UNDECIDED,
+    decide,
     holm,
     mcnemar,
-    verdict,
+    place,
 )
 from hybridlungvit.evaluation.predictions import (
     read_predictions,
@@ -43,8 +44,13 @@ from hybridlungvit.evaluation.predictions import (
     sensitive_threshold,
     youden_threshold,
 )
-from hybridlungvit.evaluation.seeds import auc_over_seeds, crossed_curves, variance_components
-from hybridlungvit.evaluation.subgroups import QUALITIES
+from hybridlungvit.evaluation.seeds import (
+    auc_difference_over_seeds,
+    auc_over_seeds,
+    crossed_curves,
+    variance_components,
+)
+from hybridlungvit.evaluation.subgroups import QUALITIES, subgroup_records
 from hybridlungvit.evaluation.subgroups import groups as groups_of
 from hybridlungvit.io import StudyError, file_sha256
 from hybridlungvit.paths import Layout
@@ -178,7 +184,8 @@ def test_auc_interval_is_symmetric_on_the_logit_scale_with_the_error_of_a_litera
     auc = sk.roc_auc_score(labels, scores)
     headline = auc_interval(labels, scores, clusters, 300, 0.9, seed=5)
     assert headline.estimate == pytest.approx(auc, abs=1e-12)
-    half = norm.ppf(0.95) * np.std(replicates, ddof=1) / (auc * (1 - auc))
+    quantile = stats.t.ppf(0.95, variance_freedom(labels, scores[None], clusters))
+    half = quantile * np.std(replicates, ddof=1) / (auc * (1 - auc))
     expected = expit(logit(auc) + np.array([-half, half]))
     assert [headline.low, headline.high] == pytest.approx(expected, abs=1e-12)
 
@@ -256,28 +263,8 @@ def test_one_seed_and_its_copies_have_the_interval_of_one_model(count):
     labels, scores, clusters = seed_scores(0)
     found = auc_over_seeds(labels, scores[:count], clusters, 1000)
     alone = auc_interval(labels, scores[0], clusters, 1000)
-    for interval in (found.interval, found.patients):
-        assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
-    assert found.split.seeds == 0
-
-
-def test_a_mean_over_seeds_has_the_variances_of_a_literal_computation():
-    labels, scores, clusters = seed_scores(1.2)
-    estimates, replicates = aucs_of(labels, scores, clusters)
-    split = auc_over_seeds(labels, scores, clusters, 2000).split
-    assert split.patients == pytest.approx(np.var(replicates.mean(axis=1), ddof=1))
-    centred = replicates - replicates.mean(axis=1, keepdims=True)
-    interaction = centred.var(axis=0, ddof=1).sum() / 3
-    assert split.seeds == pytest.approx((np.var(estimates, ddof=1) - interaction) / 4)
-    total = split.patients + split.seeds
-    assert split.freedom == pytest.approx(3 * (4 * total / np.var(estimates, ddof=1)) ** 2)
-
-
-@given(st.integers(2, 5), st.integers(0, 99))
-def test_no_interval_claims_fewer_degrees_of_freedom_than_its_seeds_have(count, seed):
-    rng = np.random.default_rng(seed)
-    values, replicates = rng.normal(size=count), rng.normal(size=(30, count))
-    assert variance_components(values, replicates).freedom >= count - 1
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert found.components.seeds == 0
 
 
 def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
@@ -289,8 +276,7 @@ def test_the_variance_of_a_mean_over_few_seeds_is_not_understated():
         values = np.sqrt(seeds + interaction) * rng.normal(size=count)
         replicates = np.sqrt(patients) * rng.normal(size=(60, 1)) + values
         replicates = replicates + np.sqrt(interaction) * rng.normal(size=(60, count))
-        split = variance_components(values, replicates)
-        found.append(split.error**2)
+        found.append(variance_components(values, replicates).variance)
         drawn = rng.integers(count, size=(60, count))
         naive.append(np.take_along_axis(replicates, drawn, axis=1).mean(axis=1).var(ddof=1))
     truth = patients + (seeds + interaction) / count
@@ -329,11 +315,8 @@ def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
 
 def test_a_model_does_not_differ_from_itself():
     labels, scores, _, clusters = two_models()
-    assert auc_difference_over_seeds(labels, scores, scores, clusters, 200) == Comparison(
-        0, 0, 0, 1
-    )
-    seeds = np.stack([scores, scores[::-1]])
-    assert auc_difference_over_seeds(labels, seeds, seeds, clusters, 200) == Comparison(0, 0, 0, 1)
+    found = auc_difference_over_seeds(labels, scores, scores, clusters, resamples=200)
+    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
 
 
 @given(st.integers(0, 99), st.booleans())
@@ -341,16 +324,16 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
     if several:
         a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
-    there = auc_difference_over_seeds(labels, a, b, clusters, 200, seed=seed)
-    back = auc_difference_over_seeds(labels, b, a, clusters, 200, seed=seed)
+    there = auc_difference_over_seeds(labels, a, b, clusters, None, 200, seed=seed)
+    back = auc_difference_over_seeds(labels, b, a, clusters, None, 200, seed=seed)
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
-    assert back.p_value == there.p_value
+    assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
 
 
 def test_pairing_narrows_the_interval_of_models_that_agree():
     labels, a, b, clusters = two_models()
-    paired = auc_difference_over_seeds(labels, a, b, clusters, 1000)
+    paired = auc_difference_over_seeds(labels, a, b, clusters, None, 1000)
     alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
     assert 0 < width(paired) < 0.5 * math.hypot(*alone)
 
@@ -361,7 +344,7 @@ def test_paired_difference_is_that_of_a_literal_loop():
         sk.roc_auc_score(labels, a, sample_weight=w) - sk.roc_auc_score(labels, b, sample_weight=w)
         for w in all_weights(labels, clusters, 150, seed=2)
     ]
-    found = auc_difference_over_seeds(labels, a, b, clusters, 150, 0.9, seed=2)
+    found = auc_difference_over_seeds(labels, a, b, clusters, None, 150, 0.9, seed=2)
     expected = sk.roc_auc_score(labels, a) - sk.roc_auc_score(labels, b)
     error = np.std(replicates, ddof=1)
     assert found.estimate == pytest.approx(expected, abs=1e-12)
@@ -375,20 +358,20 @@ def test_interval_and_p_value_never_contradict_each_other(seed, count):
     labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
     rng = np.random.default_rng(seed)
     a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
-    found = auc_difference_over_seeds(labels, a, b, clusters, 300, 0.9)
+    found = auc_difference_over_seeds(labels, a, b, clusters, None, 300, 0.9)
     assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
 
 
 def test_p_value_is_small_for_different_models_and_large_for_like_ones():
     labels, a, b, clusters = two_models(gap=2.0)
-    assert auc_difference_over_seeds(labels, a, b, clusters, 1000).p_value < 0.01
-    assert auc_difference_over_seeds(labels, b, a, clusters, 1000).p_value < 0.01
-    assert auc_difference_over_seeds(*two_models(), 1000).p_value > 0.1
+    assert auc_difference_over_seeds(labels, a, b, clusters, None, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(labels, b, a, clusters, None, 1000).p_value < 0.01
+    assert auc_difference_over_seeds(*two_models(), None, 1000).p_value > 0.1
 
 
 def test_p_values_are_never_zero():
     labels, _, _, clusters = two_models()
-    found = auc_difference_over_seeds(labels, labels * 1.0, 1.0 - labels, clusters, 199)
+    found = auc_difference_over_seeds(labels, labels * 1.0, 1.0 - labels, clusters, None, 199)
     assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
 
 
@@ -396,10 +379,10 @@ def test_seeds_that_disagree_widen_a_difference():
     labels, scores, _, clusters = two_models(noise=0.1)
     better, worse = scores + 1.5 * labels, scores - 1.5 * labels
     alike = auc_difference_over_seeds(
-        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, 500
+        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, None, 500
     )
     mixed = auc_difference_over_seeds(
-        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, 500
+        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, None, 500
     )
     assert alike.low > 0
     assert mixed.low < -0.1 < 0.1 < mixed.high
@@ -426,27 +409,35 @@ def test_holm_is_the_literal_procedure(p_values):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "expected"),
+    ("estimate", "p", "p_equivalence", "expected"),
     [
-        (0.01, 0.03, 0.01, "higher than"),
-        (-0.03, -0.01, 0.01, "lower than"),
-        (-0.01, 0.03, 0.01, NEITHER),
-        (0.01, 0.03, 0.06, NEITHER),
-        (-0.03, -0.01, 0.06, NEITHER),
-        (0.0, 0.03, 0.01, NEITHER),
-        (-0.03, 0.0, 0.01, NEITHER),
+        (0.02, 0.01, 0.9, "higher than"),
+        (-0.02, 0.01, 0.9, "lower than"),
+        (0.002, 0.01, 0.01, "higher than"),  # both: the difference comes first
+        (0.002, 0.6, 0.01, "equivalent to"),
+        (0.002, 0.6, 0.06, UNDECIDED),
+        (0.02, 0.06, 0.9, UNDECIDED),
     ],
 )
-def test_verdict_needs_interval_and_adjusted_p(low, high, p, expected):
-    assert verdict({"low": low, "high": high}, 0, DIFFERENCE, p, 0.95) == expected
+def test_a_comparison_ends_in_one_of_four(estimate, p, p_equivalence, expected):
+    record = {"estimate": estimate, "p_value": p, "p_equivalence": p_equivalence}
+    decide(differences := {"a": dict(record)}, ["a"], 0.95)
+    assert differences["a"]["verdict"] == expected
+    # Outside the family nothing is adjusted; within a larger one Holm's method is stricter.
+    decide(alone := {"a": dict(record)}, [], 0.95)
+    assert (alone["a"]["p_value_adjusted"], alone["a"]["verdict"]) == (None, expected)
+    decide(four := {name: dict(record) for name in "abcd"}, list("abcd"), 0.95)
+    strict = {0.01: 0.04, 0.06: 0.24, 0.6: 1, 0.9: 1}
+    assert four["a"]["p_value_adjusted"] == pytest.approx(strict[p])
+    assert four["a"]["p_equivalence_adjusted"] == pytest.approx(strict[p_equivalence])
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(1.1, 1.3, "above"), (0.2, 0.9, "below"), (0.9, 1.1, NEITHER), (None, None, NEITHER)],
 )
-def test_a_verdict_without_p_follows_the_interval(low, high, expected):
-    assert verdict({"low": low, "high": high}, 1) == expected
+def test_a_place_follows_the_interval(low, high, expected):
+    assert place({"low": low, "high": high}, 1) == expected
 
 
 calls = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
@@ -665,7 +656,7 @@ def test_a_family_of_other_names_is_refused(tiny, family):
         study_from(tiny, "x")
 
 
-def test_subgroups_are_those_of_a_literal_selection(study, evaluated):
+def test_subgroups_are_those_of_a_literal_selection(study, evaluated, monkeypatch):
     layout, record = evaluated
     table, scores = scores_on(study, "no_seg", layout)
     by_name = {(g["by"], g["group"]): g for g in record["subgroups"]}
@@ -674,8 +665,13 @@ def test_subgroups_are_those_of_a_literal_selection(study, evaluated):
     assert viral["auc"]["estimate"] == pytest.approx(record["headline"]["auc"]["estimate"])
     quarters = [g for g in record["subgroups"] if g["by"] == "mask_confidence"]
     assert [g["images"] for g in quarters] == [15] * 4
+    assert {g["auc"]["estimate"] for g in quarters} == {None}, "too few patients"
     first = table.label[:15]
     expected = np.mean([sk.roc_auc_score(first, row[:15]) for row in scores])
+    monkeypatch.setattr(subgroups, "LEAST_PATIENTS", 1)
+    quality = pd.DataFrame(dict.fromkeys(QUALITIES, np.arange(60)))
+    found = subgroup_records(table, quality, scores, 0.5, 200, 0.95, 0)
+    quarters = [g for g in found if g["by"] == "mask_confidence"]
     assert quarters[0]["auc"]["estimate"] == pytest.approx(expected)
     assert sum(g["images"] for g in record["subgroups"] if g["by"] == "pixels") == 60
     bacterial = by_name["subtype", "Bacterial"]  # none here: no AUC, no sensitivity
@@ -756,9 +752,9 @@ def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, 
     differences = record["differences"]
     assert list(differences) == record["family"]
     adjusted = literal_holm({name: value["p_value"] for name, value in differences.items()})
-    assert {n: v["p_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
+    assert {n: v["p_value_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
     assert differences["plain_deit"]["verdict"] == "lower than"
-    assert differences["no_tta"]["verdict"] == NEITHER
+    assert differences["no_tta"]["verdict"] in (UNDECIDED, "equivalent to")
     plain = evaluate_variant(study, "plain_deit", scored)
     means = [values["headline"]["auc"]["estimate"] for values in (plain, evaluated[1])]
     assert differences["plain_deit"]["estimate"] == pytest.approx(means[0] - means[1])
@@ -769,8 +765,8 @@ def test_comparisons_outside_the_family_are_not_adjusted(scored, tiny):
     record = compare_variants(study_from(tiny, "x"), scored)
     assert record["family"] == ["plain_deit"]
     found = record["differences"]
-    assert found["plain_deit"]["p_adjusted"] == found["plain_deit"]["p_value"]
-    assert found["seg_0.1"]["p_adjusted"] is None
+    assert found["plain_deit"]["p_value_adjusted"] == found["plain_deit"]["p_value"]
+    assert found["seg_0.1"]["p_value_adjusted"] is None
 
 
 def test_patients_are_read_as_text(study, scored):

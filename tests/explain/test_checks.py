@@ -28,7 +28,6 @@ from hybridlungvit.explain.focus import (
     focus_table,
     heat_share,
     lung_focus,
-    measure_focus,
     summarise,
 )
 from hybridlungvit.explain.gradcam import (
@@ -38,14 +37,14 @@ from hybridlungvit.explain.gradcam import (
     paint_attention,
     spare_gradients,
 )
-from hybridlungvit.explain.saliency import check_saliency
 from hybridlungvit.explain.similarity import (
     derangement,
     mean_intervals,
     rank_correlation,
     ssim,
 )
-from hybridlungvit.io import StudyError
+from hybridlungvit.explain.stage import explain
+from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.model import build_model
 from hybridlungvit.model.tokens import LungTokens, cut_positions
 from hybridlungvit.training.loop import train
@@ -473,6 +472,7 @@ def test_focus_is_measured_for_reference_and_plain_control(study, tiny):
     tiny["variants"].pop("plain_deit")
     assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
     tiny["model"]["head"] = "linear"
+    tiny["variants"].pop("seg_0.1")
     assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
 
 
@@ -485,17 +485,17 @@ def trained(study, layout):
 
 
 def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny, trained):
-    record = measure_focus(study, "no_seg", trained)
-    checks = check_saliency(study, "no_seg", trained)
+    explain(study, "no_seg", trained)
     paths = [
         trained.focus("no_seg"),
         trained.focus("no_seg").with_suffix(".json"),
         trained.saliency("no_seg"),
+        trained.gradcam("no_seg"),
     ]
     first = [path.read_bytes() for path in paths]
-    measure_focus(study, "no_seg", trained)
-    check_saliency(study, "no_seg", trained)
+    explain(study, "no_seg", trained)
     assert [path.read_bytes() for path in paths] == first
+    record, checks = read_json(paths[1]), read_json(paths[2])
     rows = pd.read_csv(paths[0])
     tests = pd.read_csv(trained.predictions("no_seg", 0)).query("split == 'test'")
     assert rows.path.tolist() == tests.path.tolist()
@@ -509,7 +509,7 @@ def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny,
     assert read_focus(alone, trained)["no_seg"]["groups"] == record["groups"]
     assert read_saliency(alone, trained)["sanity"] == checks["sanity"]
     other = study_from(tiny | {"explanation": {"subsample": 5}}, "tiny")
-    with pytest.raises(StudyError, match=r"explanation.*Run `saliency --variant no_seg` again"):
+    with pytest.raises(StudyError, match=r"explanation.*Run `explain --variant no_seg` again"):
         read_saliency(other, trained)
     predictions = trained.predictions("no_seg", 0)
     predictions.write_text(predictions.read_text() + "\n")

@@ -10,7 +10,12 @@ from hybridlungvit.data.augment import to_input
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import score
 from hybridlungvit.explain.cases import RULES, choose_cases
-from hybridlungvit.explain.gradcam import explain_variant, gradcam_maps
+from hybridlungvit.explain.gradcam import (
+    gradcam_maps,
+    load_explained,
+    load_tests,
+    write_cases,
+)
 from hybridlungvit.io import StudyError
 from hybridlungvit.model import HybridLungViT, PlainViT
 from hybridlungvit.model.stem import Features
@@ -197,7 +202,8 @@ def test_cases_are_the_extremes_of_each_class(normal, pneumonia, threshold, expe
 def test_explained_cases_belong_to_the_test_set_and_to_each_other(study, layout):
     train(study, "no_seg", 0, layout)
     scored = score(study, "no_seg", 0, layout)
-    explain_variant(study, "no_seg", layout)
+    tests = load_tests(study, "no_seg", layout)
+    write_cases(study, "no_seg", tests, load_explained(study, "no_seg", 0, layout), layout)
     cases = read_cases(layout.gradcam("no_seg"))
     images = np.load(layout.images)
     manifest = read_manifest(layout.manifest)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from conftest import REPOSITORY
 
+from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.lint import lint_text
 from hybridlungvit.paper.manuscript import manuscript_paths
@@ -121,15 +122,15 @@ def test_a_claim_needs_its_comparison(layout, words):
     assert "claims a difference without its comparison" in problems(layout)
     replace(text_file(layout), f"is {words}. The difference", f"is {words}: the difference")
     assert not problems(layout)
-    append(text_file(layout), f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Neither.}}\n")
+    append(text_file(layout), f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Equal.}}{{Neither.}}\n")
     assert not problems(layout)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (r"It outperforms \difference{plain_deit}.", "is claimed, but plain_deit is not"),
-        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "is claimed, but plain_deit is not"),
+        (r"It outperforms \difference{plain_deit}.", "is claimed, but plain_deit is neither"),
+        (r"\ifverdict{plain_deit}{a}{b}{It outperforms.}", "is claimed, but plain_deit is neither"),
         (r"We outperform DeiT \citep{yang2023medmnist}.", "without its comparison"),
         (r"X outperforms DeiT \citep{nobody2020}.", "without its comparison"),
         (r"\ifcompared{plain_deit}{\difference{no_tta}}{}", "'plain_deit' print values of"),
@@ -144,7 +145,7 @@ def test_a_claim_needs_its_comparison(layout, words):
     ],
 )
 def test_false_claims_and_ways_round_the_lints_are_named(layout, words, message):
-    decide(layout, "plain_deit", "not distinguishable from")
+    decide(layout, "plain_deit", UNDECIDED)
     append(text_file(layout), f"\n{words}\n")
     assert message in problems(layout)
 
@@ -163,7 +164,7 @@ def test_false_claims_and_ways_round_the_lints_are_named(layout, words, message)
     ],
 )
 def test_names_lengths_comments_and_words_that_claim_nothing_pass(layout, words):
-    decide(layout, "plain_deit", "not distinguishable from")
+    decide(layout, "plain_deit", UNDECIDED)
     append(text_file(layout), f"\n{words}\n")
     assert not problems(layout)
 

@@ -47,11 +47,16 @@ def test_the_share_of_seeds_is_that_of_the_variance():
     assert result_tables.seed_share(record | {"se_patients": None}) is None
 
 
-def difference(p_adjusted):
+def difference(p_value_adjusted):
     calls = {"only_a": 3, "only_b": 1, "p_exact": 0.6, "p_clustered": 0.7}
     return interval(-0.02, -0.03, -0.01) | {
         "p_value": 0.01,
-        "p_adjusted": p_adjusted,
+        "p_value_adjusted": p_value_adjusted,
+        "p_equivalence": 0.7,
+        "p_equivalence_adjusted": p_value_adjusted and 0.9,
+        "degrees_of_freedom": 4.25,
+        "at_bound": ["seeds"],
+        "detectable": 0.04,
         "verdict": "lower than",
         "delong": {"estimate": -0.015, "error": 0.01, "p_value": 0.0004},
         "mcnemar": {"fixed": calls},
@@ -64,11 +69,15 @@ def test_exploratory_comparisons_are_marked(study):
     )
     table, _, footer = result_tables.comparisons(results)
     assert table["$p$ (Holm)"].tolist() == ["0.020", r"0.010\rlap{$^*$}"]
-    assert "exploratory" in footer[0]
+    assert table["Equivalence $p$ (Holm)"].tolist() == ["0.900", r"0.700\rlap{$^*$}"]
+    assert table["df"].tolist() == [r"4.2\rlap{$^0$}"] * 2
+    assert "estimated as zero" in footer[0] and "exploratory" in footer[1]
     assert table["DeLong $p$"].tolist() == ["$<0.001$"] * 2
     assert table["Only right"].tolist() == ["3 / 1"] * 2
     del results.differences["no_tta"]
-    assert result_tables.comparisons(results)[2] == ()
+    results.differences["seg_0.1"] |= {"at_bound": [], "degrees_of_freedom": None}
+    table, _, footer = result_tables.comparisons(results)
+    assert (table["df"].tolist(), footer) == ([r"$\infty$"], ())
 
 
 @pytest.mark.parametrize(("seeds", "rows"), [([0, 1], 2), ([0], 1)])

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 
-import hypothesis
 import pytest
 import yaml
 from conda_stand_in import CONDA_NAMES
@@ -169,10 +168,3 @@ def test_a_new_rule_finds_the_packages_of_its_environment_alone(tmp_path):
     done = snakemake(folder, *files, "--keep-going", "--configfile", "tiny.yaml")
     assert done.returncode != 0
     assert [(folder / file).exists() for file in files] == list(added.values())
-
-
-def test_no_property_test_fails_because_the_machine_is_slow():
-    profile = hypothesis.settings.default
-    assert profile.deadline is None
-    assert hypothesis.HealthCheck.too_slow in profile.suppress_health_check
-    assert profile.print_blob

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import yaml
-from conftest import TINY, checkout, snakemake
+from conftest import REPOSITORY, TINY, checkout, snakemake
 
-from hybridlungvit.config import study_from
+from hybridlungvit.config import load_study, study_from
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
-from hybridlungvit.preflight import check_start
+from hybridlungvit.preflight import check_start, core_hours
 
 FOLDER = TINY | {"seeds": [0], "data": {**TINY["data"], "source": "folder"}, "data_root": "gone"}
 del FOLDER["data"]["phantom"]
@@ -23,7 +23,7 @@ def layout(tmp_path):
 def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     study = study_from(FOLDER, "x")
     with pytest.raises(StudyError, match="data_root: no folder gone"):
-        check_start(study, layout, {"cache", "train", "score"})
+        check_start(study, layout, {"cache", "train", "score_no_seg"})
     check_start(study, layout, {"tables", "pdf"}, from_predictions=True)
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
@@ -60,7 +60,7 @@ def test_predictions_of_another_config_stop_a_paper_but_no_scoring(layout):
     record.write_text(json.dumps({"config_sha256": "0" * 64}))
     with pytest.raises(StudyError, match="made from config 000000000000, but the current config"):
         check_start(study, layout, {"pdf"}, from_predictions=True)
-    check_start(study, layout, {"score", "pdf"})
+    check_start(study, layout, {"score_no_seg", "pdf"})
     check_start(study, layout, {"train"})  # one training of the new config, and nothing more
 
 
@@ -74,3 +74,21 @@ def test_a_mistyped_folder_removes_no_stored_result(tmp_path):
     assert done.returncode != 0
     assert "data_root: no folder gone" in done.stdout + done.stderr
     assert stored.read_text() == "kept"
+
+
+def test_a_large_study_without_a_gpu_says_what_it_costs_before_it_begins(tmp_path, caplog):
+    full = load_study(REPOSITORY / "config" / "kermany.yaml")
+    layout = Layout("kermany", results=tmp_path)
+    on_cpu = full.model_copy(update={"compute": full.compute.model_copy(update={"device": "cpu"})})
+    check_start(on_cpu, layout, {"train"})
+    # 30 trainings of DeiT-Base and 5 of DeiT-Tiny: 17 epochs of 6 operations for each of 86 million
+    # parameters, 196 patches and 4,700 images, and 3 of 2; those of the frozen stem only 2.
+    work = 196 * 4_700 * 5 * (86e6 * (5 * (17 * 6 + 3 * 2) + 20 * 2) + 5.5e6 * (17 * 6 + 3 * 2))
+    assert core_hours(on_cpu, layout) == pytest.approx(work / 60e9 / 3600)
+    assert f"about {work / 60e9 / 3600:.0f} core-hours" in caplog.text
+    caplog.clear()
+    check_start(on_cpu, layout, {"text"})
+    check_start(
+        load_study(REPOSITORY / "config" / "demo.yaml"), Layout("demo", tmp_path), {"train"}
+    )
+    assert not caplog.records

@@ -5,9 +5,8 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import SOURCES, snakemake
+from conftest import snakemake
 
-from hybridlungvit.config import load_study
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal, sealed_files, write_seal
@@ -17,25 +16,13 @@ LAYOUT = Layout("tiny")
 FIGURES = LAYOUT.generated / "figures"
 
 
-@pytest.fixture
-def sealed(finished, tmp_path, monkeypatch):
-    """A finished study without images and weights, in a copy that a test may break."""
-    skip = shutil.ignore_patterns("phantom", "cache", "logs", "*.safetensors", "*.npz")
-    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
-    shutil.copytree(finished / "paper", tmp_path / "paper")
-    for name in {*SOURCES, "tiny.yaml"} - {"paper"}:
-        (tmp_path / name).symlink_to(finished / name)
-    monkeypatch.chdir(tmp_path)
-    return load_study(LAYOUT.root.parents[1] / "tiny.yaml")
-
-
-def test_a_finished_study_is_sealed_and_sha256sum_agrees(sealed):
-    check_seal(sealed, LAYOUT)
+def test_a_finished_study_is_sealed_and_sha256sum_agrees(finished_copy):
+    check_seal(finished_copy, LAYOUT)
     done = subprocess.run(["sha256sum", "-c", LAYOUT.seal], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(sealed_files(sealed, LAYOUT))
+    assert len(done.stdout.splitlines()) == len(sealed_files(finished_copy, LAYOUT))
     before = LAYOUT.seal.read_bytes()
-    write_seal(sealed, LAYOUT)
+    write_seal(finished_copy, LAYOUT)
     assert LAYOUT.seal.read_bytes() == before
 
 
@@ -68,13 +55,13 @@ ALTERATIONS = {
 
 
 @pytest.mark.parametrize("what", ALTERATIONS)
-def test_whatever_is_altered_is_named_before_the_first_job(sealed, what):
+def test_whatever_is_altered_is_named_before_the_first_job(finished_copy, what):
     path = ALTERATIONS[what]()
     with pytest.raises(StudyError, match=rf"SHA256SUMS: 1 of \d+ results .*\n{path}: altered$"):
-        check_seal(sealed, LAYOUT)
+        check_seal(finished_copy, LAYOUT)
 
 
-def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(sealed, tmp_path):
+def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(finished_copy, tmp_path):
     path, before = swap_figures(), LAYOUT.pdf.read_bytes()
     options = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")
     done = snakemake(tmp_path, *options)
@@ -84,28 +71,28 @@ def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(sealed, tmp_pa
     assert LAYOUT.pdf.read_bytes() == before
 
 
-def test_missing_and_unsealed_results_are_named_together(sealed):
+def test_missing_and_unsealed_results_are_named_together(finished_copy):
     LAYOUT.leaks.unlink()
     lines = LAYOUT.seal.read_text().splitlines()
     LAYOUT.seal.write_text("\n".join(line for line in lines if "manifest" not in line) + "\n")
     with pytest.raises(StudyError) as caught:
-        check_seal(sealed, LAYOUT)
+        check_seal(finished_copy, LAYOUT)
     assert f"{LAYOUT.leaks}: missing" in str(caught.value)
     assert f"{LAYOUT.manifest}: not sealed" in str(caught.value)
 
 
-def test_a_missing_or_damaged_seal_says_how_to_go_on(sealed):
+def test_a_missing_or_damaged_seal_says_how_to_go_on(finished_copy):
     LAYOUT.seal.write_text(LAYOUT.seal.read_text() + "gibberish\n")
     with pytest.raises(StudyError, match=r"line \d+ is none of `sha256sum`"):
-        check_seal(sealed, LAYOUT)
+        check_seal(finished_copy, LAYOUT)
     LAYOUT.seal.unlink()
     with pytest.raises(StudyError, match=r"SHA256SUMS: not found\. A study writes it at its end"):
-        check_seal(sealed, LAYOUT)
+        check_seal(finished_copy, LAYOUT)
 
 
-def test_an_unfinished_study_is_not_sealed(sealed):
+def test_an_unfinished_study_is_not_sealed(finished_copy):
     LAYOUT.predictions("no_tta", 0).unlink()
     before = LAYOUT.seal.read_bytes()
     with pytest.raises(StudyError, match=r"no_tta.seed-0\.csv: not found, so the study cannot be"):
-        write_seal(sealed, LAYOUT)
+        write_seal(finished_copy, LAYOUT)
     assert LAYOUT.seal.read_bytes() == before

@@ -10,14 +10,8 @@ rule leaks:
         layout.leaks,
     log:
         log_file("leaks"),
-    benchmark:
-        benchmark_file("leaks")
     conda:
         "../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
     shell:
         "python -m hybridlungvit leaks 2> {log:q}"
 
@@ -30,18 +24,10 @@ rule audit:
         reported(layout.audit, "metrics"),
     log:
         log_file("audit"),
-    benchmark:
-        benchmark_file("audit")
     conda:
         "../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
     params:
-        code=code("audit"),
-        identity=value_sha256(base_recipe.data_identity()),
-        statistics=value_sha256(study.statistics.model_dump()),
+        rerun_with("audit", DATA, STATISTICS),
     shell:
         "python -m hybridlungvit audit 2> {log:q}"
 
@@ -49,22 +35,14 @@ rule audit:
 rule audit_results:
     input:
         manifest=layout.manifest,
-        predictions=[layout.predictions(study.reference, seed) for seed in study.seeds],
+        predictions=predictions(study.reference),
     output:
         reported(layout.audit_results, "metrics"),
     log:
         log_file("audit_results"),
-    benchmark:
-        benchmark_file("audit_results")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
-        code=code("audit-results"),
-        statistics=value_sha256(study.statistics.model_dump()),
-        reference=study.reference,
+        rerun_with("audit-results", STATISTICS, study.reference),
     shell:
         "python -m hybridlungvit audit-results 2> {log:q}"

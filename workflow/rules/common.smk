@@ -14,22 +14,16 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.config import (
-    WORKFLOW,
-    load_other,
-    read_yaml,
-    save_resolved,
-    study_from,
-)
+from hybridlungvit.config import WORKFLOW, load_other, read_yaml, save_resolved, study_from
 from hybridlungvit.data.sources import image_root
-from hybridlungvit.io import StudyError
 from hybridlungvit.evaluation.other_study import other_files
+from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import focus_variants
-from hybridlungvit.io import value_sha256
+from hybridlungvit.io import StudyError, value_sha256
+from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256
-from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.seal import check_seal, sealed_files
 
 
@@ -60,9 +54,15 @@ layout = Layout(study.study)
 # Jobs read the study from here. It is no input of theirs: each rule names the values it depends on
 # as params, so that a changed value reruns just the stages it matters to.
 os.environ.update(HYBRIDLUNGVIT_CONFIG=resolved)
-base_recipe = study.recipe(study.reference)
 compute = study.compute
 GPU = 0 if compute.device == "cpu" else 1
+PHANTOM = study.data.source == "phantom"
+DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
+ANNOTATIONS = layout.phantom / "lungs.csv" if PHANTOM else study.data.annotations or []
+MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
+DATA = value_sha256(study.recipe(study.reference).data_identity())
+STATISTICS = value_sha256(study.statistics.model_dump())
+STUDY = value_sha256(study.model_dump(mode="json", exclude={"data_root"}))
 
 
 wildcard_constraints:
@@ -70,17 +70,13 @@ wildcard_constraints:
     seed="|".join(str(seed) for seed in study.seeds),
 
 
-def code(entry):
-    """Hash of the code behind a sub-command or script: where it changes, the rule runs again."""
-    return code_sha256(entry)
+def rerun_with(command, *values):
+    """What starts jobs anew where it changes: the code of a sub-command or script, and values."""
+    return code_sha256(command), *values
 
 
 def log_file(name):
     return str(layout.root / "logs" / f"{name}.log")
-
-
-def benchmark_file(name):
-    return str(layout.root / "benchmarks" / f"{name}.tsv")
 
 
 def reported(path, category, caption=None, **labels):
@@ -103,62 +99,40 @@ def reported(path, category, caption=None, **labels):
     )
 
 
-def weights_file(wildcards):
+def mask_benchmark_arguments(wildcards):
+    """Where the known lungs are, and which of them played no part in choosing constants."""
+    data, half = (layout.phantom, "all") if PHANTOM else (image_root(study, layout), "reporting")
+    return ["--data", data, "--half", half, "--level", study.statistics.level]
+
+
+def predictions(*variants):
+    return [layout.predictions(v, seed) for v in variants for seed in study.seeds]
+
+
+def pretrained_weights(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
     pretrained = study.recipe(wildcards.variant).model.pretrained
     return [pretrained] if isinstance(pretrained, str) else []
 
 
-def annotations_file():
-    """The table of known lungs that the quality control reads, when there is one."""
-    if study.data.source == "phantom":
-        return layout.phantom / "lungs.csv"
-    return study.data.annotations or []
+def stored_features(variant):
+    """The features of a frozen stem that a training reads, when the config wants them stored."""
+    if not study.recipe(variant).training.frozen_views:
+        return []
+    return [layout.features(study.features_as(variant)) / "features.json"]
 
 
-MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
-DOWNLOADED = study.data_root is None and study.data.source in ("mendeley", "pneumoniamnist")
-ANNOTATED = study.data.source == "phantom" or study.data.annotations is not None
-
-
-def mask_benchmark_arguments():
-    """Where the known lungs are, and which of them played no part in choosing constants."""
-    level = study.statistics.level
-    if study.data.source == "phantom":
-        root, table, half = layout.phantom, layout.phantom / "lungs.csv", "all"
-    else:
-        root, table, half = image_root(study, layout), study.data.annotations, "reporting"
-    return {"data": root, "annotations": table, "half": half, "level": level}
-
-
-def checkpoint(wildcards):
-    """The weights behind a variant: evaluation-only variants share those of their parent."""
-    owner = study.trained_as(wildcards.variant)
-    return layout.run(owner, wildcards.seed) / "model.safetensors"
-
-
-def variant_predictions(wildcards):
-    return [layout.predictions(wildcards.variant, seed) for seed in study.seeds]
-
-
-def all_predictions():
-    return [layout.predictions(v, seed) for v in study.variants for seed in study.seeds]
+def weights(variant):
+    """The trained weights of a variant, of each seed."""
+    runs = [layout.run(study.trained_as(variant), seed) for seed in study.seeds]
+    return [run / "model.safetensors" for run in runs]
 
 
 def report_inputs():
     """What macros, tables and figures are made from."""
-    runs = [
-        layout.run(v, seed) / name
-        for v in study.trained_variants()
-        for seed in study.seeds
-        for name in ("run.json", "history.csv")
-    ]
-    metrics = [layout.metrics(v) for v in study.variants]
-    masks = [layout.mask_table, layout.mask_quality]
-    maps = [layout.focus(v).with_suffix(".json") for v in focus_variants(study)]
-    maps.append(layout.saliency(study.reference))
-    audits = [layout.audit, layout.audit_results]
-    return [*all_predictions(), *runs, *metrics, layout.comparisons, *masks, *maps, *audits]
+    results = [path for path in sealed_files(study, layout) if layout.root in path.parents]
+    metrics = [layout.metrics(variant) for variant in study.variants]
+    return [*results, *metrics, layout.comparisons, layout.audit_results]
 
 
 def paper_files(*patterns):
@@ -167,6 +141,4 @@ def paper_files(*patterns):
     return sorted(os.path.relpath(path) for path in files)
 
 
-def manuscript():
-    """The hand-written sources of the paper."""
-    return paper_files("*.tex", "*.bib", "sections/*.tex", "figures/*.tex")
+MANUSCRIPT = paper_files("*.tex", "*.bib", "sections/*.tex", "figures/*.tex")

@@ -1,54 +1,50 @@
 # Predictions of every run, then metrics with intervals and paired comparisons.
 
+# One job for all seeds of a training and all variants evaluated from it: a start takes seconds.
+for owner in study.trained_variants():
 
-rule score:
-    input:
-        manifest=layout.manifest,
-        images=layout.images,
-        masks=layout.masks,
-        model=checkpoint,
-    output:
-        predictions=layout.predictions("{variant}", "{seed}"),
-        record=layout.predictions("{variant}", "{seed}").with_suffix(".json"),
-    log:
-        log_file("score/{variant}-seed-{seed}"),
-    benchmark:
-        benchmark_file("score/{variant}-seed-{seed}")
-    conda:
-        "../envs/train.yaml"
-    threads: compute.threads
-    resources:
-        mem_mb=compute.memory_mb,
-        runtime=60,
-        gpu=GPU,
-    params:
-        code=code("score"),
-        identity=lambda wildcards: study.prediction_hash(wildcards.variant),
-    shell:
-        "python -m hybridlungvit score --variant {wildcards.variant:q}"
-        " --seed {wildcards.seed:q} 2> {log:q}"
+    rule:
+        name:
+            f"score_{owner}"
+        input:
+            manifest=layout.manifest,
+            images=layout.images,
+            masks=layout.masks,
+            models=weights(owner),
+            features=stored_features(owner),
+        output:
+            predictions=predictions(*evaluated_from(study, owner)),
+            records=[
+                path.with_suffix(".json") for path in predictions(*evaluated_from(study, owner))
+            ],
+        log:
+            log_file(f"score/{owner}"),
+        conda:
+            "../envs/train.yaml"
+        threads: compute.threads
+        resources:
+            mem_mb=compute.memory_mb,
+            gpu=GPU,
+        params:
+            rerun_with("score", *map(study.prediction_hash, evaluated_from(study, owner))),
+            variant=owner,
+        shell:
+            "python -m hybridlungvit score --variant {params.variant:q} 2> {log:q}"
 
 
 rule metrics:
     input:
-        predictions=variant_predictions,
+        predictions=lambda wildcards: predictions(wildcards.variant),
         manifest=layout.manifest,
         masks=layout.mask_table,
     output:
         reported(layout.metrics("{variant}"), "metrics", "metrics", result="{variant}"),
     log:
         log_file("metrics/{variant}"),
-    benchmark:
-        benchmark_file("metrics/{variant}")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
-        code=code("metrics"),
-        statistics=value_sha256(study.statistics.model_dump()),
+        rerun_with("metrics", STATISTICS),
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
         "python -m hybridlungvit metrics --variant {wildcards.variant:q} 2> {log:q}"
@@ -56,25 +52,17 @@ rule metrics:
 
 rule compare:
     input:
-        predictions=all_predictions(),
+        predictions=predictions(*study.variants),
         manifest=layout.manifest,
         other=other_files(other, layout) if other else [],
     output:
         reported(layout.comparisons, "metrics"),
     log:
         log_file("compare"),
-    benchmark:
-        benchmark_file("compare")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
     params:
-        code=code("compare"),
-        statistics=value_sha256(study.statistics.model_dump()),
-        reference=study.reference,
+        rerun_with("compare", STATISTICS, study.reference),
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
         other=value_sha256(other.model_dump()) if other else None,
     shell:

@@ -1,93 +1,33 @@
-# Grad-CAM: the cases a fixed rule chooses, lung focus on all test images, and checks of the maps.
+# Grad-CAM: lung focus on all test images and, of the reference, cases that a fixed rule chooses and
+# checks of the maps. Of the reference all seeds are looked at, of the plain control the first.
 
+for explained in focus_variants(study):
+    reference = explained == study.reference
 
-rule gradcam:
-    input:
-        manifest=layout.manifest,
-        images=layout.images,
-        masks=layout.masks,
-        model=lambda wildcards: layout.run(study.trained_as(wildcards.variant), study.seeds[0])
-        / "model.safetensors",
-        predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-    output:
-        layout.gradcam("{variant}"),
-    log:
-        log_file("gradcam/{variant}"),
-    benchmark:
-        benchmark_file("gradcam/{variant}")
-    conda:
-        "../envs/train.yaml"
-    threads: compute.threads
-    resources:
-        mem_mb=compute.memory_mb,
-        runtime=30,
-        gpu=GPU,
-    params:
-        code=code("gradcam"),
-        threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
-        batch_size=study.explanation.batch_size,
-    shell:
-        "python -m hybridlungvit gradcam --variant {wildcards.variant:q} 2> {log:q}"
-
-
-rule focus:
-    input:
-        manifest=layout.manifest,
-        images=layout.images,
-        masks=layout.masks,
-        model=lambda wildcards: layout.run(study.trained_as(wildcards.variant), study.seeds[0])
-        / "model.safetensors",
-        predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-    output:
-        rows=layout.focus("{variant}"),
-        record=layout.focus("{variant}").with_suffix(".json"),
-    log:
-        log_file("focus/{variant}"),
-    benchmark:
-        benchmark_file("focus/{variant}")
-    conda:
-        "../envs/train.yaml"
-    threads: compute.threads
-    resources:
-        mem_mb=compute.memory_mb,
-        runtime=60,
-        gpu=GPU,
-    params:
-        code=code("focus"),
-        threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
-        explanation=value_sha256(study.explanation.model_dump()),
-        statistics=value_sha256(study.statistics.model_dump()),
-    shell:
-        "python -m hybridlungvit focus --variant {wildcards.variant:q} 2> {log:q}"
-
-
-rule saliency:
-    input:
-        manifest=layout.manifest,
-        images=layout.images,
-        masks=layout.masks,
-        model=lambda wildcards: [
-            layout.run(study.trained_as(wildcards.variant), seed) / "model.safetensors"
-            for seed in study.seeds
-        ],
-        predictions=lambda wildcards: layout.predictions(wildcards.variant, study.seeds[0]),
-    output:
-        layout.saliency("{variant}"),
-    log:
-        log_file("saliency/{variant}"),
-    benchmark:
-        benchmark_file("saliency/{variant}")
-    conda:
-        "../envs/train.yaml"
-    threads: compute.threads
-    resources:
-        mem_mb=compute.memory_mb,
-        runtime=60,
-        gpu=GPU,
-    params:
-        code=code("saliency"),
-        threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
-        explanation=value_sha256(study.explanation.model_dump()),
-        statistics=value_sha256(study.statistics.model_dump()),
-    shell:
-        "python -m hybridlungvit saliency --variant {wildcards.variant:q} 2> {log:q}"
+    rule:
+        name:
+            f"explain_{explained}"
+        input:
+            manifest=layout.manifest,
+            images=layout.images,
+            masks=layout.masks,
+            models=weights(explained) if reference else weights(explained)[:1],
+            predictions=layout.predictions(explained, study.seeds[0]),
+        output:
+            rows=layout.focus(explained),
+            record=layout.focus(explained).with_suffix(".json"),
+            reference=[layout.gradcam(explained), layout.saliency(explained)] if reference else [],
+        log:
+            log_file(f"explain/{explained}"),
+        conda:
+            "../envs/train.yaml"
+        threads: compute.threads
+        resources:
+            mem_mb=compute.memory_mb,
+            gpu=GPU,
+        params:
+            rerun_with("explain", STATISTICS, value_sha256(study.explanation.model_dump())),
+            threshold=study.recipe(explained).evaluation.threshold,
+            variant=explained,
+        shell:
+            "python -m hybridlungvit explain --variant {params.variant:q} 2> {log:q}"

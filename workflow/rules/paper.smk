@@ -6,7 +6,7 @@ rule text:
     input:
         results=report_inputs(),
         manifest=layout.manifest,
-        manuscript=manuscript(),
+        manuscript=MANUSCRIPT,
         sources=paper_files("literature.yaml", "checklists/*.yaml", "templates/*.j2"),
     output:
         macros=[layout.generated / "macros.tex", layout.generated / "audit.tex"],
@@ -14,17 +14,10 @@ rule text:
         companions=[reported(layout.companions / name, "companions") for name in COMPANIONS],
     log:
         log_file("text"),
-    benchmark:
-        benchmark_file("text")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        code=code("text"),
-        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+        rerun_with("text", STUDY),
     shell:
         "python -m hybridlungvit text 2> {log:q}"
 
@@ -36,17 +29,10 @@ rule figures:
         [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
     log:
         log_file("figures"),
-    benchmark:
-        benchmark_file("figures")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
-        code=code("figures"),
-        study=value_sha256(study.model_dump(mode="json", exclude={"data_root"})),
+        rerun_with("figures", STUDY),
     shell:
         "python -m hybridlungvit figures 2> {log:q}"
 
@@ -59,16 +45,10 @@ rule galleries:
         [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in GALLERIES],
     log:
         log_file("galleries"),
-    benchmark:
-        benchmark_file("galleries")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        code=code("galleries"),
+        rerun_with("galleries"),
     shell:
         "python -m hybridlungvit galleries 2> {log:q}"
 
@@ -79,22 +59,16 @@ rule pdf:
         tables=rules.text.output.tables,
         figures=rules.figures.output,
         galleries=rules.galleries.output,
-        masks=rules.mask_benchmark.output if ANNOTATED else [],
-        manuscript=manuscript(),
+        masks=rules.mask_benchmark.output if ANNOTATIONS else [],
+        manuscript=MANUSCRIPT,
     output:
         reported(layout.pdf, "paper", "paper"),
     log:
         log_file("pdf"),
-    benchmark:
-        benchmark_file("pdf")
     conda:
         "../envs/tex.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        code=code("pdf"),
+        rerun_with("pdf"),
     shell:
         "python -m hybridlungvit pdf 2> {log:q}"
 
@@ -111,16 +85,10 @@ rule check_paper:
         layout.check,
     log:
         log_file("check_paper"),
-    benchmark:
-        benchmark_file("check_paper")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        code=code("check-paper"),
+        rerun_with("check-paper"),
     shell:
         "python -m hybridlungvit check-paper 2>&1 | tee {log:q}"
 
@@ -133,15 +101,9 @@ rule seal:
         layout.seal,
     log:
         log_file("seal"),
-    benchmark:
-        benchmark_file("seal")
     conda:
         "../envs/analysis.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        code=code("seal"),
+        rerun_with("seal"),
     shell:
         "python -m hybridlungvit seal 2> {log:q}"

@@ -22,8 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.paired import auc_difference_over_seeds
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
 from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image
@@ -75,7 +74,7 @@ def price_of_leakage(
     for name, model in MODELS.items():
         repeats = [_both_ways(model, x, y, clusters, folds, seed + k) for k in range(REPEATS)]
         by_image, by_patient = np.stack(repeats, axis=1)  # (K, N) each
-        price = auc_difference_over_seeds(y, by_image, by_patient, clusters, *size)
+        price = auc_difference_over_seeds(y, by_image, by_patient, clusters, None, *size)
         scores = clone(model).fit(x, y).predict_proba(features[test])[:, 1]
         record[name] = {
             "image": asdict(auc_over_seeds(y, by_image, clusters, *size).interval),

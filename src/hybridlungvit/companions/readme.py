@@ -85,7 +85,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
         if name in comparisons["differences"]:
             difference = comparisons["differences"][name]
-            p = difference["p_adjusted"]
+            p = difference["p_value_adjusted"]
             cells[2] = _difference(difference)
             cells[3] = "exploratory" if p is None else p_value(p, "<0.001")
         lines.append(f"| {' | '.join(cells)} |")

@@ -6,7 +6,9 @@ from typing import Any
 _MODULES = {
     "auc_interval": "bootstrap",
     "auc_over_seeds": "seeds",
-    "auc_difference_over_seeds": "paired",
+    "auc_difference_over_seeds": "seeds",
+    "minimal_detectable_difference": "power",
+    "equivalence_power": "power",
 }
 __all__ = list(_MODULES)
 

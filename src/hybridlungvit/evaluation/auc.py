@@ -34,6 +34,14 @@ def members(clusters: NDArray | None, images: int) -> NDArray[np.int64]:
     return np.unique(np.asarray(clusters), return_inverse=True)[1]
 
 
+def patient_strata(labels: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which classes each patient's images have, (patients,): 1 normal, 2 pneumonia, 3 both."""
+    count = member.max() + 1
+    positive = np.bincount(member, labels, count) > 0
+    negative = np.bincount(member, 1 - labels, count) > 0
+    return positive * 2 + negative
+
+
 def auc_function(
     labels: NDArray[np.int64], scores: Array, member: NDArray[np.int64]
 ) -> Callable[[NDArray[np.integer]], Array]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hybridlungvit.config import Study, load_other
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.other_study import compare_with_other
-from hybridlungvit.evaluation.paired import DIFFERENCE, compare_pair, holm, verdict
+from hybridlungvit.evaluation.paired import compare_pair, decide
 from hybridlungvit.evaluation.predictions import Thresholds, scores_on
 from hybridlungvit.io import StudyError, write_record
 from hybridlungvit.paths import Layout
@@ -18,8 +18,8 @@ from hybridlungvit.paths import Layout
 def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     """Compare every variant with the reference, paired, count errors, and write the results.
 
-    p-values of the declared family are adjusted by Holm's method; comparisons outside it are
-    exploratory and keep their own. Those with another study are a family of their own.
+    Comparisons outside the declared family are exploratory; those with another study are a family
+    of their own (``decide``).
     """
     statistics, thresholds = study.statistics, {}
     tests = {v: scores_on(study, v, layout) for v in study.variants}
@@ -39,14 +39,9 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 table.patient.to_numpy(),
                 (thresholds[variant], thresholds[study.reference]),
                 statistics,
+                study.trained_as(variant) == study.trained_as(study.reference),
             )
-    adjusted = holm({variant: differences[variant]["p_value"] for variant in family})
-    for variant, record in differences.items():
-        used = adjusted.get(variant, record["p_value"])
-        record |= {
-            "p_adjusted": adjusted.get(variant),
-            "verdict": verdict(record, 0, DIFFERENCE, used, statistics.level),
-        }
+    decide(differences, family, statistics.level)
     errors = count_errors(
         reference.label.to_numpy(),
         reference.patient.to_numpy(),

@@ -11,8 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from hybridlungvit.evaluation.auc import Array, check_scores, doubled_placements, members
+from hybridlungvit.evaluation.auc import (
+    Array,
+    check_scores,
+    doubled_placements,
+    members,
+    patient_strata,
+)
 from hybridlungvit.evaluation.intervals import Interval, normal_interval, separated_interval
+
+LEAST_FREEDOM = 4.0
 
 
 def _deviations(labels: NDArray[np.int64], scores: Array) -> tuple[Fraction, NDArray[np.int64]]:
@@ -62,6 +70,36 @@ def auc_variance(
     labels, scores = check_scores(labels, scores)
     auc, deviations = _deviations(labels, scores)
     return float(auc), _variance(labels, deviations, members(clusters, len(labels)))
+
+
+def variance_freedom(
+    labels: NDArray[np.int64], scores: Array, clusters: NDArray | None = None
+) -> float:
+    """Degrees of freedom of the patients' variance of a mean AUC, ``scores`` (K, N).
+
+    The variance is a sum of squares, one a patient, of which few carry most where the AUC is high.
+    Satterthwaite (1946) with the variance of that sum from the squares themselves: twice the square
+    of the sum over the sum of the squares' squared deviations within each stratum of patients. At
+    most the number of patients less that of the strata; at least 4 if there are as many, since
+    fewer would leave everything open where a single image is ranked wrongly.
+    """
+    member = members(clusters, len(labels))
+    strata = patient_strata(labels, member)
+    deviations = sum(_deviations(labels, row)[1] for row in scores)
+    # Each image counts by the size of its class; the integers stay exact in Python's.
+    sizes = np.where(labels == 1, (1 - labels).sum(), labels.sum())
+    influence = np.zeros(len(strata), np.int64)
+    np.add.at(influence, member, deviations * sizes)
+    squares = influence.astype(object) ** 2
+    spread, most = Fraction(0), 0
+    for stratum in np.unique(strata):
+        own = squares[strata == stratum]
+        spread += int(own @ own) - Fraction(int(own.sum()) ** 2, len(own))
+        most += len(own) - 1
+    if not most:
+        return math.inf
+    freedom = float(2 * int(squares.sum()) ** 2 / spread) if spread else math.inf
+    return min(max(freedom, LEAST_FREEDOM), float(most))
 
 
 def delong_interval(

@@ -1,6 +1,7 @@
 """The stage `metrics`: every number of a variant, each with its interval."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import Array, check_scores
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import calibration_records
-from hybridlungvit.evaluation.delong import delong_interval
+from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
 from hybridlungvit.evaluation.metrics import (
     CALLS,
     RANKING,
@@ -23,8 +24,14 @@ from hybridlungvit.evaluation.metrics import (
     call_metrics,
     confusion,
     ranking_metrics,
+    ratio,
 )
-from hybridlungvit.evaluation.predictions import Thresholds, scores_on, with_ensemble
+from hybridlungvit.evaluation.predictions import (
+    Thresholds,
+    scores_on,
+    segmentations_on,
+    with_ensemble,
+)
 from hybridlungvit.evaluation.records import (
     Record,
     auc_edge,
@@ -69,11 +76,35 @@ def evaluate_variant(study: Study, variant: str, layout: Layout) -> Record:
     record["calibration"] = calibration_records(
         clusters, rows, chosen.labels, chosen.scores, study.seeds, *size
     )
+    segmentations = segmentations_on(study, variant, layout)
+    if segmentations is not None:
+        record["segmentation"] = segmentation_records(clusters, segmentations, *size)
     record["subgroups"] = subgroup_records(table, quality, scores, record["threshold"], *size)
     record = write_record(layout.metrics(variant), record)
     auc = record["headline"]["auc"]
     log.info("%s: test AUC %.4f (%.4f to %.4f)", variant, auc["estimate"], auc["low"], auc["high"])
     return record
+
+
+def segmentation_records(
+    clusters: PatientClusters, values: dict[str, Array], resamples: int, level: float, seed: int
+) -> Record:
+    """Mean Dice and loss of the segmentation head over images, mean over seeds.
+
+    ``values`` (K, N) of each: against the lung masks that it was trained on, not against readers.
+    """
+    images = clusters.counts(np.ones(len(clusters.labels), bool))
+
+    def mean_of(row: dict[str, Array]) -> Metrics:
+        sums = {name: clusters.sums(value) for name, value in row.items()}  # (P,) each
+        return lambda drawn: {name: ratio(drawn @ s, drawn @ images) for name, s in sums.items()}
+
+    seeds = range(len(next(iter(values.values()))))
+    rows = [mean_of({name: value[k] for name, value in values.items()}) for k in seeds]
+    estimates, replicates = replicate(rows, clusters, resamples, seed)
+    return {
+        name: headline_record(name, estimates[name], replicates[name], level) for name in estimates
+    }
 
 
 def metric_records(
@@ -96,12 +127,15 @@ def metric_records(
 
     def record(make: Callable[..., Record], name: str, models: slice) -> Record:
         point, *metric = name.split(".")
-        edge = (
-            auc_edge(clusters, level)
-            if name == "auc"
-            else proportion_edge(".".join(metric), clusters, calls.get(point, [])[models], level)
-        )
-        return make(name, estimates[name][models], replicates[name][:, models], level, edge)
+        if name == "auc":
+            edge = auc_edge(clusters, level)
+            freedom = variance_freedom(clusters.labels, rows[models], clusters.member)
+        else:
+            called = calls.get(point, [])[models]
+            edge = proportion_edge(".".join(metric), clusters, called, level)
+            freedom = math.inf
+        drawn = replicates[name][:, models]
+        return make(name, estimates[name][models], drawn, level, edge, freedom)
 
     def headline(name: str) -> Record:
         return record(headline_record, name, slice(0, -1))

@@ -16,7 +16,13 @@ from hybridlungvit.evaluation.temperature import clipped
 RANKING = ("auc", "average_precision", "brier", "log_loss")
 CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
 METRICS = RANKING + CALLS
-SCALE = {"log_loss": "positive", "mcc": "signed", "slope": "any", "intercept": "any"}
+SCALE = {
+    "log_loss": "positive",
+    "loss": "positive",
+    "mcc": "signed",
+    "slope": "any",
+    "intercept": "any",
+}
 """Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
 Metrics = Callable[[Counts], dict[str, Array]]
 

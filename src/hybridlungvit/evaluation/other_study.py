@@ -10,9 +10,9 @@ import pandas as pd
 
 from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.paired import DIFFERENCE, auc_difference_over_seeds, holm, verdict
+from hybridlungvit.evaluation.paired import decide, difference_record
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
@@ -58,12 +58,14 @@ def compare_with_other(study: Study, other: Study, layout: Layout) -> dict[str, 
         labels, patients = table.label.to_numpy(), table.patient.to_numpy()
         there = _in_order_of(list(table.path), *scores_on(other, variant, folder))
         interval = auc_over_seeds(labels, there, patients, *size).interval
-        difference = auc_difference_over_seeds(labels, here, there, patients, *size)
-        differences[variant] = vars(difference) | {"there": vars(interval)}
-    adjusted = holm({variant: record["p_value"] for variant, record in differences.items()})
-    for variant, record in differences.items():
-        record["p_adjusted"] = adjusted[variant]
-        record["verdict"] = verdict(record, 0, DIFFERENCE, adjusted[variant], statistics.level)
+        recipes = study.recipe(variant), other.recipe(variant)
+        same_runs = recipes[0].training_identity() == recipes[1].training_identity()
+        difference = auc_difference_over_seeds(
+            labels, here, there, patients, statistics.margin, *size, same_runs
+        )
+        record = difference_record(difference, statistics)
+        differences[variant] = record | {"there": vars(interval)}
+    decide(differences, list(differences), statistics.level)
     return {"study": other.study, "changes": changes, "differences": differences}
 
 

@@ -8,71 +8,17 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.auc import Array, check_scores, members
-from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation.auc import Array, members
 from hybridlungvit.evaluation.delong import delong_test
-from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
+from hybridlungvit.evaluation.power import minimal_detectable_difference
+from hybridlungvit.evaluation.records import components_record
+from hybridlungvit.evaluation.seeds import SeedsDifference, auc_difference_over_seeds
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
-DIFFERENCE = ("higher than", "lower than")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    estimate: float
-    low: float
-    high: float
-    p_value: float
-
-
-def paired_split(
-    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray | None,
-    resamples: int, seed: int,
-) -> tuple[float, VarianceComponents]:  # fmt: skip
-    """Mean over seeds of AUC of a minus AUC of b, and its variance by patients and seeds."""
-    pairs = np.stack([np.atleast_2d(scores_a), np.atleast_2d(scores_b)])  # (2, K, N)
-    for row in pairs.reshape(-1, pairs.shape[2]):
-        labels, _ = check_scores(labels, row)
-    count = pairs.shape[1]
-    rows = pairs.reshape(2 * count, -1)  # (2K, N): the seeds of a, then those of b
-    values, drawn = auc_replicates(labels, rows, clusters, resamples, seed)
-    estimates = values[:count] - values[count:]
-    split = variance_components(estimates, drawn[:, :count] - drawn[:, count:])
-    return float(np.mean(estimates)), split
-
-
-def auc_difference_over_seeds(
-    labels: NDArray[np.int64],
-    scores_a: Array,
-    scores_b: Array,
-    clusters: NDArray | None = None,
-    resamples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """AUC of a minus AUC of b, with interval and two-sided p-value.
-
-    Scores are (N,) for one model each, or (K, N) for K training seeds, paired by row; then the mean
-    over seeds is compared and the seeds' variance counts with that of the patients. Both models
-    see the same resampled patients. Interval and p-value come from the same standard error and
-    Student distribution (``seeds.variance_components``), hence never contradict each other. Raises
-    ``StudyError`` for unusable input.
-
-    For equal models p falls below 0.05 in 5.1 to 5.2 % of simulated test sets without seeds, where
-    p is uniform (``benchmarks/coverage.py``). With seeds it is not quite: 7.2 % for two seeds and
-    5.1 % for three at an AUC of 0.80, 3.4 to 5.3 % at 0.95, and 1.5 to 2.9 % at 0.99.
-    """
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, resamples, seed)
-    return _comparison(estimate, split, level, resamples)
-
-
-def _comparison(
-    estimate: float, split: VarianceComponents, level: float, resamples: int
-) -> Comparison:
-    half = split.quantile(level) * split.error if split.error else 0.0
-    low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
-    return Comparison(estimate, low, high, split.p_value(estimate, resamples))
+HIGHER, LOWER, EQUIVALENT = "higher than", "lower than", "equivalent to"
+UNDECIDED = "neither told apart from nor shown equivalent to"
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -114,37 +60,74 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return dict(zip(p_values, adjusted.tolist(), strict=True))
 
 
-def verdict(
-    interval: dict[str, Any],
-    value: float = 0.0,
-    words: tuple[str, str] = PLACE,
-    p_value: float = 0.0,
-    level: float = 0.95,
-) -> str:
+def place(interval: dict[str, Any], value: float = 0.0) -> str:
     """The words an interval supports: wholly above ``value``, wholly below it, or ``NEITHER``.
 
-    An interval without bounds supports neither. Where there is an adjusted ``p_value``, it must
-    agree with the interval of this ``level``.
+    An interval without bounds supports neither.
     """
-    if interval["low"] is None or p_value > 1 - level:
+    if interval["low"] is None:
         return NEITHER
     if interval["low"] > value:
-        return words[0]
-    return words[1] if interval["high"] < value else NEITHER
+        return PLACE[0]
+    return PLACE[1] if interval["high"] < value else NEITHER
+
+
+def decide(differences: dict[str, dict[str, Any]], family: list[str], level: float) -> None:
+    """Add the adjusted p-values and the verdict to each record of ``compare_pair``, in place.
+
+    Holm's method runs over the ``family`` once for differences and once for equivalence; a
+    comparison outside the family is exploratory: its p-values stay as they are and the adjusted
+    ones are null. A difference that is found comes before equivalence, which it can go with.
+    """
+    for name in ("p_value", "p_equivalence"):
+        adjusted = holm({variant: differences[variant][name] for variant in family})
+        for variant, record in differences.items():
+            record[f"{name}_adjusted"] = adjusted.get(variant)
+    for record in differences.values():
+        different, equivalent = (
+            record[name] if record[f"{name}_adjusted"] is None else record[f"{name}_adjusted"]
+            for name in ("p_value", "p_equivalence")
+        )
+        if different <= 1 - level:
+            record["verdict"] = HIGHER if record["estimate"] > 0 else LOWER
+        else:
+            record["verdict"] = EQUIVALENT if equivalent <= 1 - level else UNDECIDED
+
+
+def difference_record(difference: SeedsDifference, statistics: Statistics) -> dict[str, Any]:
+    """What a result file says of a difference, with what a test of it could have found.
+
+    ``detectable`` is the least true difference that the same design finds with a chance of 80 %,
+    null where a single seed tells nothing of others.
+    """
+    components = difference.components
+    names = ("estimate", "low", "high", "p_value", "p_equivalence")
+    detectable = None
+    if components.count > 1 and components.variance > 0:
+        level = statistics.level
+        detectable = minimal_detectable_difference(components, components.count, POWER, level)
+    return {name: getattr(difference, name) for name in names} | {
+        "margin": statistics.margin,
+        "detectable": detectable,
+        **components_record(components),
+    }
 
 
 def compare_pair(
     labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray,
     thresholds: tuple[dict[str, float], dict[str, float]], statistics: Statistics,
+    same_runs: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """All that is said of two variants, a minus b, whose seeds' scores are (K, N) each.
 
-    The headline is the paired difference of mean AUCs; cross-checks on the ensembles of seeds are
-    the clustered DeLong test and McNemar's at each operating point of ``thresholds``.
+    The headline is the difference of mean AUCs; ``same_runs`` where both variants evaluate the same
+    trained networks. Cross-checks on the ensembles of seeds are the clustered DeLong test and
+    McNemar's at each operating point of ``thresholds``.
     """
-    size = (statistics.resamples, statistics.seed)
-    estimate, split = paired_split(labels, scores_a, scores_b, clusters, *size)
-    headline = _comparison(estimate, split, statistics.level, statistics.resamples)
+    headline = auc_difference_over_seeds(
+        labels, scores_a, scores_b, clusters, statistics.margin, statistics.resamples,
+        statistics.level, statistics.seed, same_runs,
+    )  # fmt: skip
     ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
     tests = {}
     for point in thresholds[0]:
@@ -153,9 +136,7 @@ def compare_pair(
             for scores, own in zip(ensembles, thresholds, strict=True)
         ]
         tests[point] = asdict(mcnemar(*right, clusters))
-    return asdict(headline) | {
-        "se_patients": float(np.sqrt(split.patients)),
-        "se_seeds": float(np.sqrt(split.seeds)),
+    return difference_record(headline, statistics) | {
         "delong": asdict(delong_test(labels, *ensembles, clusters)),
         "mcnemar": tests,
     }

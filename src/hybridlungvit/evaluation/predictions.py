@@ -11,6 +11,8 @@ from hybridlungvit.io import StudyError, file_sha256, read_json, read_table
 from hybridlungvit.paths import Layout
 
 COLUMNS = ["path", "patient", "split", "label", "subtype", "probability"]
+SEGMENTED = {"dice": "lung_dice", "loss": "lung_loss"}
+"""Columns of a variant with a segmentation head, by the name of their metric."""
 
 
 def require_same(where: object, what: str, recorded: str, current: str) -> None:
@@ -22,16 +24,40 @@ def require_same(where: object, what: str, recorded: str, current: str) -> None:
         )
 
 
+def evaluated_from(study: Study, owner: str) -> list[str]:
+    """The variants that share the checkpoints of a trained one: itself and evaluation-only ones."""
+    return [variant for variant in study.variants if study.trained_as(variant) == owner]
+
+
 def read_predictions(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
     """Read predictions after checking that they belong to the current config and are unaltered."""
     path = layout.predictions(variant, seed)
     record = read_json(path.with_suffix(".json"))
     require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
     if not path.is_file():
-        raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
+        raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
     require_same(path, "file", record["predictions_sha256"], file_sha256(path))
     types = dict.fromkeys(COLUMNS, str) | {"label": int, "probability": float}
     return read_table(path, COLUMNS, types)
+
+
+def segmentations_on(
+    study: Study, variant: str, layout: Layout, split: str = "test"
+) -> dict[str, Array] | None:
+    """Dice and loss of the segmentation head on the images of a split, (K, N) each, by name.
+
+    In the order of ``scores_on``. None where the variant has no such head.
+    """
+    if study.recipe(variant).training.lambda_seg == 0:
+        return None
+    tables = [read_predictions(study, variant, seed, layout) for seed in study.seeds]
+    if any(not set(SEGMENTED.values()) <= set(table.columns) for table in tables):
+        return None  # scored by a version that did not evaluate it
+    parts = [table[table.split == split] for table in tables]
+    return {
+        name: np.stack([part[column].to_numpy(float) for part in parts])
+        for name, column in SEGMENTED.items()
+    }
 
 
 def scores_on(

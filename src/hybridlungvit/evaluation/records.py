@@ -7,6 +7,7 @@ interval (AUC) or Wilson's (proportions), with patients as the independent units
 their edge have none.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -23,12 +24,12 @@ from hybridlungvit.evaluation.intervals import (
     wilson_interval,
 )
 from hybridlungvit.evaluation.metrics import SCALE, Metrics
-from hybridlungvit.evaluation.seeds import variance_components
+from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 
 Record = dict[str, Any]
 Edge = Callable[[float], Interval | None]
 INTERVAL = ("estimate", "low", "high", "undefined")
-LAYERS = ("sd", "min", "max", "se_patients", "se_seeds")
+LAYERS = ("sd", "min", "max", "se_patients", "se_seeds", "degrees_of_freedom", "at_bound")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 
 
@@ -46,13 +47,26 @@ def replicate(
     return estimates, {name: np.concatenate([c[name] for c in chunks]) for name in estimates}
 
 
+def components_record(components: VarianceComponents) -> Record:
+    """What a result file says of the variance behind an interval; null for infinite freedom."""
+    freedom = components.degrees_of_freedom
+    return {
+        "se_patients": components.patients_error,
+        "se_seeds": components.seeds_error,
+        "degrees_of_freedom": None if math.isinf(freedom) else freedom,
+        "at_bound": list(components.at_bound),
+    }
+
+
 def headline_record(
-    metric: str, estimates: Array, replicates: Array, level: float, edge: Edge = lambda value: None
-) -> Record:
+    metric: str, estimates: Array, replicates: Array, level: float,
+    edge: Edge = lambda value: None, patients_freedom: float = math.inf,
+) -> Record:  # fmt: skip
     """The mean over K seeds with its crossed interval, SD and range of the seeds, and its errors.
 
     ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
-    K = 1 is one model, whose interval covers patients alone.
+    K = 1 is one model, whose interval covers patients alone. ``patients_freedom`` are the degrees
+    of freedom of an AUC's variance over patients (``variance_freedom``).
     """
     mean, defined = float(np.mean(estimates)), ~np.isnan(replicates).any(axis=1)
     record: Record = dict.fromkeys(INTERVAL + LAYERS)
@@ -65,9 +79,8 @@ def headline_record(
         record |= dict(zip(("sd", "min", "max"), map(float, spread), strict=True))
     if undefined > 1 - level or defined.sum() < 2:
         return record
-    components = variance_components(estimates, replicates[defined])
-    record["se_patients"] = float(np.sqrt(components.patients))
-    record["se_seeds"] = float(np.sqrt(components.seeds))
+    components = variance_components(estimates, replicates[defined], patients_freedom)
+    record |= components_record(components)
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
     interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)
     return record if interval is None else record | {"low": interval.low, "high": interval.high}

@@ -5,21 +5,23 @@ import logging
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.batches import control_masks
-from hybridlungvit.data.cache import open_cache
+from hybridlungvit.data.cache import Cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.predictions import COLUMNS, require_same
+from hybridlungvit.evaluation.predictions import COLUMNS, evaluated_from, require_same
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_record, write_text
 from hybridlungvit.model import build_model
-from hybridlungvit.model.inference import pneumonia_probability
+from hybridlungvit.model.inference import output_of, pneumonia_probability, probability_of
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, environment_record
 from hybridlungvit.runtime import device_name, prepare_device, track
 from hybridlungvit.training.frozen import open_store
+from hybridlungvit.training.losses import lung_dice, segmentation_losses
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +46,31 @@ def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module
     return model.eval()
 
 
-def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
+def score_family(study: Study, owner: str, layout: Layout) -> None:
+    """Write the predictions of every variant evaluated from ``owner``'s training, of every seed."""
+    images = _open_images(study, layout)
+    for seed in study.seeds:
+        for variant in evaluated_from(study, owner):
+            score(study, variant, seed, layout, images)
+
+
+def score(
+    study: Study,
+    variant: str,
+    seed: int,
+    layout: Layout,
+    images: tuple[pd.DataFrame, Cache] | None = None,
+) -> pd.DataFrame:
     """Write and return the predictions of one run: one row per validation and test image.
 
-    ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it.
+    ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it;
+    ``lung_dice`` and ``lung_loss`` compare a segmentation head's lungs with the mask of the image.
     A JSON beside the CSV records what it was made from, the record of its training included.
+    ``images``: manifest and cache of the study, if they have been opened before.
     """
     recipe = study.recipe(variant)
     device = prepare_device(recipe.compute)
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, recipe.data.image_size)
+    manifest, cache = images or _open_images(study, layout)
     cache = control_masks(cache, manifest, recipe.model.mask)
     store = open_store(study, variant, layout, recipe)
     model = load_run(study, variant, seed, layout).to(device)
@@ -61,10 +78,13 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
     parts = np.array_split(rows, -(-len(rows) // recipe.evaluation.batch_size))
     scores = [] if store is None else [store.probabilities(model, cache, rows, tta, device)]
     for part in track(parts, len(parts), f"scoring {variant}, seed {seed}") if not scores else ():
-        images = torch.from_numpy(cache.images[part]).to(device)
+        pixels = torch.from_numpy(cache.images[part]).to(device)
         masks = torch.from_numpy(cache.masks(part)).to(device)
-        scores.append(pneumonia_probability(model, images, masks, tta).cpu().numpy())
-    table = manifest.iloc[rows].assign(probability=np.concatenate(scores))[COLUMNS]
+        scores.append(_predict(model, pixels, masks, tta))
+    values = np.concatenate(scores)  # (N,) or (N, 3)
+    table = manifest.iloc[rows].assign(probability=values.reshape(len(rows), -1)[:, 0])[COLUMNS]
+    if values.ndim == 2:
+        table = table.assign(lung_dice=values[:, 1], lung_loss=values[:, 2])
     output = layout.predictions(variant, seed)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     run = layout.run(study.trained_as(variant), seed)
@@ -86,3 +106,26 @@ def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame
         },
     )
     return table
+
+
+@torch.inference_mode()
+def _predict(model: nn.Module, images: Tensor, masks: Tensor, tta: bool) -> NDArray[np.float64]:
+    """Probability of pneumonia, (B,); with a segmentation head also its Dice and loss, (B, 3).
+
+    Lungs are compared as the image shows them, without its mirror.
+    """
+    if getattr(model, "segment", None) is None:
+        return pneumonia_probability(model, images, masks, tta).cpu().numpy()
+    output = output_of(model, images, masks, segment=True)
+    probability = probability_of(output)
+    if tta:
+        mirrored = probability_of(output_of(model, images.flip(2), masks.flip(2)))
+        probability = (probability + mirrored) / 2
+    losses = segmentation_losses(output.segmentation, masks)
+    dice = lung_dice(output.segmentation, masks)
+    return torch.stack([probability, dice, losses], dim=1).cpu().numpy()
+
+
+def _open_images(study: Study, layout: Layout) -> tuple[pd.DataFrame, Cache]:
+    manifest = read_manifest(layout.manifest)
+    return manifest, open_cache(layout, manifest, study.data.image_size)

@@ -1,5 +1,6 @@
 """Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,11 @@ from numpy.typing import NDArray
 from hybridlungvit.evaluation.auc import Array, auc_function
 from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
 from hybridlungvit.evaluation.calibration import mass_bins
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.metrics import Metrics, call_metrics
 from hybridlungvit.evaluation.records import (
+    INTERVAL,
+    LAYERS,
     auc_edge,
     headline_record,
     proportion_edge,
@@ -21,6 +25,9 @@ from hybridlungvit.io import StudyError
 
 RATES = ("sensitivity", "specificity")
 QUARTERS = 4
+LEAST_PATIENTS = 10  # of a class, for a metric that rests on it
+NEEDED = {"auc": {0, 1}, "sensitivity": {1}, "specificity": {0}}
+"""The classes whose patients a metric of a subgroup rests on."""
 SECOND_SERIES = "NORMAL2-"
 """How names of the second of the two series begin that Kermany's normal images come in."""
 QUALITIES = {
@@ -86,8 +93,8 @@ def subgroup_records(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """AUC, sensitivity and specificity of each subgroup, mean over seeds, crossed intervals.
 
-    ``scores`` (K, N). Patients are resampled within the subgroup. A group without images of one
-    class has no AUC (null).
+    ``scores`` (K, N). Patients are resampled within the subgroup. What would rest on fewer than
+    ``LEAST_PATIENTS`` patients of a class is null.
     """
     records = []
     for by, name, chosen in groups(table, quality):
@@ -105,9 +112,19 @@ def subgroup_records(
             "pneumonia": int(part.label.sum()),
             "patients": int(part.patient.nunique()),
         }
+        few = {
+            label for label in (0, 1)
+            if clusters.patients_with(clusters.labels == label) < LEAST_PATIENTS
+        }  # fmt: skip
         for metric, edge in edges.items():
+            if few & NEEDED[metric]:
+                record[metric] = dict.fromkeys(INTERVAL + LAYERS)
+                continue
+            values, freedom = estimates[metric], math.inf
+            if metric == "auc" and not np.isnan(values).any():
+                freedom = variance_freedom(clusters.labels, rows, clusters.member)
             drawn = replicates[metric]
-            record[metric] = headline_record(metric, estimates[metric], drawn, level, edge)
+            record[metric] = headline_record(metric, values, drawn, level, edge, freedom)
         records.append(record)
     return records
 

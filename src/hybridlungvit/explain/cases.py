@@ -65,16 +65,16 @@ def settings(study: Study, variant: str) -> dict[str, Any]:
 def read_focus(study: Study, layout: Layout) -> dict[str, dict[str, Any]]:
     """The lung-focus records of a study, by variant; raises ``StudyError`` if out of date."""
     paths = {v: layout.focus(v).with_suffix(".json") for v in focus_variants(study)}
-    return {v: _read(study, v, layout, path, "focus") for v, path in paths.items()}
+    return {v: _read(study, v, layout, path) for v, path in paths.items()}
 
 
 def read_saliency(study: Study, layout: Layout) -> dict[str, Any]:
     """The record of the reference's saliency checks; raises ``StudyError`` if out of date."""
     path = layout.saliency(study.reference)
-    return _read(study, study.reference, layout, path, "saliency")
+    return _read(study, study.reference, layout, path)
 
 
-def _read(study: Study, variant: str, layout: Layout, path: Path, command: str) -> dict[str, Any]:
+def _read(study: Study, variant: str, layout: Layout, path: Path) -> dict[str, Any]:
     record = read_json(path)
     predictions = file_sha256(layout.predictions(variant, study.seeds[0]))
     require_same(path, "predictions", record["predictions_sha256"], predictions)
@@ -82,6 +82,6 @@ def _read(study: Study, variant: str, layout: Layout, path: Path, command: str) 
         if record[key] != value:
             raise StudyError(
                 f"{path}: computed with {key} {record[key]}, the study says {value}. "
-                f"Run `{command} --variant {variant}` again."
+                f"Run `explain --variant {variant}` again."
             )
     return record

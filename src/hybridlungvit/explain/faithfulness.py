@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.bootstrap import Array
-from hybridlungvit.evaluation.paired import verdict
+from hybridlungvit.evaluation.paired import place
 from hybridlungvit.explain.gradcam import TestImages
 from hybridlungvit.explain.similarity import mean_intervals
 from hybridlungvit.runtime import track
@@ -101,5 +101,5 @@ def check_faithfulness(
         "random": intervals[count : 2 * count],
         "difference": intervals[2 * count : 3 * count],
         "overall": intervals[-1],
-        "verdict": verdict(intervals[-1]),
+        "verdict": place(intervals[-1]),
     }

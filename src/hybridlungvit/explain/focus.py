@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import nn
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.explain.cases import decision_threshold, settings
-from hybridlungvit.explain.gradcam import heat_of, load_explained, load_tests
+from hybridlungvit.explain.gradcam import TestImages, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals
 from hybridlungvit.io import file_sha256, write_record, write_text
 from hybridlungvit.paths import Layout
@@ -100,22 +101,22 @@ def summarise(table: pd.DataFrame, study: Study, threshold: float) -> list[dict[
     return records
 
 
-def measure_focus(study: Study, variant: str, layout: Layout) -> dict[str, Any]:
+def write_focus(
+    study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
+) -> dict[str, Any]:
     """Write a variant's lung focus on the whole test set (first seed): rows as CSV, means as JSON.
 
     The CSV has one row for each test image, in the order of the predictions.
     """
-    tests, seed = load_tests(study, variant, layout), study.seeds[0]
-    model = load_explained(study, variant, seed, layout)
     heat = heat_of(model, tests, study.explanation.batch_size)
     table = focus_table(tests.table, heat, tests.masks.numpy(), study.explanation.seed)
     output = layout.focus(variant)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     record = {
         "variant": variant,
-        "seed": seed,
+        "seed": study.seeds[0],
         **settings(study, variant),
-        "predictions_sha256": file_sha256(layout.predictions(variant, seed)),
+        "predictions_sha256": file_sha256(layout.predictions(variant, study.seeds[0])),
         "rows_sha256": file_sha256(output),
         "groups": summarise(table, study, decision_threshold(study, variant)),
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
+from hybridlungvit.data.batches import control_masks
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import read_predictions
@@ -103,6 +104,7 @@ def load_tests(study: Study, variant: str, layout: Layout) -> TestImages:
     """The test images with a variant's predictions; raises ``StudyError`` when they disagree."""
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, study.data.image_size)
+    cache = control_masks(cache, manifest, study.recipe(variant).model.mask)
     predictions = read_predictions(study, variant, study.seeds[0], layout)
     table = predictions[predictions.split == "test"].reset_index(drop=True)
     rows = manifest.reset_index().set_index("path").loc[table.path, "index"].to_numpy()
@@ -146,13 +148,12 @@ def cell_coverage(start: float, stop: float, grid: int, side: int) -> NDArray[np
     return np.clip(upper - lower, 0, None) * grid / (stop - start)
 
 
-def explain_variant(study: Study, variant: str, layout: Layout) -> None:
-    """Write images, masks, cuts, Grad-CAM and attention of the chosen test cases, first seed."""
-    tests = load_tests(study, variant, layout)
-    threshold = decision_threshold(study, variant)
-    index, rules = zip(*choose_cases(tests.table, threshold), strict=True)
+def write_cases(
+    study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
+) -> None:
+    """Write images, masks, cuts, Grad-CAM and attention of the test cases that the rule chooses."""
+    index, rules = zip(*choose_cases(tests.table, decision_threshold(study, variant)), strict=True)
     cases = tests.select(np.array(index))
-    model = load_explained(study, variant, study.seeds[0], layout)
     arrays = {"heat": heat_of(model, cases, study.explanation.batch_size).astype(np.float16)}
     device = next(model.parameters()).device
     with torch.inference_mode():

@@ -14,14 +14,16 @@ def pneumonia_probability(model: nn.Module, images: Tensor, masks: Tensor, tta: 
     ``images`` uint8 (B, S, S), ``masks`` bool (B, S, S), both on the model's device. With ``tta``
     it is the mean of the probabilities of the image and of its mirror, the mask mirrored too.
     """
-    probability = probability_of(run(model, images, masks))
+    probability = probability_of(output_of(model, images, masks))
     if tta:
-        mirrored = run(model, images.flip(2), masks.flip(2))
+        mirrored = output_of(model, images.flip(2), masks.flip(2))
         probability = (probability + probability_of(mirrored)) / 2
     return probability
 
 
-def run(model: nn.Module, images: Tensor, masks: Tensor, segment: bool = False) -> ModelOutput:
+def output_of(
+    model: nn.Module, images: Tensor, masks: Tensor, segment: bool = False
+) -> ModelOutput:
     """The model's output for images uint8 (B, S, S) and masks bool (B, S, S)."""
     inputs = to_input(images, model.stem.mean, model.stem.std)
     return model(inputs, masks, segment=segment)

@@ -1,7 +1,9 @@
 """Numbers and words as text: for plain text, for tables and for sentences of the paper."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
+
 
 Show = Callable[[float, int], str]
 """Prints a number with so many digits."""
@@ -44,8 +46,9 @@ def heading(label: str) -> str:
 
 
 def short_verdict(verdict: str) -> str:
-    """A verdict with nothing to follow: "higher" for "higher than"."""
-    return verdict.removesuffix(" than").removesuffix(" from")
+    """A verdict in one word: "higher" for "higher than", "undecided" for what is neither."""
+    word = verdict.split()[0]
+    return "undecided" if word == "neither" else word
 
 
 def number(value: float | None, digits: int = 3) -> str:

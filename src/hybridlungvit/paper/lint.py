@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from hybridlungvit.config import Section, read_model
-from hybridlungvit.evaluation.paired import NEITHER
+from hybridlungvit.evaluation.paired import EQUIVALENT, UNDECIDED
 from hybridlungvit.paper.contents import FIGURES, GALLERIES, TABLES
 from hybridlungvit.paper.manuscript import (
     CITED,
@@ -210,12 +210,13 @@ def _unproven(source: Source, verdicts: dict[str, str], keys: set[str]) -> Itera
                 )
             continue
         variants = {c.arguments[0] for c in commands(sentence, OF_DIFFERENCE)} & set(verdicts)
-        empty = variants and all(verdicts[variant] == NEITHER for variant in variants)
+        unproven = {verdicts[variant] for variant in variants} <= {EQUIVALENT, UNDECIDED}
+        empty = variants and unproven
         if empty and not NEGATED.search(sentence.text):
             yield source.problem(
                 claim.start(),
-                f"{claim[0]!r} is claimed, but {', '.join(sorted(variants))} is {NEITHER} the "
-                "reference. Choose the words with \\ifverdict.",
+                f"{claim[0]!r} is claimed, but {', '.join(sorted(variants))} is neither higher nor "
+                "lower than the reference. Choose the words with \\ifverdict.",
             )
 
 

@@ -40,8 +40,8 @@ def main(results: StudyResults) -> Table:
         if variant == results.study.reference and len(results.study.seeds) > 1:
             ensemble = format_interval(record["ensemble"]["auc"])
             rows.append({"Variant": r"\quad ensemble of its seeds", auc: ensemble})
-    footer = (*omitted_rows(results, 6), *_exploratory(results, 6))
-    return pd.DataFrame(rows).fillna(""), "lccccl", footer
+    footer = (*omitted_rows(results, 7), *_exploratory(results, 7))
+    return pd.DataFrame(rows).fillna(""), "lcccccl", footer
 
 
 def _difference(
@@ -50,10 +50,11 @@ def _difference(
     """A paired difference with its adjusted p and its verdict; the reference has none."""
     delta = rf"$\Delta$AUC ({results.level}\,\% CI)"
     if difference is None:
-        return {delta: "reference", "$p$ (Holm)": "", verdict: ""}
+        return {delta: "reference", "$p$ (Holm)": "", "Detectable": "", verdict: ""}
     return {
         delta: format_interval(difference, show=math_signed),
         "$p$ (Holm)": _adjusted(difference),
+        "Detectable": number(difference["detectable"]),
         verdict: short_verdict(difference["verdict"]),
     }
 
@@ -69,8 +70,10 @@ def comparisons(results: StudyResults) -> Table:
             {
                 "Variant": label_of(results, variant),
                 delta: format_interval(difference, show=math_signed),
+                "df": _freedom(difference),
                 "$p$": p_value(difference["p_value"]),
                 "$p$ (Holm)": _adjusted(difference),
+                "Equivalence $p$ (Holm)": _adjusted(difference, "p_equivalence"),
                 "Ensembles": math_signed(delong["estimate"]),
                 "DeLong $p$": p_value(delong["p_value"]),
                 "Only right": f"{calls['only_a']} / {calls['only_b']}",
@@ -78,18 +81,37 @@ def comparisons(results: StudyResults) -> Table:
                 "Patients $p$": p_value(calls["p_clustered"]),
             }
         )
-    return pd.DataFrame(rows), "lcccccccc", _exploratory(results, 9)
+    notes = _at_bound(list(results.differences.values()), 11)
+    return pd.DataFrame(rows), "lcccccccccc", (*notes, *_exploratory(results, 11))
 
 
-def _adjusted(difference: dict[str, Any]) -> str:
-    if difference["p_adjusted"] is None:
-        return rf"{p_value(difference['p_value'])}\rlap{{$^*$}}"
-    return p_value(difference["p_adjusted"])
+def _freedom(value: dict[str, Any]) -> str:
+    """Degrees of freedom in print, marked where the seeds' component sits at its bound of zero."""
+    if value["at_bound"] is None:  # no interval
+        return "--"
+    freedom = value["degrees_of_freedom"]
+    text = r"$\infty$" if freedom is None else number(freedom, 1)
+    return text + r"\rlap{$^0$}" if "seeds" in value["at_bound"] else text
+
+
+def _at_bound(values: list[dict[str, Any]], columns: int) -> tuple[str, ...]:
+    """A footnote where the mark of ``_freedom`` stands."""
+    if not any("seeds" in (value["at_bound"] or ()) for value in values):
+        return ()
+    note = "$^0$ the component of the seeds is estimated as zero"
+    return (rf"\multicolumn{{{columns}}}{{l}}{{{note}}}",)
+
+
+def _adjusted(difference: dict[str, Any], name: str = "p_value") -> str:
+    adjusted = difference[f"{name}_adjusted"]
+    if adjusted is None:
+        return rf"{p_value(difference[name])}\rlap{{$^*$}}"
+    return p_value(adjusted)
 
 
 def _exploratory(results: StudyResults, columns: int) -> tuple[str, ...]:
     """A footnote where comparisons lie outside the declared family."""
-    if all(value["p_adjusted"] is not None for value in results.differences.values()):
+    if all(value["p_value_adjusted"] is not None for value in results.differences.values()):
         return ()
     note = "$^*$ exploratory: outside the declared family, not adjusted"
     return (rf"\multicolumn{{{columns}}}{{l}}{{{note}}}",)
@@ -109,7 +131,7 @@ def other_study(results: StudyResults) -> Table:
             rf"AUC there ({results.level}\,\% CI)": format_interval(difference["there"]),
         }
         rows.append(row | _difference(results, difference, "AUC here is"))
-    return pd.DataFrame(rows), "lccccl"
+    return pd.DataFrame(rows), "lcccccl"
 
 
 @table
@@ -222,11 +244,13 @@ def split(results: StudyResults) -> Table:
                 "Range": _seed_range(auc),
                 "SE, patients": number(auc["se_patients"], 4),
                 "SE, seeds": number(auc["se_seeds"], 4),
+                "df": _freedom(auc),
                 r"Seeds' share (\%)": number(seed_share(auc), 0),
                 rf"Ensemble ({results.level}\,\% CI)": format_interval(ensemble),
             }
         )
-    return pd.DataFrame(rows), "lccccccc"
+    aucs = [record["headline"]["auc"] for record in results.metrics.values()]
+    return pd.DataFrame(rows), "lcccccccc", _at_bound(aucs, 9)
 
 
 def seed_share(auc: dict[str, Any]) -> float | None:

@@ -101,7 +101,7 @@ def current_metrics(study: Study, variant: str, layout: Layout) -> Record:
         path = layout.predictions(variant, seed)
         scored = read_json(path.with_suffix(".json"))
         if not path.is_file():
-            raise StudyError(f"{path}: not found. Run `score --variant {variant} --seed {seed}`.")
+            raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
         _require_predictions(layout.metrics(variant), record, seed, path)
         require_same(path, "config", scored["config_sha256"], study.prediction_hash(variant))
     settings = study.statistics.model_dump(include={"level", "resamples", "sensitivity_target"})

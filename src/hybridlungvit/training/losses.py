@@ -5,7 +5,6 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
 from hybridlungvit.config import Training
 from hybridlungvit.model import ModelOutput
@@ -31,6 +30,8 @@ def classification_loss(
     per_image = targets @ weights  # (B,)
     smoothing = training.label_smoothing
     if training.loss == "focal":
+        from torchvision.ops import sigmoid_focal_loss  # takes seconds to import
+
         # Two logits are one sigmoid of their difference.
         smooth = targets[:, 1] * (1 - smoothing) + smoothing / 2  # (B,)
         margin = logits[:, 1] - logits[:, 0]  # (B,)

@@ -26,7 +26,7 @@ from hybridlungvit.data.cache import Cache
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.temperature import clipped
 from hybridlungvit.io import StudyError
-from hybridlungvit.model.inference import pneumonia_probability, probability_of, run
+from hybridlungvit.model.inference import output_of, pneumonia_probability, probability_of
 from hybridlungvit.model.stem import Features
 from hybridlungvit.runtime import autocast, mixed_dtype, track
 from hybridlungvit.training.frozen import FeatureStore
@@ -266,7 +266,7 @@ class Trainer:
             parts = []
             with torch.inference_mode():
                 for images, masks in self._still_batches("val"):
-                    output = run(self.model, images, masks, segment=True)
+                    output = output_of(self.model, images, masks, segment=True)
                     losses = segmentation_losses(output.segmentation, masks)
                     dice = lung_dice(output.segmentation, masks)
                     parts.append(torch.stack([probability_of(output), losses, dice]).cpu())

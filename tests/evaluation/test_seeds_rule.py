@@ -1,0 +1,317 @@
+"""The intervals over patients and seeds: a literal version, mixed models, R's pROC, simulation."""
+
+import itertools
+import math
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import benchmark, has_proc
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import expit, logit
+
+from hybridlungvit.evaluation import (
+    auc_difference_over_seeds,
+    auc_over_seeds,
+    minimal_detectable_difference,
+)
+from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation.delong import delong_test, variance_freedom
+from hybridlungvit.evaluation.power import difference_power, equivalence_power
+from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
+from hybridlungvit.io import StudyError
+
+coverage = benchmark("coverage")
+SEEDS = 4
+
+
+def two_models(seed=0, gap=0.0, seeds=SEEDS, patients=80):
+    """Labels (N,), scores (K, N) of two models, patients (N,)."""
+    rng = np.random.default_rng(seed)
+    clusters = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    labels = (clusters % 2).astype(int)
+    common = rng.normal(size=patients)[clusters] + rng.normal(size=len(labels))
+    quality = rng.normal(1.8, 0.3, (2, seeds, 1)) + np.array([gap, 0])[:, None, None]
+    a, b = quality * labels + common + rng.normal(0, 0.6, (2, seeds, len(labels)))
+    return labels, a, b, clusters
+
+
+def literal(values, replicates):
+    """Components of a sum of means in loops: patients, seeds, interaction, freedom, variance."""
+    models, count = len(values), len(values[0])
+    sums = [sum(np.mean(draw[g]) for g in range(models)) for draw in replicates]
+    fixed = np.var(sums, ddof=1)
+    interaction, squares = 0.0, []
+    for g in range(models):
+        squares.append(np.var(values[g], ddof=1))
+        for k in range(count):
+            off = [draw[g][k] - np.mean(draw[g]) for draw in replicates]
+            interaction += np.var(off, ddof=1) / (count - 1)
+    between = max(sum(squares), interaction)
+    patients = max(0, fixed - interaction / count)
+    variance = patients + between / count
+    welch = sum(squares) ** 2 / sum(s**2 / (count - 1) for s in squares)
+    freedom = welch * (variance / (between / count)) ** 2
+    return patients, between - interaction, interaction, freedom, variance
+
+
+@given(st.integers(0, 999), st.sampled_from([0.01, 1.0]), st.integers(2, 5), st.integers(1, 2))
+def test_components_are_those_of_a_literal_computation(seed, spread, count, models):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(0, spread, (models, count))
+    shared = rng.normal(size=(40, 1, 1))
+    replicates = values + shared + rng.normal(0, 0.3, (40, models, count))
+    found = variance_components(values, replicates)
+    patients, seeds, interaction, freedom, variance = literal(values, replicates)
+    assert found.patients == pytest.approx(patients)
+    assert found.seeds == pytest.approx(seeds, abs=1e-12)
+    assert found.interaction == pytest.approx(interaction)
+    assert found.degrees_of_freedom == pytest.approx(freedom)
+    assert found.variance == pytest.approx(variance)
+    assert ("seeds" in found.at_bound) == (found.seeds == 0)
+    assert ("patients" in found.at_bound) == (found.patients == 0)
+    # Never surer than patients alone, nor than the seeds' number allows.
+    fixed = replicates.mean(axis=2).sum(axis=1).var(ddof=1)
+    assert found.variance >= fixed * (1 - 1e-12)
+    assert found.degrees_of_freedom >= (count - 1) * (1 - 1e-12)
+
+
+def test_the_benchmark_and_the_package_follow_one_rule():
+    """The rule that was simulated is the rule that is shipped, on the benchmark's moments."""
+    rng = np.random.default_rng(3)
+    for sd in (0.0, 1.0):
+        drawn = coverage.separation(0.95, 0)[0] + sd * rng.normal(size=(2, 4))
+        labels, scores, patients = coverage.simulate(rng, drawn)
+        aucs, errors = coverage.influence(labels, scores, patients)
+        classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
+        for sign, name in (([1], "level"), ([1, -1], "difference")):
+            sign = np.array(sign)[:, None]
+            picked, parts = aucs[: len(sign)] * sign, errors[: len(sign)] * sign[..., None]
+            moments = coverage.moments(picked, parts, classes)
+            # Replicates whose covariance is exactly that of the influences.
+            draws = np.moveaxis(parts, 2, 0) * math.sqrt(parts.shape[2] - 1)
+            draws = np.concatenate([draws, -draws]) * math.sqrt(
+                (2 * len(draws) - 1) / (2 * (len(draws) - 1))
+            )
+            freedom = moments["fixed_freedom"] if name == "level" else math.inf
+            components = variance_components(picked, draws, freedom)
+            arrays = {key: np.array([value]) for key, value in moments.items()}
+            for gap in (0.001, 0.01, 0.03):
+                expected = coverage.chosen(np.array([gap]), arrays)[0]
+                assert 2 * components.tail(gap) == pytest.approx(expected, rel=1e-6)
+
+
+def test_degrees_of_freedom_of_patients_are_those_of_the_benchmark():
+    rng = np.random.default_rng(4)
+    labels, scores, patients = coverage.simulate(rng, np.full((1, 3), 4.0))
+    aucs, errors = coverage.influence(labels, scores, patients)
+    classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
+    expected = coverage.moments(aucs, errors, classes)["fixed_freedom"]
+    # The benchmark's influences have Obuchowski's factors, of 225 / 224 and 203 / 202.
+    assert variance_freedom(labels, scores[0], patients) == pytest.approx(expected, rel=0.01)
+
+
+def test_components_are_those_of_a_mixed_model():
+    """statsmodels' REML on two crossed factors, of which patients' means are balanced."""
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    rng = np.random.default_rng(1)
+    people, count = 60, 5
+    table = (
+        rng.normal(size=(people, 1)) + rng.normal(0, 0.5, count) + rng.normal(size=(people, count))
+    )
+    # A metric that is the mean over patients, and its exact bootstrap variance, one draw a patient.
+    offsets = (table - table.mean(axis=0)) / math.sqrt(people)
+    values = table.mean(axis=0)
+    found = variance_components(values, offsets)
+    rows = pd.DataFrame(
+        {
+            "value": table.ravel(),
+            "patient": np.repeat(np.arange(people), count),
+            "seed": np.tile(np.arange(count), people),
+        }
+    )
+    model = MixedLM.from_formula(
+        "value ~ 1", rows, groups=np.ones(len(rows)),
+        vc_formula={"patient": "0 + C(patient)", "seed": "0 + C(seed)"},
+    ).fit()  # fmt: skip
+    by_name = dict(zip(model.model.exog_vc.names, model.vcomp, strict=True))
+    assert found.at_bound == ()
+    assert found.patients * people == pytest.approx(by_name["patient"], rel=0.02)
+    assert found.interaction * people == pytest.approx(model.scale, rel=0.02)
+    assert found.seeds == pytest.approx(by_name["seed"], rel=0.02)
+
+
+def test_an_interval_of_a_mean_is_students_on_the_logit_scale():
+    labels, scores, _, clusters = two_models()
+    found = auc_over_seeds(labels, scores, clusters, 500)
+    values, replicates = auc_replicates(labels, scores, clusters, 500, 0)
+    components = variance_components(values, replicates, variance_freedom(labels, scores, clusters))
+    assert found.components == components
+    mean = values.mean()
+    half = stats.t.ppf(0.975, components.degrees_of_freedom) * components.error / mean / (1 - mean)
+    assert (found.low, found.high) == pytest.approx(
+        (expit(logit(mean) - half), expit(logit(mean) + half))
+    )
+
+
+def test_degrees_of_freedom_of_patients_with_equal_and_unequal_weight():
+    alternating = np.tile([0, 1], 50)
+    ranks = np.arange(100.0)
+    assert variance_freedom(alternating, ranks[None]) > 50  # placements spread evenly
+    lone = ranks + 1000 * alternating
+    lone[0] = 1e6  # one normal image above all others: it alone carries the variance
+    assert variance_freedom(alternating, lone[None]) < variance_freedom(alternating, ranks[None])
+    assert variance_freedom(alternating, np.stack([lone] * 3)) == pytest.approx(
+        variance_freedom(alternating, lone[None])
+    )
+
+
+def test_a_difference_is_students_and_its_p_value_agrees():
+    labels, a, b, clusters = two_models(gap=0.5)
+    found = auc_difference_over_seeds(labels, a, b, clusters, resamples=500, level=0.9)
+    values, drawn = auc_replicates(labels, np.concatenate([a, b]), clusters, 500, 0)
+    sign = np.array([[1], [-1]])
+    components = variance_components(
+        values.reshape(2, SEEDS) * sign, drawn.reshape(-1, 2, SEEDS) * sign
+    )
+    assert found.components == components
+    assert found.estimate == pytest.approx(values[:SEEDS].mean() - values[SEEDS:].mean())
+    distribution = stats.t(components.degrees_of_freedom, found.estimate, components.error)
+    assert (found.low, found.high) == pytest.approx(distribution.interval(0.9))
+    ratio = abs(found.estimate) / components.error
+    assert found.p_value == pytest.approx(2 * stats.t.sf(ratio, found.degrees_of_freedom))
+
+
+@given(st.integers(0, 99), st.booleans())
+def test_the_order_of_independent_seeds_does_not_matter_and_that_of_shared_runs_does(seed, same):
+    labels, a, b, clusters = two_models(seed)
+    size = {"resamples": 100, "same_runs": same}
+    found = auc_difference_over_seeds(labels, a, b, clusters, **size)
+    turned = auc_difference_over_seeds(labels, a, b[::-1], clusters, **size)
+    assert found.estimate == pytest.approx(turned.estimate, abs=1e-12)
+    assert (found.high == pytest.approx(turned.high, abs=1e-12)) == (not same)
+
+
+def test_runs_that_are_shared_cancel_the_variance_between_them():
+    labels, a, _, clusters = two_models(3)
+    nearly = a + np.random.default_rng(0).normal(0, 0.05, a.shape)
+    shared = auc_difference_over_seeds(labels, a, nearly, clusters, resamples=200, same_runs=True)
+    apart = auc_difference_over_seeds(labels, a, nearly, clusters, resamples=200)
+    assert shared.high - shared.low < 0.3 * (apart.high - apart.low)
+
+
+@given(st.integers(0, 199), st.floats(0.005, 0.3), st.sampled_from([0.9, 0.95]))
+def test_equivalence_is_the_narrower_interval_within_the_margin(seed, margin, level):
+    labels, a, b, clusters = two_models(seed, patients=40)
+    found = auc_difference_over_seeds(labels, a, b, clusters, margin, 100, level)
+    inner = auc_difference_over_seeds(labels, a, b, clusters, None, 100, 2 * level - 1)
+    assert found.equivalent == (-margin < inner.low and inner.high < margin)
+    assert found.equivalent == (found.p_equivalence < 1 - level)
+    assert inner.equivalent is None and inner.p_equivalence is None
+
+
+def test_a_model_does_not_differ_from_itself_and_is_equivalent():
+    labels, a, _, clusters = two_models()
+    found = auc_difference_over_seeds(labels, a, a, clusters, 0.01, 200, same_runs=True)
+    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert found.equivalent and found.p_equivalence == pytest.approx(1 / 201)
+    # The same scores from other runs leave the question open.
+    assert auc_difference_over_seeds(labels, a, a, clusters, resamples=200).high > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"scores_b": np.ones((3, 6))}, "as many seeds and images"),
+        ({"margin": 0.0}, "between 0 and 1"),
+        ({"margin": -0.1}, "between 0 and 1"),
+        ({"scores_a": np.full((2, 6), math.nan)}, "not finite"),
+    ],
+)
+def test_unusable_comparisons_are_refused(change, expected):
+    given_values = {
+        "labels": np.array([0, 1] * 3), "scores_a": np.ones((2, 6)), "scores_b": np.ones((2, 6)),
+    }  # fmt: skip
+    with pytest.raises(StudyError, match=expected):
+        auc_difference_over_seeds(**given_values | change, resamples=10)
+
+
+# Power
+
+
+def components(patients=2e-5, seeds=3e-5, interaction=2e-5, count=5, freedom=None):
+    part = (seeds + interaction) / count
+    if freedom is None:
+        freedom = 2 * (count - 1) * ((patients + part) / part) ** 2
+    return VarianceComponents(patients, seeds, interaction, count, freedom)
+
+
+def test_power_is_that_of_the_rule_on_simulated_differences():
+    rng, plan = np.random.default_rng(0), components()
+    for seeds, difference, margin in itertools.product((3, 10), (0.0, 0.008), (0.012, 0.02)):
+        size = 40_000
+        squares = 5e-5 * rng.chisquare(seeds - 1, (size, 2)).sum(axis=1) / (seeds - 1) / 2
+        estimate = difference + rng.normal(0, math.sqrt(2e-5 + 5e-5 / seeds), size)
+        # The planned degrees of freedom stand for those that each study would estimate.
+        error = np.sqrt(2e-5 + squares / seeds)
+        freedom = 2 * (seeds - 1) * (error**2 / (squares / seeds)) ** 2
+        rejected = np.abs(estimate) > stats.t.ppf(0.975, freedom) * error
+        expected = difference_power(plan, difference, seeds)
+        assert rejected.mean() == pytest.approx(expected, abs=0.04)
+        equal = np.abs(estimate) + stats.t.ppf(0.95, freedom) * error < margin
+        expected = equivalence_power(plan, margin, seeds, difference)
+        assert equal.mean() == pytest.approx(expected, abs=0.04)
+
+
+def test_with_endless_seeds_the_detectable_difference_is_the_normal_one():
+    plan = components()
+    z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+    found = minimal_detectable_difference(plan, math.inf)
+    assert found == pytest.approx(z * math.sqrt(plan.patients), rel=1e-4)
+    assert difference_power(plan, found, math.inf) == pytest.approx(0.8)
+    chances = [minimal_detectable_difference(plan, seeds) for seeds in (2, 3, 5, 10, 20, math.inf)]
+    assert chances == sorted(chances, reverse=True)
+    assert difference_power(plan, 0.0, 5) == pytest.approx(0.05)
+    margin = 0.02
+    expected = 2 * stats.norm.cdf(margin / math.sqrt(plan.patients) - stats.norm.ppf(0.95)) - 1
+    assert equivalence_power(plan, margin, math.inf) == pytest.approx(expected)
+
+
+def test_a_design_without_an_answer_is_refused():
+    for arguments in ((components(count=1, freedom=math.inf), 5), (components(), 1)):
+        with pytest.raises(StudyError, match="at least 2"):
+            minimal_detectable_difference(*arguments)
+    with pytest.raises(StudyError, match="no variance"):
+        minimal_detectable_difference(VarianceComponents(0, 0, 0, 3, math.inf), 5)
+    with pytest.raises(StudyError, match="power"):
+        minimal_detectable_difference(components(), 5, power=0.04)
+
+
+PROC = """
+suppressMessages(library(pROC)); d <- read.csv(commandArgs(TRUE)[1])
+a <- roc(d$y, d$a, quiet=TRUE, direction="<", levels=c(0, 1))
+b <- roc(d$y, d$b, quiet=TRUE, direction="<", levels=c(0, 1))
+cat(power.roc.test(a, b, method="delong")$power, power.roc.test(b, a, method="delong")$power)
+"""
+
+
+def test_power_without_seeds_is_that_of_r_proc(tmp_path):
+    if not has_proc():
+        pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
+    rng = np.random.default_rng(2)
+    labels = np.repeat([0, 1], 1500)
+    common = 0.8 * rng.normal(size=3000)
+    a, b = (quality * labels + common + 0.6 * rng.normal(size=3000) for quality in (1.56, 1.5))
+    pd.DataFrame({"y": labels, "a": a, "b": b}).to_csv(tmp_path / "data.csv", index=False)
+    (tmp_path / "power.R").write_text(PROC)
+    command = ["Rscript", str(tmp_path / "power.R"), str(tmp_path / "data.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # pROC takes the first model's variance for both under the null: the mean of either order.
+    expected = np.mean([float(word) for word in done.stdout.split()])
+    test = delong_test(labels, a, b)
+    plan = VarianceComponents(test.error**2, 1e-5, 1e-5, 5, 10.0)
+    assert difference_power(plan, test.estimate, math.inf) == pytest.approx(expected, abs=0.01)
