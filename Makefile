@@ -51,8 +51,8 @@ report: setup
 	$(SNAKEMAKE) --configfile config/$(STUDY).yaml $(ARGS) --report results/$(STUDY)/report.html
 
 check: setup
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks notebooks
+	ruff format --check src tests benchmarks notebooks
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
 

@@ -307,14 +307,49 @@ def masks(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Chest X-rays, JPEG or PNG, or folders.")],
-    checkpoint: Annotated[Path, typer.Option(help="A model.safetensors of a finished run.")],
-    gradcam: Annotated[Path | None, typer.Option(help="Folder for Grad-CAM overlays.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="A model.safetensors, the folder of a run or of an export, or a name on the model "
+            "hub; default: the published one."
+        ),
+    ] = None,
+    gradcam: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures: lungs and cut, and Grad-CAM's heat beside them."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="CSV file; default: the screen.")] = None,
+    phantoms: Annotated[
+        bool, typer.Option("--phantoms", help="Your images are synthetic, as the training's were.")
+    ] = False,
 ) -> None:
-    """Predict your own images: one CSV row each. Research software, not a medical device."""
+    """Predict your own images: one CSV row each. Research software, not a medical device.
+
+    Columns: image; probability of pneumonia; calibrated, the same after temperature scaling on the
+    validation images; call, pneumonia from the threshold on; mask_confidence, 0 to 1; cut, where
+    left and right lung part, as a share of the width; warning, where mask or image is doubtful;
+    study, checkpoint and threshold behind the call. A name that begins with = + - @ or a control
+    character has a ' before it, so that spreadsheets take it for text.
+    """
     from hybridlungvit.predict import predict_images
 
-    predict_images(images, checkpoint, gradcam, output)
+    predict_images(images, checkpoint, gradcam, output, phantoms)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    study: StudyName = "kermany-cpu",
+    variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the study's first.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Weights in half precision.")] = False,
+) -> None:
+    """Write a trained run in the layout of the model hub: weights, config, model card."""
+    from hybridlungvit.companions.export import export_run
+
+    opened, layout = _open(Path("config") / f"{study}.yaml", variant, seed)
+    chosen = variant or opened.reference, opened.seeds[0] if seed is None else seed
+    export_run(opened, *chosen, layout, out, half)
 
 
 @app.command()

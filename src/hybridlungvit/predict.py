@@ -4,48 +4,100 @@ import csv
 import io
 import logging
 import os
+import re
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from hybridlungvit.data.cache import prepare_image
-from hybridlungvit.data.decode import read_bytes, require_usable, try_inspect
+from hybridlungvit.data.decode import decode_grey, read_bytes, require_usable, try_inspect
 from hybridlungvit.data.sources import is_image
 from hybridlungvit.data.statistics import image_statistics, outside
 from hybridlungvit.evaluation.temperature import scaled
-from hybridlungvit.io import StudyError, replacing, write_text
+from hybridlungvit.io import StudyError, read_json, write_text
 from hybridlungvit.masks.fit import LOW_CONFIDENCE
 from hybridlungvit.model import build_model
-from hybridlungvit.model.inference import pneumonia_probability
-from hybridlungvit.runtime import prepare_device, track
+from hybridlungvit.model.hub import CONFIG, WEIGHTS, fetch, load_model, not_fitting, read_config
+from hybridlungvit.model.inference import output_of, pneumonia_probability
+from hybridlungvit.runtime import track
 from hybridlungvit.training.record import KEY, Description
 
 log = logging.getLogger(__name__)
-COLUMNS = ("image", "probability", "calibrated", "call", "mask_confidence", "cut", "warning")
+COLUMNS = (
+    "image", "probability", "calibrated", "call", "mask_confidence", "cut", "warning",
+    "study", "checkpoint", "threshold",
+)  # fmt: skip
+BATCH = 32
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)")
+PUBLISHED = Path("results/kermany-cpu/model")
+"""The checkpoint to use without another, below the current folder or the repository."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet takes for the start of a formula."""
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
-    """Model (evaluation mode, CPU) and description of a model.safetensors written by training.
+class Published(Description):
+    """What config.json says beside the model's arguments: the description and the run's name."""
 
-    Raises ``StudyError`` when the file is missing or was not written by this software.
+    study: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model, ready to predict, and what it needs to be told."""
+
+    model: nn.Module
+    description: Description
+    study: str
+    """The study's name; empty for a lone file, which does not tell it."""
+    files: tuple[Path, ...]
+
+
+def load_checkpoint(checkpoint: str | Path) -> Checkpoint:
+    """Model (evaluation mode, CPU) and description of a finished or published run.
+
+    ``checkpoint`` is a model.safetensors written by training, the folder of a run, a folder in the
+    layout of the model hub, or a name on the hub. Raises ``StudyError`` when there is none or it
+    was not written by this software.
     """
+    path = Path(checkpoint)
+    try:
+        if not path.exists() and HUB_NAME.fullmatch(str(checkpoint)):
+            path = fetch(checkpoint)
+        if (path / CONFIG).is_file():
+            return _in_hub_layout(path)
+        return _of_run(path / WEIGHTS if path.is_dir() else path)
+    except OSError as error:  # no permission, or a name longer than any file's
+        raise StudyError(f"{checkpoint}: cannot be read ({error.strerror}).") from error
+
+
+def _in_hub_layout(folder: Path) -> Checkpoint:
+    config = read_config(folder)
+    try:
+        description = Published.model_validate(config.get(KEY))
+    except ValidationError as error:
+        raise not_fitting(folder / CONFIG, error) from error
+    model = _build(description, folder / WEIGHTS)
+    files = tuple(path for path in folder.iterdir() if path.is_file())
+    return Checkpoint(model, description, description.study, files)
+
+
+def _of_run(path: Path) -> Checkpoint:
     if not path.is_file():  # nor a pipe, which would be waited for
         raise StudyError(f"{path}: no such file. Give a model.safetensors of a finished run.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise StudyError(f"{path}: cannot be read as a checkpoint ({error}).") from error
     if KEY not in metadata:
@@ -55,29 +107,28 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, Description]:
         )
     try:
         description = Description.model_validate_json(metadata[KEY])
-        with _Uninitialised():
-            model = build_model(description.recipe, pretrained=False)
-        model.load_state_dict(weights, assign=True)
-    except (ValidationError, RuntimeError) as error:
-        raise StudyError(
-            f"{path}: does not fit this version of the software ({error}). Train again, or use the "
-            "version it was trained with."
-        ) from error
-    return model.eval(), description
+    except ValidationError as error:
+        raise not_fitting(path, error) from error
+    record = path.with_name("run.json")
+    study = str(read_json(record)["study"]) if record.is_file() else ""
+    return Checkpoint(_build(description, path), description, study, (path, record))
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves parameters unset: drawing those that a checkpoint is to replace takes seconds."""
+def _build(description: Description, weights: Path) -> nn.Module:
+    recipe = description.recipe
+    arguments = recipe.model.model_dump() | {"image_size": recipe.data.image_size}
+    return load_model(lambda: build_model(recipe, pretrained=False), arguments, weights)
 
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        target, name = args[0] if args else kwargs.get("tensor"), function.__name__
-        in_place = name.endswith("_") and not name.startswith("__")
-        return (
-            target if in_place and isinstance(target, nn.Parameter) else function(*args, **kwargs)
-        )
+
+def published_checkpoint() -> Path:
+    """Where the published checkpoint is; raises ``StudyError`` where there is none."""
+    for root in (Path(), Path(__file__).parents[2]):
+        if (root / PUBLISHED / CONFIG).is_file():
+            return root / PUBLISHED
+    raise StudyError(
+        f"no --checkpoint given, and {PUBLISHED} holds none: train one and name its folder "
+        "results/<study>/runs/<variant>/seed-<k>, or get one that `hybridlungvit export` wrote."
+    )
 
 
 def find_files(paths: list[Path]) -> list[Path]:
@@ -104,46 +155,63 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def predict_images(
-    images: list[Path], checkpoint: Path, gradcam: Path | None, output: Path | None = None
+    images: list[Path],
+    checkpoint: str | Path | None = None,
+    gradcam: Path | None = None,
+    output: Path | None = None,
+    phantoms: bool = False,
 ) -> None:
     """Write one CSV row per image, to ``output`` or the screen: see ``COLUMNS``.
 
     probability of pneumonia, as the study's evaluation has it; the calibrated one, at the
     temperature fitted on validation; the call at the study's threshold; the mask's confidence; the
-    cut, where left and right part, as a share of the width; and a warning where the image is unlike
-    the training images or its mask uncertain. Threshold and mirroring are those of the training's
-    study. With ``gradcam``, an overlay of each image goes to that folder as PNG. Raises
-    ``StudyError`` that names unusable images, before anything is written, and rather than replace
-    one of the images.
+    cut, where left and right part, as a share of the width; a warning where the image is unlike
+    the training images or its mask uncertain; study, checkpoint and threshold. Threshold and
+    mirroring are those of the training's study. A name that a spreadsheet would take for a formula
+    has a ' before it.
+
+    With ``gradcam``, a picture of each image goes to that folder as PNG: see ``draw_overlay``.
+    Without ``checkpoint`` the published one is used. One that was trained on synthetic images is
+    refused unless ``phantoms`` says that these are such. Raises ``StudyError`` that names unusable
+    images, before anything is written, and rather than replace an image, a file of the checkpoint
+    or what is no regular file.
     """
     log.warning("Research software, not a medical device: do not use it for any decision on care.")
-    model, description = load_checkpoint(checkpoint)
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait cost more than they save on one image
+    chosen = published_checkpoint() if checkpoint is None else checkpoint
+    loaded = load_checkpoint(chosen)
+    if loaded.description.recipe.data.source == "phantom" and not phantoms:
+        raise StudyError(
+            f"{chosen}: was trained on synthetic images and tells nothing about real ones; add "
+            "--phantoms if yours are synthetic too."
+        )
     files = find_files(images)
     overlays = [gradcam / name for name in overlay_names(files)] if gradcam is not None else []
-    _spare_images(files, [*overlays, *([output] if output is not None else [])])
+    _require_outputs([*files, *loaded.files], gradcam, overlays, output)
     require_usable([try_inspect(file) for file in track(files, len(files), "checking images")])
-    device = prepare_device(description.recipe.compute)
-    model.to(device)
-    size = description.recipe.evaluation.batch_size
-    parts = [files[start : start + size] for start in range(0, len(files), size)]
-    left = iter(overlays)
+    torch.set_num_threads(min(len(files), torch_threads))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded.model.to(device)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for part in track(parts, len(parts), "predicting"):
-        pixels, masks, rows = predict_batch(model, description, part, device)
-        writer.writerows(rows)
-        for row in range(len(part) if overlays else 0):
-            _save_overlay(model, pixels[row : row + 1], masks[row : row + 1], next(left))
-    if output is None:
-        sys.stdout.write(text.getvalue())
-    else:
-        write_text(output, text.getvalue())
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    origin = {"study": harmless(loaded.study), "checkpoint": harmless(str(chosen))}
+    parts = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+    with _Drafts(gradcam) as drafts:
+        for part in track(parts, len(parts), "predicting"):
+            pixels, masks, rows = predict_batch(loaded.model, loaded.description, part, device)
+            writer.writerows(origin | row for row in rows)
+            for n, row in enumerate(rows if overlays else []):
+                content = _overlay(loaded, part[n], pixels[n : n + 1], masks[n : n + 1], row)
+                drafts.write(content, overlays)
+        _write(text.getvalue(), output)
+        drafts.publish(overlays)
 
 
 def predict_batch(
     model: nn.Module, description: Description, files: list[Path], device: torch.device
-) -> tuple[Tensor, Tensor, list[tuple[str, ...]]]:
+) -> tuple[Tensor, Tensor, list[dict[str, str]]]:
     """Images uint8 (B, S, S) and masks bool (B, S, S) on the device, and their rows of the CSV."""
     side, evaluation = description.recipe.data.image_size, description.recipe.evaluation
     prepared = [prepare_image(read_bytes(file), file, side) for file in files]
@@ -167,26 +235,70 @@ def predict_batch(
         strange = outside(values, description.ranges)
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(
-            (
-                str(file).encode(errors="replace").decode(),  # a name may be no text
-                f"{probability:.6f}",
-                f"{at_temperature:.6f}",
-                words[int(probability >= evaluation.threshold)],
-                f"{confidence:.3f}",
-                f"{cut:.4f}",
-                "; ".join(warnings),
-            )
+            {
+                "image": harmless(str(file)),
+                "probability": f"{probability:.6f}",
+                "calibrated": f"{at_temperature:.6f}",
+                "call": words[int(probability >= evaluation.threshold)],
+                "mask_confidence": f"{confidence:.3f}",
+                "cut": f"{cut:.4f}",
+                "warning": "; ".join(warnings),
+                "threshold": f"{evaluation.threshold:g}",
+            }
         )
     return images, masks, rows
 
 
-def _spare_images(files: list[Path], outputs: list[Path]) -> None:
-    images = {file.resolve() for file in files}
-    for output in outputs:
-        if output.resolve() in images:
+def harmless(name: str) -> str:
+    """A name as printable text that no spreadsheet takes for a formula."""
+    text = name.encode(errors="replace").decode()  # a file's name may be no text
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _require_outputs(
+    inputs: list[Path], gradcam: Path | None, overlays: list[Path], output: Path | None
+) -> None:
+    """Raise ``StudyError`` where an output would replace an input, another output or a device."""
+    taken = {_identity(file) for file in inputs}
+    for place in [*overlays, *([output] if output is not None else [])]:
+        if _identity(place) in taken:
             raise StudyError(
-                f"{output}: is one of the images, which would be replaced. Choose another place."
+                f"{place}: is one of the images, of the checkpoint's files or of the overlays, "
+                "which would be replaced. Choose another place."
             )
+        taken.add(_identity(place))
+    try:
+        if gradcam is not None and gradcam.exists() and not gradcam.is_dir():
+            raise StudyError(f"{gradcam}: is no folder. Choose another place for the overlays.")
+        odd = [place for place in overlays if place.exists() and not place.is_file()]
+        odd += [place for place in [output] if place is not None and place.is_dir()]
+    except OSError as error:  # no permission, or a name longer than any file's
+        raise StudyError(f"{error.filename}: cannot be written ({error.strerror}).") from error
+    if odd:
+        raise StudyError(f"{odd[0]}: is no regular file. Choose another place.")
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What tells a file from others, whatever it is called: links, hard ones too, lead to one."""
+    try:
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    except OSError:
+        return path.resolve()
+
+
+def _write(text: str, output: Path | None) -> None:
+    """To the screen, a regular file, or whatever else takes a stream: a device, a pipe."""
+    if output is None:
+        sys.stdout.write(text)
+    elif not output.exists() or output.is_file():
+        write_text(output.resolve(), text)  # links such as /dev/stdout stay links
+    else:
+        try:
+            with output.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError as error:
+            raise StudyError(f"{output}: cannot be written ({error.strerror}).") from error
 
 
 def overlay_names(files: list[Path]) -> list[str]:
@@ -202,17 +314,59 @@ def overlay_names(files: list[Path]) -> list[str]:
     return list(names)
 
 
-def _save_overlay(model: nn.Module, image: Tensor, mask: Tensor, output: Path) -> None:
-    # Both take long to import, and few ask for overlays.
-    from matplotlib import colormaps
+class _Drafts:
+    """Overlays that get their names when all are made, and leave nothing when one is not."""
 
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.count = folder, 0
+
+    def __enter__(self) -> "_Drafts":
+        if self.folder is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.drafts = tempfile.TemporaryDirectory(prefix=".drafts-", dir=self.folder)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder is not None:
+            self.drafts.cleanup()
+
+    def write(self, content: bytes, names: list[Path]) -> None:
+        try:
+            Path(self.drafts.name, str(self.count)).write_bytes(content)
+        except OSError as error:
+            raise _unwritable(names[self.count], error) from error
+        self.count += 1
+
+    def publish(self, names: list[Path]) -> None:
+        for number, name in enumerate(names):
+            try:
+                Path(self.drafts.name, str(number)).replace(name)
+            except OSError as error:
+                raise _unwritable(name, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StudyError:
+    return StudyError(f"{path}: cannot be written ({error.strerror or error}).")
+
+
+def _overlay(
+    loaded: Checkpoint, file: Path, image: Tensor, mask: Tensor, row: dict[str, str]
+) -> bytes:
+    """The picture of one image (1, S, S) with its mask (1, S, S), as the content of a PNG file."""
+    # grad-cam takes long to import, and few ask for overlays.
     from hybridlungvit.explain.gradcam import gradcam_maps
+    from hybridlungvit.explain.overlay import draw_overlay
 
-    heat = gradcam_maps(model, image, mask, target=1)[0]  # (S, S)
-    grey = image[0].cpu().numpy()[..., None] / 255  # (S, S, 1)
-    colour = colormaps["inferno"](heat)[..., :3]  # (S, S, 3)
-    weight = 0.7 * heat[..., None]
-    blended = (255 * ((1 - weight) * grey + weight * colour)).astype(np.uint8)
-    with replacing(output) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(blended, cv2.COLOR_RGB2BGR)):
-            raise StudyError(f"{output}: cannot be written. Is the disk full?")
+    heat = gradcam_maps(loaded.model, image, mask, target=1)[0]  # (S, S)
+    with torch.inference_mode():
+        cuts = output_of(loaded.model, image, mask).cuts  # (1,), in pixels, or None
+    settings = loaded.description.recipe.model
+    parted = cuts is not None and settings.cut != "none"
+    cut = float(cuts[0]) / image.shape[-1] if parted else None
+    grey = decode_grey(read_bytes(file), file, sys.maxsize)  # (H, W)
+    values = float(row["probability"]), float(row["threshold"])
+    picture = draw_overlay(grey, mask[0].cpu().numpy(), cut, heat, *values)
+    return cv2.imencode(".png", picture)[1].tobytes()

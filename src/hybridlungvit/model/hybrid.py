@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybridlungvit.config import Recipe
 from hybridlungvit.data.augment import derive_seed
 from hybridlungvit.model.fusion import LungFusion
+from hybridlungvit.model.hub import HubModel
 from hybridlungvit.model.stem import Features, Projection, Stem
 from hybridlungvit.model.tokens import LungTokens, cut_positions
 
@@ -27,7 +28,7 @@ class ModelOutput(NamedTuple):
     """(B,): where left and right were parted, in pixels; None for the plain control."""
 
 
-class HybridLungViT(nn.Module):
+class HybridLungViT(HubModel):
     """A vision-transformer stem whose feature map is read lung by lung.
 
     Parameters
@@ -111,7 +112,7 @@ class HybridLungViT(nn.Module):
         return torch.full((len(masks),), side / 2 + self.shift, device=masks.device)
 
 
-class PlainViT(nn.Module):
+class PlainViT(HubModel):
     """The control: the same stem with a linear layer on the vector timm's classifier reads.
 
     With ``readout="class_and_mean"`` it reads the mean patch token beside that vector.

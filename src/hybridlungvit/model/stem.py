@@ -133,8 +133,11 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise StudyError(f"{file}: cannot be read as weights ({error}).") from error
-    except Exception as error:  # pickle.UnpicklingError: code, not tensors
-        raise StudyError(f"{file}: holds more than tensors and is refused ({error}).") from error
+    except Exception as error:  # pickle.UnpicklingError: code, not tensors, or no pickle at all
+        raise StudyError(
+            f"{file}: holds more than tensors, or none, and is refused; expected a safetensors or "
+            ".pth file of a state dict."
+        ) from error
     try:
         # Resamples position embeddings; a model without a head has no place for the head's weights.
         state = checkpoint_filter_fn(state.get("model", state), vit)

@@ -1,0 +1,67 @@
+"""A trained run as a folder in the layout of the model hub: weights, config and model card."""
+
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from hybridlungvit.config import Study
+from hybridlungvit.evaluation.score import load_run
+from hybridlungvit.io import StudyError
+from hybridlungvit.model.hub import CONFIG, WEIGHTS
+from hybridlungvit.paths import Layout
+from hybridlungvit.predict import Published, load_checkpoint
+from hybridlungvit.training.record import KEY
+
+KERMANY = "hf-vision/chest-xray-pneumonia"
+"""The Kermany chest X-rays on the hub, under the licence of their publication."""
+
+
+def export_run(
+    study: Study, variant: str, seed: int, layout: Layout, folder: Path, half: bool
+) -> None:
+    """Write config.json, model.safetensors and README.md of a run to a new ``folder``, or nothing.
+
+    With ``half`` the weights are float16; predicting computes with float32 either way. Raises
+    ``StudyError`` for a run that is not the study's, and when the model card is not written yet.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StudyError(f"{folder}: exists already. Choose a new folder.")
+    card = layout.companions / "model_card.md"
+    if not card.is_file():
+        raise StudyError(f"{card}: not found. Run `hybridlungvit text` for this study.")
+    model = load_run(study, variant, seed, layout)  # fails if another config or manifest made it
+    trained = load_checkpoint(layout.run(study.trained_as(variant), seed) / WEIGHTS).description
+    evaluation = study.recipe(variant).evaluation  # variants may share a run and differ in this
+    published = Published(
+        **trained.model_dump(exclude={"recipe"}),
+        recipe=trained.recipe.model_copy(update={"evaluation": evaluation}),
+        study=study.study,
+        variant=variant,
+        seed=seed,
+    )
+    config = model._hub_mixin_config | {KEY: published.model_dump(mode="json")}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as drafts:
+            draft = Path(drafts) / folder.name
+            (model.half() if half else model).save_pretrained(draft, config=config)
+            header = _header(study).to_yaml()
+            text = f"---\n{header}\n---\n\n{card.read_text(encoding='utf-8')}"
+            (draft / "README.md").write_text(text, encoding="utf-8")
+            (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)
+            draft.replace(folder)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+
+
+def _header(study: Study) -> ModelCardData:
+    """What the hub lists a model by."""
+    synthetic = study.data.source == "phantom"
+    return ModelCardData(
+        license="mit",
+        library_name="hybridlungvit",
+        pipeline_tag="image-classification",
+        tags=["chest-x-ray", "pneumonia", "pediatric", *(["synthetic"] if synthetic else [])],
+        datasets=None if synthetic else [KERMANY],
+    )
