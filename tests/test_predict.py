@@ -433,19 +433,19 @@ def test_a_recipe_too_large_to_build_is_refused_at_once(described, exported, sec
     config = json.loads(path.read_text())
     config[KEY]["recipe"][section] |= values
     path.write_text(json.dumps(config))
-    with pytest.raises(StudyError, match=r"does not fit this version.*is more than"):
+    with pytest.raises(StudyError, match=r"does not fit this version.*(is|at) mo(re than|st)"):
         load_checkpoint(exported)
     altered = json.loads(read_metadata(described)[KEY])
     altered["recipe"][section] |= values
     save_file(load_file(described), described, {KEY: json.dumps(altered)})
-    with pytest.raises(StudyError, match=r"does not fit this version.*is more than") as refused:
+    with pytest.raises(StudyError, match=r"does not fit this version.*(is|at) mo(re than|st)") as refused:
         load_checkpoint(described)
     assert "\n" not in str(refused.value)
 
 
 def test_threads_and_batches_are_not_the_recipes(described, image, capsys):
     altered = json.loads(read_metadata(described)[KEY])
-    altered["recipe"]["compute"]["threads"] = 10**9
+    altered["recipe"]["compute"]["threads"] = 1000
     altered["recipe"]["evaluation"]["batch_size"] = 10**9
     save_file(load_file(described), described, {KEY: json.dumps(altered)})
     threads = torch.get_num_threads()
