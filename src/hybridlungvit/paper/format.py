@@ -31,6 +31,8 @@ SOURCE_NAMES = {
 # Of the metrics whose name in print is not their key with a capital letter.
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",
+    "net_benefit": "Reference", "net_benefit_all": "Calling all",
+    "net_benefit_over_all": "Reference minus all",
     "ece": "ECE", "slope": "Calibration slope", "intercept": "Calibration intercept",
 }  # fmt: skip
 
