@@ -3,6 +3,7 @@
 import shutil
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from explained import explained
@@ -10,7 +11,7 @@ from explained import explained
 from hybridlungvit.config import study_from
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.explain.cases import RULES
-from hybridlungvit.paper.macros import data_macros, focus_macros, saliency_macros
+from hybridlungvit.paper.macros import _cut_macros, data_macros, focus_macros, saliency_macros
 from hybridlungvit.paper.manuscript import used_macros
 from hybridlungvit.paper.results import needs_roc_inset
 
@@ -48,6 +49,13 @@ def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
     tiny["reference"] = "plain_deit"
     plain = explained(study_from(tiny, "tiny"))
     assert "gradcam.attention" not in explanation_macros(plain)
+
+
+def test_the_distance_of_the_cut_is_that_of_the_test_images():
+    manifest = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"]})
+    masks = pd.DataFrame({"path": ["c", "b", "a"], "cut": [0.53, 0.9, 0.49]})
+    macros = dict(_cut_macros(SimpleNamespace(manifest=manifest, masks=masks)))
+    assert macros["mask.cut_mad"] == "2.0"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ SUBGROUP_NAMES = {
 SHORTCUT_NAMES = {
     "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
     "file": "All of these", "masks": "Lung mask geometry",
+    "confidence": "Lung mask confidence",
 }  # fmt: skip
 SHIFT_NAMES = {"all": "All images", "NORMAL": "Normal only", "PNEUMONIA": "Pneumonia only"}
 SIMILARITY_NAMES = {"rank": "Spearman correlation", "ssim": "SSIM"}
