@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
-from explained import explained
+from explained import explained, group, interval
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.manifest import read_manifest
@@ -37,6 +37,24 @@ def test_words_follow_the_numbers(study):
     assert macros["faithfulness.removed"] == "10, 25 and 50"
     assert macros["faithfulness.verdict"] == "below"
     assert all(rule in macros["gradcam.rules"] for rule in RULES)
+    # Of the largest share alone, and of the classes whose values exist.
+    assert macros["faithfulness.most"] == "50"
+    assert macros["faithfulness.gradcam"] == r"$-0.30$ (95\,\%~CI $-0.40$ to~$-0.20$)"
+    assert macros["faithfulness.gradcam.verdict"] == "below"
+    assert macros["faithfulness.random.verdict"] == "not distinguishable from"
+    assert not any(key.startswith("focus.own.normal") for key in macros)
+
+
+def test_a_class_has_words_of_its_own(study):
+    results = explained(study)
+    normal = group(0.8, -0.1, "normal") | {"focus_box": interval(1.0), "over_box": interval(-0.2)}
+    results.focus["no_seg"]["groups"].insert(1, normal)
+    macros = explanation_macros(results)
+    assert macros["focus.own.normal.focus"].startswith("0.80")
+    assert macros["focus.own.normal.focus_box"].startswith("1.00")
+    assert macros["focus.own.normal.over_box"].startswith("$-0.20$")
+    assert macros["focus.own.normal.over_box.verdict"] == "below"
+    assert macros["focus.own.over_box.verdict"] == "not distinguishable from"
 
 
 def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):

@@ -314,6 +314,13 @@ def focus_macros(results: StudyResults) -> Macros:
         for measure, (chance, show) in measures.items():
             yield f"focus.{key}.{measure}", tex_interval(group[measure], level, 2, show)
             yield f"focus.{key}.{measure}.verdict", place(group[measure], chance)
+        for part in record["groups"][1:]:
+            if part["called"] == "all" and part["over_box"]["estimate"] is not None:
+                name = f"focus.{key}.{part['class']}"
+                for measure in ("focus", "focus_box", "over_box"):
+                    show = measures[measure][1]
+                    yield f"{name}.{measure}", tex_interval(part[measure], level, 2, show)
+                yield f"{name}.over_box.verdict", place(part["over_box"])
 
 
 def saliency_macros(results: StudyResults) -> Macros:
@@ -329,6 +336,12 @@ def saliency_macros(results: StudyResults) -> Macros:
     yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, whole_signed)
     yield "faithfulness.verdict", faithfulness["verdict"]
     yield "faithfulness.removed", enumerated([f"{100 * s:g}" for s in faithfulness["removed"]])
+    most = int(np.argmax(faithfulness["removed"]))
+    yield "faithfulness.most", f"{100 * faithfulness['removed'][most]:g}"
+    for key in ("gradcam", "random"):
+        change = faithfulness[key][most]
+        yield f"faithfulness.{key}", tex_interval(change, level, 2, whole_signed)
+        yield f"faithfulness.{key}.verdict", place(change)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
