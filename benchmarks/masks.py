@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
+    RESAMPLES,
+    SEED,
     assess,
     mean_of,
     patient_interval,
@@ -83,8 +85,13 @@ def average_shape(cases: list[Case]) -> Segment:
     return segment
 
 
-def table_of(cases: list[Case], methods: dict[str, Segment], level: float) -> str:
-    """Dice and cut error of each method as a booktabs tabular for the paper."""
+def table_of(
+    cases: list[Case], methods: dict[str, Segment], resamples: int, level: float, seed: int
+) -> str:
+    """Dice and cut error of each method as a booktabs tabular for the paper.
+
+    With a study's resamples, level and seed the generator's intervals are those of its record.
+    """
     columns = {
         "Dice, mean": mean_of("dice"),
         "Dice, 5th percentile": quantile_of("dice", 0.05),
@@ -96,7 +103,7 @@ def table_of(cases: list[Case], methods: dict[str, Segment], level: float) -> st
         images = measure(cases, segment)
         row = {"Method": name}
         for title, statistic in columns.items():
-            interval = asdict(patient_interval(images, statistic, level=level))
+            interval = asdict(patient_interval(images, statistic, resamples, level, seed))
             row[title] = format_interval(interval, 3 if "Dice" in title else 1)
         rows.append(row)
     return tabular(pd.DataFrame(rows), "lcccc")
@@ -110,6 +117,8 @@ def main() -> None:
     parser.add_argument("--half", choices=halves, default="reporting")
     parser.add_argument("--table", type=Path, help="write Dice and cut error as TeX, print nothing")
     parser.add_argument("--level", type=float, default=0.95, help="of the table's intervals")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="the table's bootstrap")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the table's bootstrap")
     options = parser.parse_args()
     try:
         cases = read_cases(options.data, options.annotations, options.half)
@@ -119,7 +128,8 @@ def main() -> None:
             "Average shape": average_shape(cases),
         }
         if options.table is not None:
-            write_text(options.table, table_of(cases, methods, options.level))
+            size = (options.resamples, options.level, options.seed)
+            write_text(options.table, table_of(cases, methods, *size))
             return
         for name, segment in methods.items():
             summary, images = assess(cases, segment)

@@ -438,7 +438,9 @@ def test_a_recipe_too_large_to_build_is_refused_at_once(described, exported, sec
     altered = json.loads(read_metadata(described)[KEY])
     altered["recipe"][section] |= values
     save_file(load_file(described), described, {KEY: json.dumps(altered)})
-    with pytest.raises(StudyError, match=r"does not fit this version.*(is|at) mo(re than|st)") as refused:
+    with pytest.raises(
+        StudyError, match=r"does not fit this version.*(is|at) mo(re than|st)"
+    ) as refused:
         load_checkpoint(described)
     assert "\n" not in str(refused.value)
 

@@ -287,6 +287,22 @@ def verify(
 
 
 @app.command()
+def power(
+    study: StudyName = "kermany-cpu",
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Seeds of each model; may be repeated.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Difference of AUCs; default: the study's margin.")
+    ] = None,
+) -> None:
+    """Print which differences more seeds would find, from the study's predictions."""
+    from hybridlungvit.companions.power import SEEDS, show_power
+
+    show_power(*_open(Path("config") / f"{study}.yaml"), seeds or list(SEEDS), margin)
+
+
+@app.command()
 def masks(
     data: Annotated[Path, typer.Option(help="Folder with train/ and test/.")],
     annotations: Annotated[Path, typer.Option(help="CSV with the columns image, class and mask.")],

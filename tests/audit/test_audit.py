@@ -6,6 +6,7 @@ import shutil
 from types import SimpleNamespace
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import build_manifest, read_manifest, split_validation
 from hybridlungvit.data.statistics import image_statistics
 from hybridlungvit.io import StudyError, file_sha256, read_json
+from hybridlungvit.paper.figures import _draw_predictability
 from hybridlungvit.paper.macros import audit_macros
 from hybridlungvit.paper.results import audit_records
 from hybridlungvit.paths import Layout
@@ -574,6 +576,30 @@ def test_report_writes_what_the_paper_includes(scored, study):
     macros = printed(study, scored)
     assert macros["validation_split"] == "patient"
     assert macros["duplicate_groups_other"] == "0"
+
+
+def test_mask_confidence_is_a_shortcut_and_what_never_varies_is_none(scored, study):
+    record = results.write_audit_results(study, scored)
+    masks = read_manifest(scored.manifest).merge(pd.read_csv(scored.mask_table), on="path")
+    for name, part in (
+        ("development", masks[masks.split != "test"]), ("test", masks[masks.split == "test"]),
+    ):  # fmt: skip
+        expected = roc_auc_score(part.label, 1 - part.confidence)
+        assert record["mask_confidence"][name]["estimate"] == pytest.approx(expected)
+    audit = read_json(scored.audit)
+    audit["shortcuts"]["size"] = {"estimate": 0.5, "low": 0.5, "high": 0.5}
+    scored.audit.write_text(json.dumps(audit))
+    macros = printed(study, scored)
+    assert "shortcuts_bytes" in macros and "shortcuts_size" not in macros
+    estimate = record["mask_confidence"]["development"]["estimate"]
+    assert macros["shortcuts_confidence"].startswith(f"{estimate:.3f}")
+    shown, _ = audit_records(study, scored)
+    axes = plt.subplots()[1]
+    _draw_predictability(axes, shown)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert "Lung mask confidence" in names and "File size" in names
+    assert "Width, height" not in names
+    plt.close("all")
 
 
 @pytest.mark.parametrize("name", ["audit", "audit_results"])

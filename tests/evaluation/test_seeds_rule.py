@@ -1,6 +1,7 @@
 """The intervals over patients and seeds: a literal version, mixed models, R's pROC, simulation."""
 
 import itertools
+import json
 import math
 import subprocess
 
@@ -10,9 +11,10 @@ import pytest
 from conftest import benchmark, has_proc
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 from scipy.special import expit, logit
 
+from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation import (
     auc_difference_over_seeds,
     auc_over_seeds,
@@ -20,7 +22,8 @@ from hybridlungvit.evaluation import (
 )
 from hybridlungvit.evaluation.bootstrap import auc_replicates
 from hybridlungvit.evaluation.delong import delong_test, variance_freedom
-from hybridlungvit.evaluation.power import difference_power, equivalence_power
+from hybridlungvit.evaluation.paired import components_of, difference_record
+from hybridlungvit.evaluation.power import _below, difference_power, equivalence_power
 from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 from hybridlungvit.io import StudyError
 
@@ -279,6 +282,26 @@ def test_with_endless_seeds_the_detectable_difference_is_the_normal_one():
     margin = 0.02
     expected = 2 * stats.norm.cdf(margin / math.sqrt(plan.patients) - stats.norm.ppf(0.95)) - 1
     assert equivalence_power(plan, margin, math.inf) == pytest.approx(expected)
+
+
+def test_a_difference_in_a_record_can_be_planned_with():
+    labels, a, b, patients = two_models()
+    difference = auc_difference_over_seeds(labels, a, b, patients, margin=0.05, resamples=200)
+    record = json.loads(json.dumps(difference_record(difference, Statistics(margin=0.05))))
+    plan = components_of(record)
+    assert plan == difference.components
+    found = minimal_detectable_difference(plan, SEEDS)
+    assert record["detectable"] == pytest.approx(found)
+    assert difference_power(plan, found, SEEDS) == pytest.approx(0.8)
+
+
+@given(st.floats(1.1, 500), st.floats(-60, 60), st.sampled_from([-4.8, -1.96, 1.65, 4.8]))
+def test_a_noncentral_chance_is_the_integral_also_in_far_tails(freedom, shift, quantile):
+    """A normal variable over the root of a chi-squared one, averaged over a grid of the latter."""
+    grid = (np.arange(20_000) + 0.5) / 20_000
+    root = np.sqrt(2 * special.gammaincinv(freedom / 2, grid) / freedom)
+    expected = stats.norm.cdf(quantile * root - shift).mean()
+    assert _below(quantile, freedom, shift) == pytest.approx(expected, abs=5e-4)
 
 
 def test_a_design_without_an_answer_is_refused():

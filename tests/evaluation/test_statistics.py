@@ -28,6 +28,7 @@ from hybridlungvit.evaluation.metrics import (
     METRICS,
     at_prevalence,
     call_metrics,
+    net_benefit,
     ranking_metrics,
 )
 from hybridlungvit.evaluation.paired import (
@@ -96,6 +97,31 @@ def test_metrics_are_scikit_learns(data, threshold):
     found = ranking_metrics(images, scores)(once) | call_metrics(images, called)(once)
     for name, value in expected.items():
         assert found[name].tolist() == pytest.approx([value], abs=1e-12, nan_ok=True), name
+
+
+@given(weighted_images(), st.floats(0.05, 0.95))
+def test_net_benefit_is_that_of_a_literal_count(data, threshold):
+    labels, scores, member, drawn = data
+    tp = fp = total = positives = 0
+    for label, score, patient in zip(labels, scores, member, strict=True):
+        total += drawn[patient]
+        positives += drawn[patient] * label
+        if score >= threshold:
+            tp, fp = tp + drawn[patient] * label, fp + drawn[patient] * (1 - label)
+    odds = threshold / (1 - threshold)
+    model = tp / total - fp / total * odds
+    everyone = positives / total - (1 - positives / total) * odds
+    images = PatientClusters.of(labels, member)
+    found = net_benefit(images, scores >= threshold, threshold)(drawn[None])
+    assert [float(value[0]) for value in found.values()] == pytest.approx(
+        [model, everyone, model - everyone]
+    )
+
+
+def test_net_benefit_is_undefined_where_no_false_alarm_is_worth_it():
+    images = PatientClusters.of(np.array([0, 1]), None)
+    values = net_benefit(images, np.array([True, True]), 1.0)(images.once)
+    assert np.isnan(list(values.values())).all()
 
 
 def test_predictive_values_shift_with_prevalence_as_bayes_says():

@@ -1,12 +1,14 @@
 """Mask quality: agreement with known lungs, intervals, halves, the shortcut check, and files."""
 
 import json
+import re
 from fractions import Fraction
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import benchmark
 
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.decode import read_grey
@@ -17,6 +19,7 @@ from hybridlungvit.masks.agreement import report_masks
 from hybridlungvit.masks.annotated import (
     Case,
     dice,
+    generator,
     half_of,
     measure,
     measure_mirror,
@@ -26,6 +29,7 @@ from hybridlungvit.masks.annotated import (
 )
 from hybridlungvit.masks.examples import BY_DICE, at_quantiles
 from hybridlungvit.masks.fit import LungMask, lung_mask_steps, lung_mask_with_confidence
+from hybridlungvit.paper.format import format_interval
 
 # Agreement of two masks
 
@@ -298,6 +302,16 @@ def test_quality_record_of_a_phantom_study(cached, study):
     assert known["dice"]["all"]["low"] < known["dice"]["all"]["estimate"]
     assert set(known["shortcut"]) == {"masks", "known"}
     assert record["shortcut"]["images"] == int((manifest.split != "test").sum())
+
+
+def test_the_benchmarks_table_prints_the_intervals_of_the_record(cached, phantoms, study):
+    cases = read_cases(phantoms, phantoms / "lungs.csv", "all")
+    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
+    methods = {"Generator": generator}
+    (row,) = re.findall("Generator.*", benchmark("masks").table_of(cases, methods, *size))
+    known = read_json(cached.mask_quality)["annotated"]
+    assert format_interval(known["dice"]["all"]) in row
+    assert format_interval(known["cut_error"]["all"], 1) in row
 
 
 def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):

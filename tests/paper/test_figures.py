@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,13 +11,14 @@ from conftest import REPOSITORY
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from explained import explained
+from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from hybridlungvit.explain.cases import RULES
 from hybridlungvit.paper.figures import saliency
 from hybridlungvit.paper.galleries import gradcam
 from hybridlungvit.paper.manuscript import read_source
-from hybridlungvit.paper.result_figures import GRID, precision_curves, roc_curves
+from hybridlungvit.paper.result_figures import GRID, power, precision_curves, roc_curves
 from hybridlungvit.paper.style import COLUMN_WIDTH, line_of, save_figure, use_style
 from hybridlungvit.paths import Layout
 
@@ -107,6 +109,23 @@ def test_the_figure_shows_the_record(study, tmp_path):
     save_figure(figure, tmp_path / "a.pdf")
     save_figure(saliency(explained(study)), tmp_path / "b.pdf")
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+
+
+def test_the_figure_of_power_shows_what_the_components_allow(study):
+    """With seeds whose variance is known to be zero, the normal distribution's answer for any K."""
+    components = {"patients": 1e-4, "seeds": 0.0, "interaction": 0.0, "count": 3}
+    record = {
+        "components": components, "degrees_of_freedom": None, "at_bound": [], "detectable": 0.028,
+    }  # fmt: skip
+    lone = record | {"detectable": None}
+    results = SimpleNamespace(study=study, differences={"seg_0.1": record, "plain_deit": lone})
+    (axes,) = power(results).axes
+    curve, margin = axes.lines
+    assert list(curve.get_xdata()) == list(range(3, 51))
+    expected = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.01
+    assert curve.get_ydata() == pytest.approx(np.full(48, expected), rel=1e-4)
+    assert margin.get_ydata()[0] == study.statistics.margin
+    plt.close("all")
 
 
 @pytest.mark.parametrize("attention", [True, False])

@@ -3,14 +3,15 @@
 import shutil
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
-from explained import explained
+from explained import explained, group, interval
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.explain.cases import RULES
-from hybridlungvit.paper.macros import data_macros, focus_macros, saliency_macros
+from hybridlungvit.paper.macros import _cut_macros, data_macros, focus_macros, saliency_macros
 from hybridlungvit.paper.manuscript import used_macros
 from hybridlungvit.paper.results import needs_roc_inset
 
@@ -36,6 +37,24 @@ def test_words_follow_the_numbers(study):
     assert macros["faithfulness.removed"] == "10, 25 and 50"
     assert macros["faithfulness.verdict"] == "below"
     assert all(rule in macros["gradcam.rules"] for rule in RULES)
+    # Of the largest share alone, and of the classes whose values exist.
+    assert macros["faithfulness.most"] == "50"
+    assert macros["faithfulness.gradcam"] == r"$-0.30$ (95\,\%~CI $-0.40$ to~$-0.20$)"
+    assert macros["faithfulness.gradcam.verdict"] == "below"
+    assert macros["faithfulness.random.verdict"] == "not distinguishable from"
+    assert not any(key.startswith("focus.own.normal") for key in macros)
+
+
+def test_a_class_has_words_of_its_own(study):
+    results = explained(study)
+    normal = group(0.8, -0.1, "normal") | {"focus_box": interval(1.0), "over_box": interval(-0.2)}
+    results.focus["no_seg"]["groups"].insert(1, normal)
+    macros = explanation_macros(results)
+    assert macros["focus.own.normal.focus"].startswith("0.80")
+    assert macros["focus.own.normal.focus_box"].startswith("1.00")
+    assert macros["focus.own.normal.over_box"].startswith("$-0.20$")
+    assert macros["focus.own.normal.over_box.verdict"] == "below"
+    assert macros["focus.own.over_box.verdict"] == "not distinguishable from"
 
 
 def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
@@ -48,6 +67,13 @@ def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
     tiny["reference"] = "plain_deit"
     plain = explained(study_from(tiny, "tiny"))
     assert "gradcam.attention" not in explanation_macros(plain)
+
+
+def test_the_distance_of_the_cut_is_that_of_the_test_images():
+    manifest = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"]})
+    masks = pd.DataFrame({"path": ["c", "b", "a"], "cut": [0.53, 0.9, 0.49]})
+    macros = dict(_cut_macros(SimpleNamespace(manifest=manifest, masks=masks)))
+    assert macros["mask.cut_mad"] == "2.0"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ rule audit:
 rule audit_results:
     input:
         manifest=layout.manifest,
+        masks=layout.mask_table,
         predictions=predictions(study.reference),
     output:
         reported(layout.audit_results, "metrics"),

@@ -104,7 +104,9 @@ def reported(path, category, caption=None, **labels):
 def mask_benchmark_arguments(wildcards):
     """Where the known lungs are, and which of them played no part in choosing constants."""
     data, half = (layout.phantom, "all") if PHANTOM else (image_root(study, layout), "reporting")
-    return ["--data", data, "--half", half, "--level", study.statistics.level]
+    size = study.statistics.model_dump(include={"resamples", "level", "seed"})
+    options = [part for name, value in size.items() for part in (f"--{name}", value)]
+    return ["--data", data, "--half", half, *options]
 
 
 def predictions(*variants):

@@ -9,9 +9,11 @@ from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.auc import Array
+from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import file_sha256, write_record
+from hybridlungvit.masks.quality import read_masks
 from hybridlungvit.paths import Layout
 
 
@@ -20,6 +22,7 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
 
     On the validation images, on the test images, and on the test images whose patient number
     stands in the test set only (see ``strict_key``; None where a class is left without images).
+    Beside them, how well a low confidence of the lung mask alone tells pneumonia.
     """
     manifest = read_manifest(layout.manifest)
     doubtful = set(manifest.path[shared_numbers(manifest)])
@@ -42,7 +45,26 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
         },
     }
     record |= {name: _auc(study, *group) for name, group in groups.items()}
+    record["mask_confidence"] = _confidence_aucs(study, layout)
     return write_record(layout.audit_results, record)
+
+
+def _confidence_aucs(study: Study, layout: Layout) -> dict[str, Any]:
+    """AUC of a low mask confidence on development and test images, intervals over patients.
+
+    Opaque lungs lend the masks no edge, hence the direction; nothing is fitted.
+    """
+    masks = read_masks(layout)
+    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
+    is_test = masks.split == "test"
+    return {
+        name: asdict(
+            auc_interval(
+                part.label.to_numpy(), -part.confidence.to_numpy(), part.patient.to_numpy(), *size
+            )
+        )
+        for name, part in (("development", masks[~is_test]), ("test", masks[is_test]))
+    }
 
 
 def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:

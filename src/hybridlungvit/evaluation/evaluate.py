@@ -17,12 +17,14 @@ from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import calibration_records
 from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
 from hybridlungvit.evaluation.metrics import (
+    BENEFIT,
     CALLS,
     RANKING,
     Metrics,
     at_prevalence,
     call_metrics,
     confusion,
+    net_benefit,
     ranking_metrics,
     ratio,
 )
@@ -120,8 +122,8 @@ def metric_records(
         for point in chosen.points
     }
     functions = [
-        _metrics_of(clusters, row, {p: calls[p][i] for p in calls}, statistics.prevalences)
-        for i, row in enumerate(rows)
+        _metrics_of(clusters, row, {p: calls[p][i] for p in calls}, at, statistics.prevalences)
+        for i, (row, at) in enumerate(zip(rows, chosen.rows, strict=True))
     ]
     estimates, replicates = replicate(functions, clusters, statistics.resamples, statistics.seed)
 
@@ -169,7 +171,7 @@ def metric_records(
     return {
         "headline": layers(headline),
         "points": {
-            point: {name: headline(f"{point}.{name}") for name in CALLS}
+            point: {name: headline(f"{point}.{name}") for name in CALLS + BENEFIT}
             | {
                 "prevalences": [
                     {"prevalence": value}
@@ -188,17 +190,20 @@ def _metrics_of(
     clusters: PatientClusters,
     scores: Array,
     calls: dict[str, NDArray[np.bool_]],
+    thresholds: dict[str, float],
     prevalences: list[float],
 ) -> Metrics:
     """All metrics of one row; those of calls are named point.metric or point.prevalence.metric."""
     ranking = ranking_metrics(clusters, scores)
     by_point = {point: call_metrics(clusters, called) for point, called in calls.items()}
+    benefits = {point: net_benefit(clusters, calls[point], thresholds[point]) for point in calls}
 
     def metrics(drawn: Array) -> dict[str, Array]:
         values = ranking(drawn)
         for point, function in by_point.items():
             by_call = function(drawn)
-            values |= {f"{point}.{name}": value for name, value in by_call.items()}
+            described = by_call | benefits[point](drawn)
+            values |= {f"{point}.{name}": value for name, value in described.items()}
             rates = by_call["sensitivity"], by_call["specificity"]
             for prevalence in prevalences:
                 shifted = at_prevalence(*rates, prevalence)

@@ -16,12 +16,14 @@ from hybridlungvit.evaluation.temperature import clipped
 RANKING = ("auc", "average_precision", "brier", "log_loss")
 CALLS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc")
 METRICS = RANKING + CALLS
+BENEFIT = ("net_benefit", "net_benefit_all", "net_benefit_over_all")
 SCALE = {
     "log_loss": "positive",
     "loss": "positive",
     "mcc": "signed",
     "slope": "any",
     "intercept": "any",
+    **dict.fromkeys(BENEFIT, "any"),
 }
 """Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
 Metrics = Callable[[Counts], dict[str, Array]]
@@ -93,6 +95,25 @@ def call_metrics(clusters: PatientClusters, called: NDArray[np.bool_]) -> Metric
             "f1": ratio(2 * tp, 2 * tp + fp + fn),
             "mcc": ratio(tp * tn - fp * fn, margins),
         }
+
+    return metrics
+
+
+def net_benefit(clusters: PatientClusters, called: NDArray[np.bool_], threshold: float) -> Metrics:
+    """Net benefit (Vickers & Elkin 2006) of the calls ``called`` (N,), of calling all, and between.
+
+    True positives less false positives at the odds of ``threshold``, the probability of pneumonia
+    from which an image is called, by image. Undefined for a threshold of 1.
+    """
+    odds = threshold / (1 - threshold) if threshold < 1 else np.nan
+    worth = np.where(clusters.labels == 1, 1.0, -odds)
+    of_calls, of_all = clusters.sums(worth * called), clusters.sums(worth)  # (P,)
+    images = clusters.counts(np.ones(len(called), bool))
+
+    def metrics(drawn: Counts) -> dict[str, Array]:
+        total = drawn @ images
+        calls, everyone = ratio(drawn @ of_calls, total), ratio(drawn @ of_all, total)
+        return dict(zip(BENEFIT, (calls, everyone, calls - everyone), strict=True))
 
     return metrics
 

@@ -1,5 +1,6 @@
 """Paired comparisons of two models on the same patients."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,13 +13,18 @@ from hybridlungvit.evaluation.auc import Array, members
 from hybridlungvit.evaluation.delong import delong_test
 from hybridlungvit.evaluation.power import minimal_detectable_difference
 from hybridlungvit.evaluation.records import components_record
-from hybridlungvit.evaluation.seeds import SeedsDifference, auc_difference_over_seeds
+from hybridlungvit.evaluation.seeds import (
+    SeedsDifference,
+    VarianceComponents,
+    auc_difference_over_seeds,
+)
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
 HIGHER, LOWER, EQUIVALENT = "higher than", "lower than", "equivalent to"
 UNDECIDED = "neither told apart from nor shown equivalent to"
 POWER = 0.8
+COMPONENTS = ("patients", "seeds", "interaction", "count")
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def difference_record(difference: SeedsDifference, statistics: Statistics) -> di
     """What a result file says of a difference, with what a test of it could have found.
 
     ``detectable`` is the least true difference that the same design finds with a chance of 80 %,
-    null where a single seed tells nothing of others.
+    null where a single seed tells nothing of others. ``components_of`` reads the components back.
     """
     components = difference.components
     names = ("estimate", "low", "high", "p_value", "p_equivalence")
@@ -110,7 +116,18 @@ def difference_record(difference: SeedsDifference, statistics: Statistics) -> di
         "margin": statistics.margin,
         "detectable": detectable,
         **components_record(components),
+        "components": {name: getattr(components, name) for name in COMPONENTS},
     }
+
+
+def components_of(record: dict[str, Any]) -> VarianceComponents:
+    """The components in a ``difference_record``, to plan other numbers of seeds with."""
+    freedom = record["degrees_of_freedom"]
+    return VarianceComponents(
+        **record["components"],
+        degrees_of_freedom=math.inf if freedom is None else freedom,
+        at_bound=tuple(record["at_bound"]),
+    )
 
 
 def compare_pair(

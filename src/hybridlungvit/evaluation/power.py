@@ -38,7 +38,9 @@ def _below(quantile: float, freedom: float, shift: float) -> float:
     """Probability that a noncentral t, expected about ``shift``, stays below ``quantile``."""
     if freedom > MANY:
         return float(ndtr(quantile - shift))
-    return float(nctdtr(freedom, shift, quantile))
+    probability = float(nctdtr(freedom, shift, quantile))
+    # SciPy gives NaN in far tails, where the probability is 0 or 1 to all digits in print.
+    return float(shift < 0) if math.isnan(probability) else probability
 
 
 def _quantile(freedom: float, probability: float) -> float:

@@ -153,9 +153,9 @@ def _draw_predictability(axes: Axes, results: StudyResults) -> None:
     ):
         ticks.append((y, title, "bold"))
         for key, name in names.items():
-            y += 1
-            ticks.append((y, name, "normal"))
-            if record[group][key] is not None:
+            if record[group].get(key) is not None:
+                y += 1
+                ticks.append((y, name, "normal"))
                 draw_interval(axes, record[group][key], y, colour, marker)
         y += 1.4
     axes.axvline(0.5, color="0.7", lw=0.6, zorder=0)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.auc import Array
+from hybridlungvit.evaluation.paired import POWER, components_of
+from hybridlungvit.evaluation.power import minimal_detectable_difference
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.paper.contents import figure
@@ -27,6 +29,8 @@ from hybridlungvit.paper.style import (
 Curves = Callable[[NDArray[np.int64], Array, Array], Array]
 GRID = np.linspace(0, 1, 201)  # of false-positive rates or recalls, at which curves are averaged
 BAND_RESAMPLES = 1000
+POWER_TICKS = (3, 5, 10, 20, 50)
+POWER_SEEDS = range(POWER_TICKS[0], POWER_TICKS[-1] + 1)
 POINT_MARKERS = {"fixed": "o", "youden": "s", "sensitive": "^"}
 
 
@@ -220,6 +224,33 @@ def seeds(results: StudyResults) -> Figure:
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("Test AUC")
     drawing.legend(loc="outside upper center", ncols=2)
+    sns.despine(drawing)
+    return drawing
+
+
+@figure
+def power(results: StudyResults) -> Figure:
+    """The least true difference to the reference that these test patients would show with good
+    power, by number of seeds and variant; grey: the margin of equivalence."""
+    drawing, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.1))
+    statistics = results.study.statistics
+    for i, (variant, described) in enumerate(results.study.variants.items()):
+        difference = results.differences.get(variant)
+        if difference is None or difference["detectable"] is None:  # the reference, a single seed
+            continue
+        components = components_of(difference)
+        detectable = [
+            minimal_detectable_difference(components, k, POWER, statistics.level)
+            for k in POWER_SEEDS
+        ]
+        axes.plot(POWER_SEEDS, detectable, label=heading(described.label), **line_of(i))
+    axes.axhline(statistics.margin, color="0.6", lw=0.8, zorder=0)
+    axes.set_xscale("log")
+    axes.set_xticks(POWER_TICKS, [str(k) for k in POWER_TICKS])
+    axes.minorticks_off()
+    axes.set(xlabel="Seeds of each model", ylabel="Detectable difference in AUC", ylim=(0, None))
+    if axes.get_legend_handles_labels()[0]:
+        drawing.legend(loc="outside upper center", ncols=2)
     sns.despine(drawing)
     return drawing
 

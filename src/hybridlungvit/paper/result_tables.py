@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hybridlungvit.config import CLASSES
+from hybridlungvit.evaluation.metrics import BENEFIT
 from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced
 from hybridlungvit.paper.contents import table
 from hybridlungvit.paper.format import (
@@ -191,6 +192,16 @@ def points(results: StudyResults) -> Table:
             {"Point": POINT_NAMES[point], "Thresholds": thresholds} | _intervals(values, names)
         )
     return pd.DataFrame(rows), "lccccc"
+
+
+@table
+def net_benefit(results: StudyResults) -> Table:
+    """Net benefit of the reference at each operating point, and of calling every image."""
+    rows = [
+        {"Point": POINT_NAMES[point]} | _intervals(values, BENEFIT)
+        for point, values in results.reference["points"].items()
+    ]
+    return pd.DataFrame(rows), "lccc"
 
 
 @table

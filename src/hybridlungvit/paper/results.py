@@ -123,7 +123,11 @@ def current_metrics(study: Study, variant: str, layout: Layout) -> Record:
 
 
 def audit_records(study: Study, layout: Layout) -> tuple[Record, Record]:
-    """Both records of the audit, after checking that they belong to manifest, masks and config."""
+    """Both records of the audit, after checking that they belong to manifest, masks and config.
+
+    Shortcuts of what is the same in all images, at chance by construction, are left out; those of
+    the masks join the others.
+    """
     audit, results = read_json(layout.audit), read_json(layout.audit_results)
     quality = read_json(layout.mask_quality)
     manifest = file_sha256(layout.manifest)
@@ -135,7 +139,13 @@ def audit_records(study: Study, layout: Layout) -> tuple[Record, Record]:
     for seed in study.seeds:
         path = layout.predictions(study.reference, seed)
         _require_predictions(layout.audit_results, results, seed, path)
+    audit["shortcuts"] = {
+        name: auc
+        for name, auc in audit["shortcuts"].items()
+        if auc is not None and auc["low"] < auc["high"]
+    }
     audit["shortcuts"]["masks"] = quality["shortcut"]["auc"]
+    audit["shortcuts"]["confidence"] = results["mask_confidence"]["development"]
     return audit, results
 
 

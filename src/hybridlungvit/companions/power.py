@@ -1,0 +1,105 @@
+"""What a study's comparisons could show with other numbers of seeds, as a table on the screen."""
+
+import math
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from hybridlungvit.config import Study
+from hybridlungvit.evaluation.paired import POWER
+from hybridlungvit.evaluation.power import (
+    difference_power,
+    equivalence_power,
+    minimal_detectable_difference,
+)
+from hybridlungvit.evaluation.predictions import scores_on
+from hybridlungvit.evaluation.seeds import VarianceComponents, auc_difference_over_seeds
+from hybridlungvit.io import StudyError
+from hybridlungvit.paths import Layout
+
+SEEDS = (3, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a comparison of a variant with the reference can show with ``seeds`` of each."""
+
+    variant: str
+    seeds: float
+    detectable: float
+    """The least true difference that is found with a chance of 80 %."""
+    finds: float
+    """Chance to find a true difference as large as the margin."""
+    equivalence: float
+    """Chance to show equivalence within the margin where there is no difference."""
+
+
+def show_power(
+    study: Study, layout: Layout, seeds: list[int], margin: float | None = None
+) -> list[Outlook]:
+    """Print what each comparison with the reference can show, by number of seeds; return the rows.
+
+    The components of each difference come from the predictions. The study's own number of seeds,
+    in case it is not among ``seeds``, and infinitely many, which is all that these patients allow,
+    are added. ``margin`` is a difference of AUCs, by default the study's. Nothing is adjusted for
+    several comparisons. Raises ``StudyError`` for a study of one seed, fewer than two ``seeds`` or
+    a margin not between 0 and 1.
+    """
+    statistics = study.statistics
+    margin = statistics.margin if margin is None else margin
+    size = (margin, statistics.resamples, statistics.level, statistics.seed)
+    images, reference = scores_on(study, study.reference, layout)
+    labels, patients = images.label.to_numpy(), images.patient.to_numpy()
+    designs = [*sorted({*seeds, len(study.seeds)}), math.inf]
+    rows, notes = [], []
+    for variant in study.variants:
+        if variant == study.reference:
+            continue
+        same_runs = study.trained_as(variant) == study.trained_as(study.reference)
+        other, scores = scores_on(study, variant, layout)
+        if not other.path.equals(images.path):
+            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
+        components = auc_difference_over_seeds(
+            labels, scores, reference, patients, *size, same_runs
+        ).components
+        rows += [_outlook(variant, components, k, margin, statistics.level) for k in designs]
+        if components.at_bound:
+            notes.append(f"{variant}: zero for {' and '.join(components.at_bound)}")
+    Console().print(_table(rows, margin, len(study.seeds)))
+    if notes:
+        print("Optimistic, since a component is estimated as zero: " + "; ".join(notes) + ".")
+    return rows
+
+
+def _outlook(
+    variant: str, components: VarianceComponents, seeds: float, margin: float, level: float
+) -> Outlook:
+    """NaN where nothing varies, as with endless seeds and a patients' component of zero."""
+    varies = components.patients + (components.seeds + components.interaction) / seeds
+    if components.count > 1 and not varies:
+        return Outlook(variant, seeds, math.nan, math.nan, math.nan)
+    return Outlook(
+        variant,
+        seeds,
+        minimal_detectable_difference(components, seeds, POWER, level),
+        difference_power(components, margin, seeds, level),
+        equivalence_power(components, margin, seeds, level=level),
+    )
+
+
+def _table(rows: list[Outlook], margin: float, own: int) -> Table:
+    headings = (
+        "variant", "seeds", f"detectable ({100 * POWER:g} %)", f"finds {margin:g}",
+        f"shows equivalence within {margin:g}",
+    )  # fmt: skip
+    table = Table(*headings, title="True differences of AUC, variant against reference")
+    above = None
+    for row in rows:
+        count = "endless" if math.isinf(row.seeds) else f"{row.seeds}"
+        values = [f"{row.detectable:.4f}", f"{row.finds:.0%}", f"{row.equivalence:.0%}"]
+        cells = ["--" if math.isnan(row.detectable) else value for value in values]
+        name = "" if row.variant == above else row.variant
+        table.add_row(name, count + " (own)" * (row.seeds == own), *cells)
+        above = row.variant
+    return table
