@@ -433,7 +433,8 @@ def test_a_recipe_too_large_to_build_is_refused_at_once(described, exported, sec
     config = json.loads(path.read_text())
     config[KEY]["recipe"][section] |= values
     path.write_text(json.dumps(config))
-    with pytest.raises(StudyError, match=r"does not fit this version.*(is|at) mo(re than|st)"):
+    message = r"does not fit this version.*(is|at) mo(re than|st)"
+    with pytest.raises(StudyError, match=message):
         load_checkpoint(exported)
     altered = json.loads(read_metadata(described)[KEY])
     altered["recipe"][section] |= values
