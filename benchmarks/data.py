@@ -180,7 +180,7 @@ def loss(root: Path, table: pd.DataFrame, side: int) -> dict[str, float]:
     differences, overlaps = [], []
     for path in table.path.unique():
         file = root / path
-        image, mask, _ = prepare_image(read_bytes(file), file, side)
+        image, mask, *_ = prepare_image(read_bytes(file), file, side)
         whole = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         plain = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
         drawn = lung_mask(whole).view(np.uint8) * 255

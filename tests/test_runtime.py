@@ -48,8 +48,10 @@ def test_the_cpu_computes_in_float32(wanted):
 
 
 def test_a_gpu_gets_mixed_precision_when_the_config_allows_it(monkeypatch):
-    calls = []
-    monkeypatch.setattr(torch, "autocast", lambda kind, enabled: calls.append((kind, enabled)))
-    for wanted in (True, False):
-        autocast(torch.device("cuda"), wanted)
-    assert calls == [("cuda", True), ("cuda", False)]
+    for known, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        calls = []
+        monkeypatch.setattr(torch, "autocast", lambda *call, to=calls: to.append(call))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, known=known, **__: known)
+        for wanted in (True, False):
+            autocast(torch.device("cuda"), wanted)
+        assert calls == [("cuda", dtype, True), ("cuda", None, False)]

@@ -595,7 +595,7 @@ def test_mask_confidence_is_a_shortcut_and_what_never_varies_is_none(scored, stu
     assert macros["shortcuts_confidence"].startswith(f"{estimate:.3f}")
     shown, _ = audit_records(study, scored)
     axes = plt.subplots()[1]
-    _draw_predictability(axes, shown)
+    _draw_predictability(axes, SimpleNamespace(audit=shown, shift_names={"all": "All images"}))
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert "Lung mask confidence" in names and "File size" in names
     assert "Width, height" not in names

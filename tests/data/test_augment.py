@@ -229,8 +229,9 @@ def test_a_balanced_epoch_draws_classes_equally():
 
 def test_input_is_normalised_as_the_stem_expects():
     images = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.5, 0.2, 0.1)))
     for given in (images, images / 255):
-        inputs = to_input(given, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+        inputs = to_input(given, mean, std)
         assert inputs.shape == (1, 3, 1, 2)
         assert inputs[0, :, 0, 0].tolist() == pytest.approx([-1, -2, -3])
         assert inputs[0, :, 0, 1].tolist() == pytest.approx([1, 3, 7])

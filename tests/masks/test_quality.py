@@ -12,7 +12,7 @@ from conftest import benchmark
 
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.decode import read_grey
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.manifest import read_manifest, read_masks
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.masks import agreement, mean_x, quality
 from hybridlungvit.masks.agreement import report_masks
@@ -317,7 +317,7 @@ def test_the_benchmarks_table_prints_the_intervals_of_the_record(cached, phantom
 def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):
     tiny["data"].pop("phantom")
     tiny["data"]["source"] = "folder"
-    table = quality.read_masks(cached)
+    table = read_masks(cached)
     plain = study_from(tiny, "x")
     assert quality.compare_with_annotations(phantoms, plain, table) is None
     tiny["data"]["annotations"] = str(phantoms / "lungs.csv")
@@ -342,7 +342,7 @@ def test_masks_of_other_images_are_refused(layout):
     layout.mask_table.unlink()
     table[::-1].to_csv(layout.mask_table, index=False)
     with pytest.raises(StudyError, match="other images"):
-        quality.read_masks(layout)
+        read_masks(layout)
 
 
 def test_quality_is_reproducible(cached, phantoms, study, layout):

@@ -7,13 +7,12 @@ import pandas as pd
 
 from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.manifest import read_manifest, read_masks
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import file_sha256, write_record
-from hybridlungvit.masks.quality import read_masks
 from hybridlungvit.paths import Layout
 
 

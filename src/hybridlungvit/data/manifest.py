@@ -9,6 +9,7 @@ import pandas as pd
 from hybridlungvit.config import Data
 from hybridlungvit.data.sources import SPLITS, find_images
 from hybridlungvit.io import StudyError, read_table, write_table
+from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import each_in_processes
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if not (table.split.isin(SPLITS).all() and table.label.isin((0, 1)).all()):
         raise StudyError(f"{path}: damaged (an unknown split or label). Delete it and run again.")
     return table
+
+
+def read_masks(layout: Layout) -> pd.DataFrame:
+    """The manifest with the columns confidence, area and cut (shares of 1) of each image's mask."""
+    manifest = read_manifest(layout.manifest)
+    masks = read_table(layout.mask_table, ("path", "confidence", "area", "cut"))
+    if not masks.path.equals(manifest.path):
+        raise StudyError(
+            f"{layout.mask_table}: other images than in {layout.manifest}. Run `cache` again."
+        )
+    return pd.concat([manifest, masks.drop(columns="path")], axis=1)
 
 
 def unit_of(table: pd.DataFrame) -> str:

@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics, Study
-from hybridlungvit.data.manifest import SPLITS, read_manifest
+from hybridlungvit.data.manifest import SPLITS, read_masks
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.io import StudyError, file_sha256, read_table, write_record
+from hybridlungvit.io import StudyError, file_sha256, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import mean_of, patient_interval, quantile_of
 from hybridlungvit.masks.annotated import (
@@ -93,17 +93,6 @@ def method_constants() -> dict[str, int | float]:
         "development_patients": DEVELOPMENT["patients"],
         "print_width": PRINT_WIDTH,
     }
-
-
-def read_masks(layout: Layout) -> pd.DataFrame:
-    """The manifest with the columns confidence, area and cut (shares of 1) of each image's mask."""
-    manifest = read_manifest(layout.manifest)
-    masks = read_table(layout.mask_table, ("path", "confidence", "area", "cut"))
-    if not masks.path.equals(manifest.path):
-        raise StudyError(
-            f"{layout.mask_table}: other images than in {layout.manifest}. Run `cache` again."
-        )
-    return pd.concat([manifest, masks.drop(columns="path")], axis=1)
 
 
 def describe_groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
