@@ -16,6 +16,7 @@ from conftest import SOURCES, TINY, snakemake
 from hybridlungvit.companions.readme import check_readme, render_block, write_readme
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
 from hybridlungvit.config import load_study
+from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paper.check import (
     check_intervals,
@@ -190,12 +191,12 @@ def test_results_in_the_readme_are_compared(paper):
 def test_a_block_below_the_first_tells_of_the_other_study(paper):
     before = render_block(paper, LAYOUT, picture=False)
     setting = {"key": "data.image_size", "here": 32, "there": 64}
-    value = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": "not distinguishable from"}
+    value = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": UNDECIDED}
     other = {"study": "large", "changes": [setting], "differences": {paper.reference: value}}
     change(LAYOUT.comparisons, other_study=other)
     line = (
         "Minus the same variant of `large` (`data.image_size` 64 there, 32 here), the reference: "
-        "+0.010 (-0.020 to +0.040), not distinguishable.\n"
+        "+0.010 (-0.020 to +0.040), undecided.\n"
     )
     after = render_block(paper, LAYOUT, picture=False)
     assert after == before.replace("<!-- end", line + "<!-- end")
@@ -227,7 +228,7 @@ def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_text(finished, 
     assert done.returncode == 0, done.stdout + done.stderr
     for folder in ("results", "paper"):
         made = [p for p in (finished / folder).rglob("*") if p.suffix in TEXT]
-        made = [p for p in made if not {"build", "phantom", "logs"} & {*p.parts}]
+        made = [p for p in made if not {"build", "phantom", "logs", "cache"} & {*p.parts}]
         assert len(made) > 20
         for path in made:
             assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes(), path

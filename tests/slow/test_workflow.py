@@ -242,7 +242,8 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
         (
             {"statistics": {"resamples": 300}},
             REPORT
-            | {"metrics", "compare", "quality", "audit", "audit_results", "explain", "galleries"},
+            | {"metrics", "compare", "quality", "mask_benchmark", "audit", "audit_results"}
+            | {"explain", "galleries"},
         ),
         ({"explanation": {**TINY["explanation"], "seed": 1}}, REPORT | {"explain", "galleries"}),
         ({"compute": {**TINY["compute"], "loader_workers": 1}}, REPORT),
@@ -305,7 +306,7 @@ def test_another_reference_and_another_study_reach_the_checked_paper(finished, t
     assert list(other["differences"]) == list(TINY["variants"])
     for found in other["differences"].values():
         assert (found["estimate"], found["low"], found["high"], found["p_value"]) == (0, 0, 0, 1)
-        assert found["verdict"] == "not distinguishable from"
+        assert found["verdict"] == "equivalent to"
     macros = (folder / "paper/generated/tiny/macros.tex").read_text()
     assert r"\setstudy{other.settings}{no setting}" in macros
     # The twin's predictions are an input: where they change, the paper is stale.
