@@ -8,7 +8,6 @@ from pathlib import Path
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import require_same
-from hybridlungvit.gpus import visible_gpus
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
@@ -47,16 +46,24 @@ def check_start(
     masks = study.data.masks
     if masks is not None and READ_IMAGES & set(planned) and not Path(masks).is_dir():
         raise StudyError(f"data.masks: no folder {masks}. Give one, or leave the key out.")
-    if "train" in planned and (study.compute.device == "cpu" or not visible_gpus()):
-        hours = core_hours(study, layout)
-        if hours > MUCH:
-            log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
+    if "train" in planned:
+        _say_what_it_costs(study, layout)
     if "pdf" not in planned:
         return
     if "train" not in planned and not from_predictions:
         _require_weights(study, layout)
     if not any(rule.startswith("score_") for rule in planned):
         _require_current(study, layout)
+
+
+def _say_what_it_costs(study: Study, layout: Layout) -> None:
+    from hybridlungvit.gpus import visible_gpus  # the paper is made where its locks are not there
+
+    if study.compute.device != "cpu" and visible_gpus():
+        return
+    hours = core_hours(study, layout)
+    if hours > MUCH:
+        log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
 
 
 def core_hours(study: Study, layout: Layout) -> float:
