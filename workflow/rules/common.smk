@@ -85,8 +85,8 @@ def reported(path, category, caption=None, **labels):
     """An output that `snakemake --report` shows, with its caption beside its name.
 
     The caption of a table or figure is the docstring of its function; other results have theirs in
-    workflow/report/. Figures are embedded as the PDFs of the paper: browsers show them, and a copy in another format
-    could differ from what is printed.
+    workflow/report/. Figures are embedded as the PDFs of the paper: browsers show them, and a copy
+    in another format could differ from what is printed.
     """
     name = caption or Path(path).stem
     labels = labels or {"result": name}

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: patients are resampled, and seeds with them where several were trained.
+"""The bootstrap of patients; what seeds add to it is computed in ``seeds.py``.
 
 A resample is a vector of weights: how often each patient, hence each image, counts. All metrics
 take such weights, so that thousands of resamples are a few matrix operations.

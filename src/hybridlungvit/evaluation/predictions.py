@@ -1,5 +1,7 @@
-"""Prediction files: reading them back only if they belong to the config at hand.
-A variant's probabilities by split, its ensemble, and its operating points."""
+"""Prediction files, read back only if they belong to the config, and what follows from them.
+
+A variant's probabilities by split, its ensemble, and its operating points.
+"""
 
 import numpy as np
 import pandas as pd
