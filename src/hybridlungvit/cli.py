@@ -263,6 +263,17 @@ def arxiv(config: Config) -> None:
 
 
 @app.command()
+def diff(
+    study: StudyName = "kermany-cpu",
+    against: Annotated[str, typer.Option(help="Git revision of the earlier paper.")] = "HEAD",
+) -> None:
+    """Mark what changed in the paper since a git revision, in paper/STUDY-diff.pdf."""
+    from hybridlungvit.companions.diff import write_diff
+
+    write_diff(*_open(Path("config") / f"{study}.yaml"), against)
+
+
+@app.command()
 def readme(study: StudyName = "kermany-cpu") -> None:
     """Write a study's main table and first page into the README."""
     from hybridlungvit.companions.readme import write_readme
