@@ -22,6 +22,7 @@ Meanings = dict[str, tuple[int, Callable[..., str]]]
 """Of each command its number of arguments, and what it prints for them."""
 SETTERS = {"setstudy": 3, "setvariant": 3, "setresult": 6, "setdifference": 5}
 COMMAND = re.compile(r"\\([A-Za-z]+)")
+ENDS_IN_COMMAND = re.compile(r"(\\[A-Za-z]+)$")
 SECTION = re.compile(r"\\input\{(sections/[^}]*?)(?:\.tex)?\}")
 FIGURE = re.compile(r"\\generatedfigure(?:\[([^]]*)\])?\{([^}]*)\}")
 SHOWN = (
@@ -136,7 +137,9 @@ def expand(text: str, known: Meanings) -> str:
             # TeX skips the spaces behind a command without arguments.
             end = end if count else re.compile(r"\s*").match(text, end).end()
             try:
-                text = text[: use.start()] + meaning(*words) + text[end:]
+                printed = meaning(*words)
+                # A command at the end of an argument takes no space from behind it.
+                text = text[: use.start()] + ENDS_IN_COMMAND.sub(r"\1{}", printed) + text[end:]
                 start = use.start()
             except (KeyError, TypeError, StudyError):
                 pass
