@@ -222,12 +222,15 @@ def pdf(config: Config) -> None:
 
 
 @app.command()
-def check_paper(config: Config) -> None:
+def check_paper(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+) -> None:
     """Fail on a typed number, an unsupported claim, an estimate outside its interval."""
     from hybridlungvit.paper.check import check_paper as run
 
     with blaming_records():
-        run(*_open(config))
+        run(*_open(config), as_json)
 
 
 @app.command()

@@ -60,19 +60,23 @@ def commit(folder, path):
         subprocess.run([*git, *command], cwd=folder, check=True)
 
 
-def test_a_finished_paper_passes_and_says_what_was_checked(paper):
+def test_a_finished_paper_passes_and_says_what_was_checked(paper, capsys):
     LAYOUT.check.unlink()
-    check_paper(paper, LAYOUT)
+    check_paper(paper, LAYOUT, as_json=True)
+    assert json.loads(capsys.readouterr().out) == []
     assert read_json(LAYOUT.check)["checked"] == ["text", "intervals", "origins", "readme"]
 
 
-def test_every_problem_is_told_at_once_and_no_verdict_stays(paper):
+def test_every_problem_is_told_at_once_and_no_verdict_stays(paper, capsys):
     append(RESULTS, "\nThe AUC is 0.97.\n")
     path = LAYOUT.predictions("no_seg", 7)
     shutil.copy(LAYOUT.predictions("no_seg", 0), path)
     with pytest.raises(StudyError) as caught:
-        check_paper(paper, LAYOUT)
+        check_paper(paper, LAYOUT, as_json=True)
     message = str(caught.value)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["check"] for row in rows] == ["text", "origins"]
+    assert [f"{row['where']}: {row['what']}" for row in rows] == message.splitlines()[1:]
     assert message.startswith("the paper of tiny has 2 problems:")
     assert "the number '0.97' is typed by hand" in message
     assert f"{path}: exists, but the config does not report it" in message
