@@ -25,7 +25,7 @@ demo: setup ## the whole workflow on synthetic X-rays, ending with paper/demo.pd
 paper: setup ## tables, plots and PDF of STUDY from its stored predictions
 	snakemake --cores $(CORES) --workflow-profile workflow/profiles/paper --configfile config/$(STUDY).yaml
 
-diff: paper ## the changes of STUDY's paper since the revision AGAINST, as paper/STUDY-diff.pdf
+diff: setup ## the changes of STUDY's paper since the revision AGAINST, as paper/STUDY-diff.pdf
 	hybridlungvit diff --study $(STUDY) --against $(AGAINST)
 
 arxiv: export HYBRIDLUNGVIT_CONFIG = config/$(STUDY).yaml

@@ -44,7 +44,8 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
     Both versions are made one text first, in which numbers and tables stand in the place of the
     macros that print them: a changed number is marked as a changed word is. A table with other
     columns is marked as a whole; figures and the bibliography are those of the working folder.
-    Raises ``StudyError`` where latexdiff, the revision or the study's macros in it are missing.
+    Raises ``StudyError`` where latexdiff, a figure, the revision or the study's macros in it are
+    missing.
     """
     for program in ("latexdiff", "latexmk"):
         if shutil.which(program) is None:
@@ -61,11 +62,16 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
         for name, paper in versions.items():
             text = flatten(paper, study.study, rebuilt)
             (build / f"{name}.tex").write_text(text, encoding="utf-8")
+        for name in re.findall(r"\{\\generated/figures/([^}]*)\}", text):
+            if not (figure := layout.generated / "figures" / name).is_file():
+                raise StudyError(
+                    f"{figure}: not found. Run `make paper STUDY={study.study}` first."
+                )
         changes = _run(["latexdiff", "before.tex", "after.tex"], build)
         (build / "changes.tex").write_text(changes, encoding="utf-8")
-        found = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
+        search = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
         command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "changes.tex"]
-        _run(command, build, found)
+        _run(command, build, search)
         target = layout.paper / f"{study.study}-diff.pdf"
         with replacing(target) as draft:
             shutil.copyfile(build / "changes.pdf", draft)
