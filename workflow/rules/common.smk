@@ -43,7 +43,7 @@ def stop(error):
 def say_why(snakemake_logs):
     """Repeat below Snakemake's lines what the failed jobs said: their last error, or last line."""
     said = "".join(Path(path).read_text() for path in snakemake_logs)
-    failed = r"^Error in rule (\w+):\n(?:    .*\n)*?    log: ([^\s,]+)"
+    failed = r"^Error in \w+ (\w+):\n(?:    .*\n)*?    log: ([^\s,]+)"
     jobs = dict.fromkeys(re.findall(failed, said, re.M))
     for rule, log in jobs:
         text = Path(log).read_text(errors="replace").strip() if Path(log).is_file() else ""
