@@ -1,13 +1,6 @@
-# make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
-# make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
-# make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
-# make test    every test, in as many processes as CORES
-# make quick   the tests that take a moment: no workflow, no TeX, no training of minutes
-# make test-slurm  the workflow on a Slurm of one node; as root. CONFIG=config/demo.yaml: the demo
-# make check   formatters and linters
-# make bench   the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
-# make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
-# make report STUDY=demo   a finished study as one HTML file, results/STUDY/report.html
+# `make help` lists the targets: what stands behind their ## below.
+# Settings, as in `make paper STUDY=demo CORES=4`: STUDY, CORES, PYTHON, CONFIG and ARGS (of `study`),
+# AGAINST (of `diff`), BENCH (of `bench`).
 
 VENV := .venv
 PYTHON ?= python3
@@ -15,55 +8,62 @@ CORES ?= 2
 STUDY ?= kermany-cpu
 CONFIG ?= config/kermany.yaml
 ARGS ?=
+AGAINST ?= HEAD
 BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
 
-.PHONY: demo paper arxiv test quick test-slurm study report check bench setup system clean
+.PHONY: help demo paper diff arxiv test quick test-slurm study report check bench setup system clean
 .DEFAULT_GOAL := demo
 
-demo: setup
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' Makefile
+
+demo: setup ## the whole workflow on synthetic X-rays, ending with paper/demo.pdf
 	$(SNAKEMAKE) --configfile config/demo.yaml
 
-paper: setup
+paper: setup ## tables, plots and PDF of STUDY from its stored predictions
 	snakemake --cores $(CORES) --workflow-profile workflow/profiles/paper --configfile config/$(STUDY).yaml
 
+diff: setup ## the changes of STUDY's paper since the revision AGAINST, as paper/STUDY-diff.pdf
+	hybridlungvit diff --study $(STUDY) --against $(AGAINST)
+
 arxiv: export HYBRIDLUNGVIT_CONFIG = config/$(STUDY).yaml
-arxiv: paper
+arxiv: paper ## the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 	hybridlungvit arxiv
 
-test: setup
+test: setup ## every test, in as many processes as CORES
 	python -m pytest -n $(CORES) --dist loadfile
 
-quick: setup
+quick: setup ## the tests that take a moment: no workflow, no TeX, no training of minutes
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 # A CONFIG that was given, not the default above: the tests bring a tiny study of their own.
 test-slurm: export SLURM_STUDY = $(if $(filter-out file,$(origin CONFIG)),$(CONFIG))
-test-slurm: setup
+test-slurm: setup ## the workflow on a Slurm of one node, as root; CONFIG=config/demo.yaml: the demo
 	@sh workflow/system.sh $(PYTHON) slurm
 	tests/slurm/cluster.sh python -m pytest tests/slurm
 
-study: setup
+study: setup ## a study of CONFIG, such as ARGS="--config data_root=PATH weights=PATH"
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
-report: setup
+report: setup ## a finished STUDY as one HTML file, results/STUDY/report.html
 	$(SNAKEMAKE) --configfile config/$(STUDY).yaml $(ARGS) --report results/$(STUDY)/report.html
 
-check: setup
+check: setup ## formatters and linters
 	ruff check src tests benchmarks notebooks
 	ruff format --check src tests benchmarks notebooks
 	snakefmt --check Snakefile workflow
 	snakemake --lint --configfile config/demo.yaml
 
-bench: setup
+bench: setup ## the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
 	python benchmarks/run.py $(BENCH)
 
 # The system first: its checks cost nothing, the packages gigabytes.
-setup: system
+setup: system ## the virtual environment, in .venv
 	@$(MAKE) --no-print-directory $(VENV)/ready
 
-system:
+system: ## TeX and Python's venv: install them as root, else say how
 	@sh workflow/system.sh $(PYTHON)
 
 # The stamp is written last: an interrupted installation is taken up again.
@@ -73,5 +73,5 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	python -m pip install --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-clean:
+clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf

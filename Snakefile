@@ -25,6 +25,10 @@ onstart:
     check_before_start()
 
 
+onerror:
+    say_why([log] if isinstance(log, str) else log)
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/train.smk"

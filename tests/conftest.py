@@ -103,6 +103,17 @@ def has_proc():
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Put ``new`` in the place of the first ``old``, which must be there."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
 @pytest.fixture
 def tiny() -> dict[str, Any]:
     """The tiny study's plain values, to alter freely."""

@@ -223,12 +223,15 @@ def pdf(config: Config) -> None:
 
 
 @app.command()
-def check_paper(config: Config) -> None:
+def check_paper(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the problems as JSON.")] = False,
+) -> None:
     """Fail on a typed number, an unsupported claim, an estimate outside its interval."""
     from hybridlungvit.paper.check import check_paper as run
 
     with blaming_records():
-        run(*_open(config))
+        run(*_open(config), as_json)
 
 
 @app.command()
@@ -261,6 +264,17 @@ def arxiv(config: Config) -> None:
     from hybridlungvit.paper.pdf import pack_sources
 
     pack_sources(*_open(config))
+
+
+@app.command()
+def diff(
+    study: StudyName = "kermany-cpu",
+    against: Annotated[str, typer.Option(help="Git revision of the earlier paper.")] = "HEAD",
+) -> None:
+    """Mark what changed in the paper since a git revision, in paper/STUDY-diff.pdf."""
+    from hybridlungvit.companions.diff import write_diff
+
+    write_diff(*_open(Path("config") / f"{study}.yaml"), against)
 
 
 @app.command()

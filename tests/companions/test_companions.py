@@ -1,4 +1,4 @@
-"""Checklists that must be answered, and texts without a typed number."""
+"""Checklists that must be answered, texts without a typed number, and the README's answer."""
 
 import pytest
 import yaml
@@ -6,6 +6,8 @@ from conftest import REPOSITORY
 
 from hybridlungvit.companions.cards import render
 from hybridlungvit.companions.checklists import ITEMS, checklist_rows, read_checklist, typed_numbers
+from hybridlungvit.companions.readme import answer
+from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, UNDECIDED
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.paper.contents import CHECKLISTS
 from hybridlungvit.paths import Layout
@@ -147,3 +149,35 @@ def test_a_bad_template_is_named(tmp_path, template, words):
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "paper" / "templates").iterdir()))
 def test_no_template_of_the_paper_has_a_typed_number(path):
     assert typed_numbers(path.read_text()) == []
+
+
+# The answer that opens the README
+
+
+def compared(verdict, detectable):
+    return {"verdict": verdict, "detectable": detectable, "margin": 0.01}
+
+
+def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_without():
+    differences = {
+        "midline": compared(EQUIVALENT, 0.0049),
+        "seg_0.1": compared(LOWER, 0.5),
+        "frozen_stem": compared(LOWER, 0.012),
+        "plain_deit": compared(HIGHER, 0.03),
+    }
+    assert answer(differences) == (
+        "At this scale the lung cut is **equivalent** (within 0.01) to a cut at the image's "
+        "centre, the fusion **worse** than the plain stem and fine-tuning **better** than a frozen "
+        "stem, with 0.005, 0.030 and 0.012 as the smallest differences in AUC that the study can "
+        "detect (80 % power)."
+    )
+
+
+def test_the_answer_of_one_comparison_and_of_none():
+    assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
+        "At this scale the fusion is **undecided** against the plain stem, with 0.020 as the "
+        "smallest difference in AUC that the study can detect (80 % power)."
+    )
+    single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
+    assert single_seed == "At this scale the fusion is **undecided** against the plain stem."
+    assert answer({"seg_0.1": compared(LOWER, 0.5)}) == ""

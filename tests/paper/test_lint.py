@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, append, replace
 
 from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError
@@ -33,16 +33,6 @@ def problems(layout):
 
 def text_file(layout):
     return layout.paper / "sections" / "results.tex"
-
-
-def append(path, text):
-    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
-
-
-def replace(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def decide(layout, variant, verdict):

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SOURCES, TINY, snakemake
+from conftest import SOURCES, TINY, append, replace, snakemake
 
 from hybridlungvit.companions.readme import check_readme, render_block, write_readme
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
 from hybridlungvit.config import load_study
-from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paper.check import (
     check_intervals,
@@ -47,16 +46,6 @@ def paper(finished, tmp_path, monkeypatch):
     return load_study(Path("tiny.yaml"))
 
 
-def append(path, text):
-    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
-
-
-def replace(path, old, new):
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-
-
 def as_text(problems):
     return "\n".join(map(str, problems))
 
@@ -71,19 +60,23 @@ def commit(folder, path):
         subprocess.run([*git, *command], cwd=folder, check=True)
 
 
-def test_a_finished_paper_passes_and_says_what_was_checked(paper):
+def test_a_finished_paper_passes_and_says_what_was_checked(paper, capsys):
     LAYOUT.check.unlink()
-    check_paper(paper, LAYOUT)
+    check_paper(paper, LAYOUT, as_json=True)
+    assert json.loads(capsys.readouterr().out) == []
     assert read_json(LAYOUT.check)["checked"] == ["text", "intervals", "origins", "readme"]
 
 
-def test_every_problem_is_told_at_once_and_no_verdict_stays(paper):
+def test_every_problem_is_told_at_once_and_no_verdict_stays(paper, capsys):
     append(RESULTS, "\nThe AUC is 0.97.\n")
     path = LAYOUT.predictions("no_seg", 7)
     shutil.copy(LAYOUT.predictions("no_seg", 0), path)
     with pytest.raises(StudyError) as caught:
-        check_paper(paper, LAYOUT)
+        check_paper(paper, LAYOUT, as_json=True)
     message = str(caught.value)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["check"] for row in rows] == ["text", "origins"]
+    assert [f"{row['where']}: {row['what']}" for row in rows] == message.splitlines()[1:]
     assert message.startswith("the paper of tiny has 2 problems:")
     assert "the number '0.97' is typed by hand" in message
     assert f"{path}: exists, but the config does not report it" in message
@@ -186,21 +179,6 @@ def test_results_in_the_readme_are_compared(paper):
     text = as_text(check_readme(paper, LAYOUT))
     assert "README.md:1: the result 0.973 is typed by hand" in text
     assert "0.123" not in text
-
-
-def test_a_block_below_the_first_tells_of_the_other_study(paper):
-    before = render_block(paper, LAYOUT, picture=False)
-    setting = {"key": "data.image_size", "here": 32, "there": 64}
-    value = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": UNDECIDED}
-    other = {"study": "large", "changes": [setting], "differences": {paper.reference: value}}
-    change(LAYOUT.comparisons, other_study=other)
-    line = (
-        "Minus the same variant of `large` (`data.image_size` 64 there, 32 here), the reference: "
-        "+0.010 (-0.020 to +0.040), undecided.\n"
-    )
-    after = render_block(paper, LAYOUT, picture=False)
-    assert after == before.replace("<!-- end", line + "<!-- end")
-    assert "large" not in render_block(paper, LAYOUT, picture=True)
 
 
 # What is made from a finished study

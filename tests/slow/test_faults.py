@@ -44,7 +44,7 @@ def jobs_of(process):
 
 
 def kill(process):
-    """Kill snakemake and, as the README asks, what it left behind."""
+    """Kill snakemake and, as docs/studies.md asks, what it left behind."""
     left = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()

@@ -1,15 +1,18 @@
 """The committed study: its paper passes the check, and nothing is published that should not be."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPOSITORY
 
-from hybridlungvit.companions.cite import citation
+from hybridlungvit import __version__
+from hybridlungvit.companions.cite import LICENCE, citation
 from hybridlungvit.companions.verify import verify
 from hybridlungvit.config import load_study
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paper.check import check_paper
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal
@@ -31,10 +34,46 @@ def test_the_published_paper_passes_its_check(published):
     assert layout.check.read_bytes() == before
 
 
-def test_the_published_result_can_be_cited(published):
+def test_the_published_result_can_be_cited_with_its_verdict(published):
     study, layout = published
+    differences = read_json(layout.comparisons)["differences"]
     for variant in study.variants:
-        assert "over test patients and 3 training seeds" in citation(study, variant, layout)
+        text = citation(study, variant, layout)
+        assert text.startswith(
+            "In telling pneumonia from normal on the Kermany pediatric chest X-ray"
+        )
+        assert "over test patients and 3 training seeds" in text
+        if variant == study.reference:
+            assert "It is the reference of its study." in text
+            continue
+        difference = differences[variant]
+        assert f"It is {difference['verdict']} the reference, HybridLungViT," in text
+        low, high = difference["low"], difference["high"]
+        assert f"{difference['estimate']:+.3f} (95% CI {low:+.3f} to {high:+.3f})" in text
+        assert f"margin 0.01, p by Holm {difference['p_value_adjusted']:.3f}." in text
+
+
+@pytest.mark.skipif(shutil.which("bibtex") is None, reason="needs bibtex")
+@pytest.mark.parametrize("style", ["plain", "abbrv", "unsrt"])
+def test_the_bibtex_to_paste_compiles_without_a_warning(style, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    study = load_study(Path("config/kermany-cpu.yaml"))
+    text = citation(study, study.reference, Layout("kermany-cpu"))
+    (tmp_path / "cited.bib").write_text(text[text.index("@") :])
+    aux = f"\\relax\n\\citation{{*}}\n\\bibstyle{{{style}}}\n\\bibdata{{cited}}\n"
+    (tmp_path / "cited.aux").write_text(aux)
+    done = subprocess.run(["bibtex", "cited"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "warning" not in done.stdout.lower(), done.stdout
+    entries = (tmp_path / "cited.bbl").read_text()
+    assert f"version {__version__}, commit " in entries.replace("\n", " ")
+    assert "rscbjbr9sj" in entries
+
+
+def test_the_citation_file_names_this_version_and_the_commit_of_the_trainings():
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (__version__, LICENCE)
+    runs = (REPOSITORY / "results" / "kermany-cpu" / "runs").glob("*/*/run.json")
+    assert {read_json(run)["code_commit"] for run in runs} == {cited["commit"]}
 
 
 def test_no_image_and_no_weight_is_published():

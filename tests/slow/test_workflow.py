@@ -50,7 +50,7 @@ def test_a_bad_config_stops_with_one_message(tmp_path):
     folder = checkout(tmp_path)
     done = snakemake(folder, "-n", "--configfile", "tiny.yaml", "--config", "lambda_sgg=1")
     assert done.returncode != 0
-    assert "config: lambda_sgg: unknown key" in done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("config: lambda_sgg: unknown key")
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -71,6 +71,9 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     message = (root / "logs" / "leaks.log").read_text()
     assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
     assert "same radiograph" in message
+    error = message.rpartition(" ERROR ")[2].strip()
+    last = f"\n\nleaks failed: {error} (results/tiny/logs/leaks.log)\n"
+    assert done.stderr.endswith(last)
     assert (root / "masks.csv").is_file()
     assert not (root / "leaks.json").exists()
     assert not (root / "audit.json").exists()

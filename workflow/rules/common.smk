@@ -1,5 +1,7 @@
 # Validation of the study and the helpers that rules share; no rules here.
+import atexit
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +29,30 @@ from hybridlungvit.provenance import code_sha256
 from hybridlungvit.seal import check_seal, sealed_files
 
 
+def say_last(message):
+    """Print a message below everything that Snakemake has to say."""
+    atexit.register(print, f"\n{message}", file=sys.stderr)
+
+
+def stop(error):
+    """End the workflow with what is wrong, before it begins."""
+    say_last(error)
+    raise WorkflowError(str(error)) from None
+
+
+def say_why(snakemake_logs):
+    """Repeat below Snakemake's lines what the failed jobs said: their last error, or last line."""
+    said = "".join(Path(path).read_text() for path in snakemake_logs)
+    failed = r"^Error in \w+ (\w+):\n(?:    .*\n)*?    log: ([^\s,]+)"
+    jobs = dict.fromkeys(re.findall(failed, said, re.M))
+    for rule, log in jobs:
+        text = Path(log).read_text(errors="replace").strip() if Path(log).is_file() else ""
+        message = text.rpartition(" ERROR ")[2] if " ERROR " in text else text.rpartition("\n")[2]
+        say_last(f"{rule} failed: {message or 'it was stopped without a message'} ({log})")
+    if not jobs:  # with --quiet all
+        say_last(f"A job failed; the newest file in {layout.root}/logs says why.")
+
+
 def load_config():
     try:
         for file in workflow.configfiles:
@@ -34,7 +60,7 @@ def load_config():
         study = study_from(config, WORKFLOW)
         return study, load_other(study), str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 def check_before_start():
@@ -46,7 +72,7 @@ def check_before_start():
             check_seal(study, layout)
         check_start(study, layout, planned, from_predictions)
     except StudyError as error:
-        raise WorkflowError(str(error)) from None
+        stop(error)
 
 
 study, other, resolved = load_config()

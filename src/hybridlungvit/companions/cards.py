@@ -11,6 +11,7 @@ from hybridlungvit.companions.checklists import (
     read_checklist,
     require_no_typed_numbers,
 )
+from hybridlungvit.companions.cite import DATA_LICENCE, LICENCE
 from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.metrics import METRICS
@@ -95,6 +96,8 @@ def card_context(results: StudyResults) -> Context:
     return {
         "results": results,
         "version": __version__,
+        "licence": LICENCE,
+        "data_licence": DATA_LICENCE,
         "reference": study.variants[study.reference],
         "recipe": study.recipe(study.reference),
         "run": results.runs[study.reference, study.seeds[0]],

@@ -1,48 +1,84 @@
 """The sentence to paste into a manuscript, and the BibTeX that goes with it."""
 
 from hybridlungvit import __version__
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import read_manifest, unit_of
-from hybridlungvit.paper.format import number
+from hybridlungvit.io import StudyError, read_json
+from hybridlungvit.paper.format import format_interval, number, p_value, signed, source_names
 from hybridlungvit.paper.results import current_metrics
 from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import code_commit
 
-SOFTWARE = f"""@software{{hybridlungvit,
-  author  = {{{{The HybridLungViT authors}}}},
-  title   = {{HybridLungViT: a reproducible experiment paper on lung-aware vision transformers}},
-  version = {{{__version__}}},
-  year    = {{2026}}
+# Of type misc, and with everything that is to be printed in a field which plain styles print.
+SOFTWARE = """@misc{{hybridlungvit,
+  author       = {{{{The HybridLungViT authors}}}},
+  title        = {{{{HybridLungViT}}: a reproducible experiment paper on lung-aware vision
+                  transformers}},
+  howpublished = {{Software, version {version}, commit {commit}, {licence} licence}},
+  year         = {{2026}}
 }}"""
+LICENCE, DATA_LICENCE = "MIT", "CC BY 4.0"
 DATA = """@misc{kermany2018data,
-  author = {Kermany, Daniel and Zhang, Kang and Goldbaum, Michael},
-  title  = {Labeled Optical Coherence Tomography ({OCT}) and Chest {X}-Ray Images for
-            Classification},
-  year   = {2018},
-  note   = {Mendeley Data, version 2},
-  doi    = {10.17632/rscbjbr9sj.2}
+  author       = {Kermany, Daniel and Zhang, Kang and Goldbaum, Michael},
+  title        = {Labeled Optical Coherence Tomography ({OCT}) and Chest {X}-Ray Images for
+                  Classification},
+  howpublished = {Mendeley Data, version 2, doi:10.17632/rscbjbr9sj.2},
+  year         = {2018}
 }"""
 
 
 def citation(study: Study, variant: str, layout: Layout) -> str:
-    """Metric, interval, what the interval covers, and BibTeX for software and data.
+    """Task, data, AUC with its interval, the difference to the reference, and BibTeX.
 
     Raises ``StudyError`` when the variant has not been evaluated, or not with this config.
     """
     record = current_metrics(study, variant, layout)
     auc = record["headline"]["auc"]
-    low, high = number(auc["low"]), number(auc["high"])
     count = len(study.seeds)
     unit = unit_of(read_manifest(layout.manifest))
     covers = f"test {unit}s" if count == 1 else f"test {unit}s and {count} training seeds"
     patients = f" of {record['patients']:,} patients" if unit == "patient" else ""
-    subject = "synthetic" if study.data.source == "phantom" else "test"
-    sentence = (
-        f"{study.variants[variant].label} (variant {variant}, study {study.study}) reached "
+    synthetic = study.data.source == "phantom"
+    negative, positive = study.data.class_words
+    sentences = [
+        f"In telling {positive} from {negative} on {source_names(study.data)[0]}, "
+        f"{study.variants[variant].label} (variant {variant} of study {study.study}) reached "
         f"{'an' if count == 1 else 'a mean'} area under the ROC curve of "
-        f"{number(auc['estimate'])} on {record['images']:,} {subject} images"
-        f"{patients} ({100 * record['level']:g}% CI {low} to {high}, over "
-        f"{covers}; {unit} bootstrap with {record['resamples']:,} resamples)."
+        f"{number(auc['estimate'])} on {record['images']:,} "
+        f"{'synthetic' if synthetic else 'test'} images{patients} "
+        f"({100 * record['level']:g}% CI {number(auc['low'])} to {number(auc['high'])}, over "
+        f"{covers}; {unit} bootstrap with {record['resamples']:,} resamples).",
+        _against_reference(study, variant, layout),
+    ]
+    if synthetic:
+        sentences.append("The images are synthetic; this is no clinical result.")
+    commit, *dirty = code_commit().split("-")
+    commit = "-".join([commit[:12], *dirty])
+    software = SOFTWARE.format(version=__version__, commit=commit, licence=LICENCE)
+    entries = [software, DATA] if study.data.classes == CLASSES and not synthetic else [software]
+    return "\n\n".join([" ".join(sentences), *entries])
+
+
+def _against_reference(study: Study, variant: str, layout: Layout) -> str:
+    """The variant's difference to the reference, with its verdict, as a sentence."""
+    reference = study.reference
+    if variant == reference:
+        return "It is the reference of its study."
+    current_metrics(study, reference, layout)
+    comparisons = read_json(layout.comparisons)
+    if comparisons["reference"] != reference or variant not in comparisons["differences"]:
+        raise StudyError(
+            f"{layout.comparisons}: does not compare {variant} with {reference}. "
+            "Run `compare` again."
+        )
+    difference = comparisons["differences"][variant]
+    adjusted = difference["p_value_adjusted"]
+    p = p_value(difference["p_value"] if adjusted is None else adjusted, "below 0.001")
+    interval = format_interval(difference, show=signed).replace(
+        "(", f"({100 * study.statistics.level:g}% CI ", 1
     )
-    if study.data.source == "phantom":
-        return f"{sentence} The images are synthetic; this is no clinical result.\n\n{SOFTWARE}"
-    return f"{sentence}\n\n{SOFTWARE}\n\n{DATA}"
+    return (
+        f"It is {difference['verdict']} the reference, {study.variants[reference].label}, by the "
+        f"difference of areas: {interval}, margin {difference['margin']:g}, p "
+        f"{'unadjusted' if adjusted is None else 'by Holm'} {p}."
+    )

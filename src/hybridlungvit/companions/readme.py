@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from hybridlungvit.config import Study
+from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, POWER, UNDECIDED
 from hybridlungvit.io import StudyError, file_sha256, read_json, replacing, write_text
-from hybridlungvit.paper.format import format_interval, number, p_value, short_verdict, signed
+from hybridlungvit.paper.format import (
+    enumerated,
+    format_interval,
+    number,
+    p_value,
+    short_verdict,
+    signed,
+)
 from hybridlungvit.paper.manuscript import Problem
 from hybridlungvit.paths import Layout
 
@@ -18,6 +26,13 @@ BLOCK = re.compile(r"<!-- results: (?P<study>\S+) -->\n.*?<!-- end of results --
 MARKED = re.compile(r"<!-- (?P<name>results|benchmarks)\b.*?<!-- end of (?P=name) -->", re.DOTALL)
 RESULT = re.compile(r"(?<![\w.])(?:0?[.,]\d{2,}\b|\d{2}\.\d+\s*(?:%|percent))")
 PICTURE, WIDTH = "preview.png", 900  # its file below paper/ and its width in pixels
+
+PARTS = {
+    "midline": ("the lung cut", "a cut at the image's centre"),
+    "plain_deit": ("the fusion", "the plain stem"),
+    "frozen_stem": ("fine-tuning", "a frozen stem"),
+}
+"""The part of the reference that a variant goes without, and what stands in its place."""
 
 
 def write_readme(study: Study, layout: Layout) -> None:
@@ -64,10 +79,12 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
 
 
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
-    """The marked lines: the picture, the main table, what its intervals cover, the other study."""
+    """The marked lines: the answer, the picture, the main table, what its intervals cover."""
     level = f"{100 * study.statistics.level:g} %"
     comparisons = read_json(layout.comparisons)
     lines = [f"<!-- results: {study.study} -->"]
+    if sentence := answer(comparisons["differences"]):
+        lines += [sentence, ""]
     if picture:
         macros = layout.generated / "macros.tex"  # holds every number that the picture shows
         digest = file_sha256(macros)[:16] if macros.is_file() else "missing"
@@ -86,7 +103,8 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         if name in comparisons["differences"]:
             difference = comparisons["differences"][name]
             p = difference["p_value_adjusted"]
-            cells[2] = _difference(difference)
+            verdict = short_verdict(difference["verdict"])
+            cells[2] = f"{format_interval(difference, show=signed)}, {verdict}"
             cells[3] = "exploratory" if p is None else p_value(p, "<0.001")
         lines.append(f"| {' | '.join(cells)} |")
     reference = read_json(layout.metrics(study.reference))
@@ -96,20 +114,44 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
-        f"patients; intervals cover patients and seeds{'' if sd is None else spread}.",
+        f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
+        "Undecided: neither a difference nor equivalence within "
+        f"{study.statistics.margin:g} is shown.",
     ]
-    if (other := comparisons["other_study"]) and not picture:
-        settings = (f"`{c['key']}` {c['there']} there, {c['here']} here" for c in other["changes"])
-        lines.append(
-            f"Minus the same variant of `{other['study']}` ({', '.join(settings)}), the reference: "
-            f"{_difference(other['differences'][study.reference])}."
-        )
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
 
-def _difference(difference: dict[str, Any]) -> str:
-    """A difference with its interval, and the words it supports."""
-    return f"{format_interval(difference, show=signed)}, {short_verdict(difference['verdict'])}"
+def answer(differences: dict[str, Any]) -> str:
+    """What each part of the reference is worth, in a sentence; empty where none was left out.
+
+    ``differences``: of a study's comparisons, by variant. As they are variant minus reference, a
+    variant that is lower speaks for the part. The least true difference that the study would have
+    found stands behind, unless a single seed leaves it unknown.
+    """
+    clauses, detectable = [], []
+    for variant, (part, instead) in PARTS.items():
+        if variant not in differences:
+            continue
+        difference = differences[variant]
+        words = {
+            LOWER: "**better** than",
+            HIGHER: "**worse** than",
+            EQUIVALENT: f"**equivalent** (within {difference['margin']:g}) to",
+            UNDECIDED: "**undecided** against",
+        }[difference["verdict"]]
+        clauses.append(f"{part} {'' if clauses else 'is '}{words} {instead}")
+        if difference["detectable"] is not None:
+            detectable.append(number(difference["detectable"]))
+    if not clauses:
+        return ""
+    sizes = ""
+    if detectable:
+        plural = "differences" if len(detectable) > 1 else "difference"
+        sizes = (
+            f", with {enumerated(detectable)} as the smallest {plural} in AUC that the study can "
+            f"detect ({100 * POWER:g} % power)"
+        )
+    return f"At this scale {enumerated(clauses)}{sizes}."
 
 
 def _draw_first_page(layout: Layout) -> None:

@@ -1,7 +1,9 @@
 """The check of a paper: a typed number or a claim without proof stops the build."""
 
+import json
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ SHOWN = 10
 """Of the numbers that differ from the committed ones, how many are named."""
 
 
-def check_paper(study: Study, layout: Layout) -> None:
+def check_paper(study: Study, layout: Layout, as_json: bool = False) -> None:
     """Check a study's manuscript, results and README; write ``layout.check`` if all is well.
+
+    ``as_json``: print the problems as a JSON list as well, each with its check, place and advice.
 
     Records, macros, tables and companions need no check of their own: the same run of the workflow
     has just computed them from the predictions. How they differ from the committed ones is told.
@@ -35,7 +39,11 @@ def check_paper(study: Study, layout: Layout) -> None:
         "origins": check_origins(study, layout),
         "readme": check_readme(study, layout),
     }
-    problems = [problem for check in checks.values() for problem in _all(check)]
+    by_check = {name: list(_all(check)) for name, check in checks.items()}
+    problems = [problem for part in by_check.values() for problem in part]
+    if as_json:
+        rows = [{"check": name} | asdict(p) for name, part in by_check.items() for p in part]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = [f"the paper of {study.study} has {count}:", *map(str, problems)]

@@ -1,0 +1,232 @@
+"""What changed between two versions of a study's paper, marked by latexdiff."""
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection
+from io import BytesIO
+from pathlib import Path
+
+from hybridlungvit.config import Study
+from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER
+from hybridlungvit.io import StudyError, replacing
+from hybridlungvit.paper.manuscript import argument_end, read_source
+from hybridlungvit.paths import Layout
+
+log = logging.getLogger(__name__)
+Meanings = dict[str, tuple[int, Callable[..., str]]]
+"""Of each command its number of arguments, and what it prints for them."""
+SETTERS = {"setstudy": 3, "setvariant": 3, "setresult": 6, "setdifference": 5}
+COMMAND = re.compile(r"\\([A-Za-z]+)")
+ENDS_IN_COMMAND = re.compile(r"(\\[A-Za-z]+)$")
+SECTION = re.compile(r"\\input\{(sections/[^}]*?)(?:\.tex)?\}")
+FIGURE = re.compile(r"\\generatedfigure(?:\[([^]]*)\])?\{([^}]*)\}")
+SHOWN = (
+    r"\\includegraphics[max width=\\linewidth,max height=0.78\\textheight,\1]"
+    r"{\\generated/figures/\2.pdf}"
+)
+TABLE = r"""{\footnotesize\setlength{\tabcolsep}{4.5pt}%%
+\begin{adjustbox}{max width=\linewidth,center}
+%s\end{adjustbox}}"""
+# latexdiff leaves what is in this environment as it is.
+WHOLE = r"""\begin{DIFnomarkup}
+{\color{blue}\footnotesize (the table has other columns than before)\par}
+%s\end{DIFnomarkup}"""
+
+
+def write_diff(study: Study, layout: Layout, against: str) -> Path:
+    """Mark what changed in the paper since the git revision ``against``; returns the PDF.
+
+    Both versions are made one text first, in which numbers and tables stand in the place of the
+    macros that print them: a changed number is marked as a changed word is. A table with other
+    columns is marked as a whole; figures and the bibliography are those of the working folder.
+    Raises ``StudyError`` where latexdiff, a figure, the revision or the study's macros in it are
+    missing.
+    """
+    for program in ("latexdiff", "latexmk"):
+        if shutil.which(program) is None:
+            raise StudyError(
+                f"{program}: not found; it is needed to mark changes. On Debian or Ubuntu: "
+                f"`sudo apt-get install {program}`; elsewhere it is a part of TeX Live."
+            )
+    with tempfile.TemporaryDirectory() as temporary:
+        build = Path(temporary)
+        _check_out(layout.paper, against, build)
+        versions = {"before": build / layout.paper, "after": layout.paper}
+        before, after = (_columns(paper, study.study) for paper in versions.values())
+        rebuilt = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+        for name, paper in versions.items():
+            text = flatten(paper, study.study, rebuilt)
+            (build / f"{name}.tex").write_text(text, encoding="utf-8")
+        for name in re.findall(r"\{\\generated/figures/([^}]*)\}", text):
+            if not (figure := layout.generated / "figures" / name).is_file():
+                raise StudyError(
+                    f"{figure}: not found. Run `make paper STUDY={study.study}` first."
+                )
+        changes = _run(["latexdiff", "before.tex", "after.tex"], build)
+        (build / "changes.tex").write_text(changes, encoding="utf-8")
+        search = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
+        command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "changes.tex"]
+        _run(command, build, search)
+        target = layout.paper / f"{study.study}-diff.pdf"
+        with replacing(target) as draft:
+            shutil.copyfile(build / "changes.pdf", draft)
+    log.info("%s written: what changed since %s", target, against)
+    return target
+
+
+def _run(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> str:
+    environment = os.environ | (variables or {})
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode:
+        error = re.search(r"^! .*(?:\n.*){0,6}", done.stdout, re.MULTILINE)
+        raise StudyError(f"{command[0]} failed: {error[0] if error else done.stderr[-1500:]}")
+    return done.stdout
+
+
+def _check_out(paper: Path, revision: str, folder: Path) -> None:
+    """Put the folder ``paper`` of a git revision below ``folder``."""
+    command = ["git", "archive", "--format=tar", revision, str(paper)]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
+        raise StudyError(
+            f"{revision}: no git revision with a folder {paper}/ ({reason}). Name a commit, a "
+            "branch or a tag: `git log --oneline -- paper` lists commits."
+        )
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def _columns(paper: Path, study: str) -> dict[str, str]:
+    """How the columns of each generated table are set, by the table's name."""
+    tables = (paper / "generated" / study / "tables").glob("*.tex")
+    return {path.stem: read_source(path).text.partition("\n")[0] for path in tables}
+
+
+def flatten(paper: Path, study: str, rebuilt: Collection[str] = ()) -> str:
+    """The manuscript below ``paper`` as one TeX text, with what the study's macros print.
+
+    ``rebuilt``: the tables to be compared as a whole.
+    """
+    generated = paper / "generated" / study
+    if not (generated / "macros.tex").is_file():
+        raise StudyError(
+            f"{generated}: no macros.tex: this version has no paper of {study}. Name another "
+            "revision, or run `make paper`."
+        )
+    preamble, begin, body = read_source(paper / "main.tex").text.partition(r"\begin{document}")
+    while SECTION.search(body):
+        body = SECTION.sub(lambda use: read_source(paper / f"{use[1]}.tex").text, body)
+    body = FIGURE.sub(SHOWN, expand(body, meanings(generated, rebuilt)))
+    opening = rf"\def\study{{{study}}}\newenvironment{{DIFnomarkup}}{{}}{{}}" + "\n"
+    return opening + preamble + begin + body
+
+
+def expand(text: str, known: Meanings) -> str:
+    """``text`` with each known command replaced by what it prints, and again within that.
+
+    What lacks an argument, or asks for a value that is not there, is left to TeX.
+    """
+    use = COMMAND.search(text)
+    while use:
+        start = use.end()
+        if use[1] in known:
+            count, meaning = known[use[1]]
+            words, end = _arguments(text, use.end(), count)
+            # TeX skips the spaces behind a command without arguments.
+            end = end if count else re.compile(r"\s*").match(text, end).end()
+            try:
+                printed = meaning(*words)
+                # A command at the end of an argument takes no space from behind it.
+                text = text[: use.start()] + ENDS_IN_COMMAND.sub(r"\1{}", printed) + text[end:]
+                start = use.start()
+            except (KeyError, TypeError, StudyError):
+                pass
+        use = COMMAND.search(text, start)
+    return text
+
+
+def _arguments(text: str, position: int, count: int) -> tuple[list[str], int]:
+    """Up to ``count`` braced arguments from a position on, and where they end."""
+    words = []
+    while len(words) < count and (end := argument_end(text, position)):
+        words.append(text[position : end - 1].lstrip()[1:])
+        position = end
+    return words, position
+
+
+def meanings(generated: Path, rebuilt: Collection[str] = ()) -> Meanings:
+    """What the commands of ``paper/results-macros.tex`` print with the values in a folder.
+
+    A function raises ``KeyError`` for a value that is not set.
+    """
+    rows = {}
+    for path in (generated / "macros.tex", generated / "audit.tex"):
+        for line in read_source(path).text.splitlines():
+            command = COMMAND.match(line)
+            if command and command[1] in SETTERS:
+                words, _ = _arguments(line, command.end(), SETTERS[command[1]])
+                names = 2 if command[1] == "setresult" else 1
+                rows[command[1], *words[:names]] = words[names:]
+    given = {key: text for (kind, key, *_), (text, *_) in rows.items() if kind == "setstudy"}
+
+    def value(text: str) -> str:
+        # Only the sign in math: latexdiff marks numbers of the text and passes over formulas.
+        return text if text == "--" else text.replace("-", "$-$").replace("+", "$+$")
+
+    def with_interval(estimate: str, low: str, high: str, *_: str) -> str:
+        level = rf"{given['level']}\,\%~CI"
+        return f"{value(estimate)} ({level} {value(low)} to~{value(high)})"
+
+    def of_result(metric: str, variant: str) -> list[str]:
+        return rows["setresult", metric, variant]
+
+    def choose(condition: bool, yes: str, no: str) -> str:
+        return yes if condition else no
+
+    def table(name: str) -> str:
+        text = TABLE % read_source(generated / "tables" / f"{name}.tex").text
+        return WHOLE % text if name in rebuilt else text
+
+    def by_verdict(variant: str, higher: str, lower: str, equivalent: str, neither: str) -> str:
+        outcomes = {HIGHER: higher, LOWER: lower, EQUIVALENT: equivalent}
+        return outcomes.get(rows["setdifference", variant][3], neither)
+
+    known = {
+        "given": (1, lambda key: given[key]),
+        "variantname": (1, lambda variant: rows["setvariant", variant][0]),
+        "variantdescription": (1, lambda variant: rows["setvariant", variant][1]),
+        "estimate": (2, lambda *names: value(of_result(*names)[0])),
+        "interval": (2, lambda *names: " to~".join(map(value, of_result(*names)[1:3]))),
+        "seedsd": (2, lambda *names: value(of_result(*names)[3])),
+        "result": (2, lambda *names: with_interval(*of_result(*names))),
+        "difference": (1, lambda variant: with_interval(*rows["setdifference", variant])),
+        "verdict": (1, lambda variant: rows["setdifference", variant][3]),
+        "ifgiven": (3, lambda key, *words: choose(key in given, *words)),
+        "ifgivenis": (4, lambda key, text, *words: choose(given.get(key) == text, *words)),
+        "ifcompared": (3, lambda name, *words: choose(("setdifference", name) in rows, *words)),
+        "ifresult": (4, lambda m, v, *words: choose(("setresult", m, v) in rows, *words)),
+        "ifverdict": (5, by_verdict),
+        "seedcount": (
+            0,
+            lambda: given["seeds.count"] + choose(given["seeds.count"] == "1", "~seed", "~seeds"),
+        ),
+        "positiveclass": (0, lambda: given.get("class.positive", "pneumonia")),
+        "negativeclass": (0, lambda: given.get("class.negative", "normal")),
+        "generatedtable": (1, table),
+    }
+    for name, command in {
+        "result": "referenceresult",
+        "estimate": "referenceestimate",
+        "interval": "referenceinterval",
+        "seedsd": "referencesd",
+    }.items():
+        known[command] = 1, lambda metric, print_=known[name][1]: print_(metric, given["reference"])
+    return known

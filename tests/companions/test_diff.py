@@ -1,0 +1,115 @@
+"""The paper with its changes marked: what macros print, and the PDF of two versions."""
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+from conftest import append, replace
+
+from hybridlungvit.companions.diff import expand, flatten, meanings, write_diff
+from hybridlungvit.io import StudyError, write_text
+from hybridlungvit.paths import Layout
+
+WORD = re.compile(r"[a-z]+|[0-9.]*[0-9]", re.IGNORECASE)
+MACROS = r"""\phantomtrue
+\setstudy{level}{95}{}
+\setstudy{reference}{no_seg}{record:config}
+\setstudy{seeds.count}{3}{}
+\setstudy{nested}{at \given{level}\,\%}{}
+\setvariant{midline}{midline cut}{Cut at the image's centre, no {lung} mask}
+\setresult{auc}{no_seg}{0.969}{0.951}{0.981}{0.006}
+\setdifference{midline}{-0.001}{-0.015}{+0.013}{equivalent to}
+"""
+
+
+@pytest.fixture
+def known(tmp_path):
+    write_text(tmp_path / "macros.tex", MACROS)
+    write_text(tmp_path / "audit.tex", "\\setstudy{audit.near}{0.98}{record:audit}\n")
+    write_text(tmp_path / "tables" / "main.tex", "\\begin{tabular}{l}\nAUC\n\\end{tabular}\n")
+    return meanings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\given{audit.near} and \given{nested}", r"0.98 and at 95\,\%"),
+        (r"\result{auc}{no_seg}.", r"0.969 (95\,\%~CI 0.951 to~0.981)."),
+        (r"\referenceestimate{auc}, \referencesd{auc}", "0.969, 0.006"),
+        (r"\interval {auc} {no_seg}", "0.951 to~0.981"),
+        (r"\difference{midline}", r"$-$0.001 (95\,\%~CI $-$0.015 to~$+$0.013)"),
+        (r"\variantname{midline} is \verdict{midline} it", "midline cut is equivalent to it"),
+        (r"\variantdescription{midline}", "Cut at the image's centre, no {lung} mask"),
+        (r"\seedcount{} of \positiveclass\ x", r"3~seeds{} of pneumonia\ x"),
+        (r"\negativeclass, x", "normal, x"),
+        (r"\positiveclass and", "pneumoniaand"),  # as TeX reads it
+        (r"\ifgiven{level}{\ifgivenis{level}{90}{a}{b}}{c}", "b"),
+        (r"\ifgiven{level}{\positiveclass}{} x", "pneumonia{} x"),
+        (r"\ifgivenis{unknown}{x}{a}{b}\ifcompared{no_seg}{c}{d}", "bd"),
+        (r"\ifresult{auc}{midline}{a}{b}", "b"),
+        (r"\ifverdict{midline}{h}{l}{\textbf{e}}{u}", r"\textbf{e}"),
+        (r"\given{unknown} \ifverdict{no_seg}{h}{l}{e}{u}", None),
+        (r"\newcommand\given[1]{#1} \ifphantom x\fi \result{auc}", None),
+    ],
+)  # fmt: skip
+def test_commands_are_replaced_by_what_they_print(known, text, expected):
+    assert expand(text, known) == (text if expected is None else expected)
+
+
+def test_a_table_stands_in_the_text_and_one_with_other_columns_is_said_to(known, tmp_path):
+    text = expand(r"\generatedtable{main}", known)
+    assert "\\begin{tabular}{l}\nAUC\n\\end{tabular}" in text and "markup" not in text
+    rebuilt = expand(r"\generatedtable{main}", meanings(tmp_path, {"main"}))
+    assert rebuilt.startswith(r"\begin{DIFnomarkup}") and "other columns" in rebuilt
+
+
+def test_what_is_missing_is_told(study, tmp_path, monkeypatch):
+    layout = Layout("tiny")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(StudyError, match=r"latexdiff: not found.*apt-get install latexdiff"):
+        write_diff(study, layout, "HEAD")
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with pytest.raises(StudyError, match="gone: no git revision with a folder paper/"):
+        write_diff(study, layout, "gone")
+    with pytest.raises(StudyError, match=r"no macros\.tex: this version has no paper of tiny"):
+        flatten(tmp_path / "paper", "tiny")
+
+
+def printed(pdf):
+    done = subprocess.run(["pdftotext", pdf, "-"], capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.replace(":", "").split())  # latexdiff's waves are made of colons
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("latexmk") is None, reason="needs latexmk")
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
+def test_the_flattened_manuscript_prints_what_the_paper_prints(finished_copy):
+    layout = Layout("tiny")
+    (layout.paper / "flat.tex").write_text(flatten(layout.paper, "tiny"))
+    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "flat.tex"]
+    subprocess.run(command, cwd=layout.paper, capture_output=True, check=True)
+    # By word: paragraphs break elsewhere, so that figures stand between others of them.
+    flat, paper = (printed(layout.paper / name) for name in ("flat.pdf", "tiny.pdf"))
+    assert Counter(WORD.findall(flat)) == Counter(WORD.findall(paper))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("latexdiff") is None, reason="needs latexdiff")
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
+def test_changed_numbers_words_and_tables_are_marked(finished_copy, tmp_path):
+    layout = Layout("tiny")
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", "paper"], ["commit", "-qm", "Paper"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    macros = layout.generated / "macros.tex"
+    replace(macros, r"\setstudy{test.images}{30}", r"\setstudy{test.images}{31}")
+    replace(layout.generated / "tables" / "main.tex", "Without TTA", "Unmirrored")
+    replace(layout.generated / "tables" / "seeds.tex", r"\begin{tabular}{", r"\begin{tabular}{@{}")
+    append(layout.paper / "sections" / "results.tex", "\nA sentence was added here.\n")
+    assert write_diff(finished_copy, layout, "HEAD") == layout.paper / "tiny-diff.pdf"
+    text = printed(layout.paper / "tiny-diff.pdf")
+    for words in ("30 31", "Without TTA Unmirrored", "A sentence was added here.", "other columns"):
+        assert words in text
