@@ -1,5 +1,5 @@
-# make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
-# make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
+# make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf and paper/demo.html
+# make paper   tables, plots, PDF and results page of a study from its stored predictions; STUDY=kermany-cpu
 # make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 # make test    every test, in as many processes as CORES
 # make quick   the tests that take a moment: no workflow, no TeX, no training of minutes
@@ -7,7 +7,6 @@
 # make check   formatters and linters
 # make bench   the measures behind the claims, about 40 minutes; BENCH="--data FOLDER"
 # make study CONFIG="config/kermany-cpu.yaml" ARGS="--config data_root=PATH weights=PATH"
-# make report STUDY=demo   a finished study as one HTML file, results/STUDY/report.html
 
 VENV := .venv
 PYTHON ?= python3
@@ -19,7 +18,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
 
-.PHONY: demo paper arxiv test quick test-slurm study report check bench setup system clean
+.PHONY: demo paper arxiv test quick test-slurm study check bench setup system clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -47,9 +46,6 @@ test-slurm: setup
 study: setup
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
-report: setup
-	$(SNAKEMAKE) --configfile config/$(STUDY).yaml $(ARGS) --report results/$(STUDY)/report.html
-
 check: setup
 	ruff check src tests benchmarks notebooks
 	ruff format --check src tests benchmarks notebooks
@@ -74,4 +70,4 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf
+	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf paper/demo.html
