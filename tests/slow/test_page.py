@@ -153,6 +153,7 @@ def test_sliders_show_the_numbers_of_the_library_at_other_thresholds(tab, result
     clusters = PatientClusters.of(table.label.to_numpy(), table.patient.to_numpy())
     prevalences = sorted({*PREVALENCES, *study.statistics.prevalences})
     steps, q = (0, 29, 97), 2
+    tab.select_option("#thresholds-variant", study.reference)
     swept = sweep_thresholds(
         clusters, scores, THRESHOLDS[list(steps)], [prevalences[q]], study.statistics
     )
@@ -168,10 +169,11 @@ def test_sliders_show_the_numbers_of_the_library_at_other_thresholds(tab, result
 
 
 def test_sliders_move_by_keyboard(tab):
+    slide(tab, "threshold", 49)
     before = cells(tab, "#rates")
     tab.focus("#threshold")
     tab.keyboard.press("ArrowRight")
-    assert tab.inner_text("#threshold-value") == "0.51"
+    assert tab.inner_text("#threshold-value") == f"{THRESHOLDS[50]:.2f}"
     assert cells(tab, "#rates") != before
 
 
@@ -234,7 +236,8 @@ def test_the_sentence_to_cite_is_copied(tab, results, layout):
 
 
 def test_numbers_lead_to_their_runs(tab, results):
-    tab.locator("#metrics-table tbody a").first.click()
+    label = results.study.variants[results.study.reference].label
+    tab.locator("#metrics-table").get_by_label(f"Runs of {label}").first.click()
     assert tab.evaluate("location.hash") == f"#runs-{results.study.reference}"
     row = tab.locator(":target")
     record = results.predictions[results.study.reference, results.study.seeds[0]]
@@ -244,14 +247,15 @@ def test_numbers_lead_to_their_runs(tab, results):
 def test_the_page_of_a_whole_study_shows_its_images(finished, opened):
     tab = opened(finished / "paper" / "tiny.html")
     tab.select_option("#images-filter", "all")
+    tab.wait_for_function("[...document.querySelectorAll('.shot img')].every(i => i.complete)")
     sizes = tab.eval_on_selector_all(".shot > img", "all => all.map(i => i.naturalWidth)")
     assert len(sizes) >= 24
     assert set(sizes) == {32}
     assert tab.locator(".shot svg path").count() >= 24
     tab.check("#images-heat")
-    while tab.locator("#images-more").is_visible():
-        tab.click("#images-more")
-    assert tab.locator(".shot img[alt^='Grad-CAM']").count() > 0
+    tab.select_option("#images-filter", "heat")
+    shown = tab.locator("#images-cards > li").count()
+    assert tab.locator(".shot img[alt^='Grad-CAM']").count() == shown > 0
     tab.uncheck("#images-outline")
     assert tab.locator(".shot svg").count() == 0
     assert "synthetic phantoms" in tab.inner_text("header")
