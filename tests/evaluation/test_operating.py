@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import at_prevalence, call_metrics, net_benefit
-from hybridlungvit.evaluation.operating import RATES, VALUES, sweep_thresholds
+from hybridlungvit.evaluation.operating import (
+    GRID,
+    RATES,
+    VALUES,
+    precision_curves,
+    sweep_thresholds,
+)
 from hybridlungvit.evaluation.records import headline_record, proportion_edge, replicate
 
 STATISTICS = Statistics(resamples=300)
@@ -91,3 +97,14 @@ def test_a_threshold_that_nobody_reaches_leaves_the_positive_predictive_value_un
     assert np.isnan(values[0, :, VALUES.index("ppv")]).all()
     assert values[0, 0, VALUES.index("net_benefit"), 0] == 0
     assert values[0, 1, VALUES.index("npv"), 0] == pytest.approx(1 - PREVALENCES[0])
+
+
+def test_precision_curves_pass_through_the_points_of_scikit_learn(sample):
+    labels, scores, _ = sample
+    ties = np.round(scores[0], 1)
+    times = np.random.default_rng(0).integers(3, size=(4, len(labels)))
+    for weights, curve in zip(times, precision_curves(labels, ties, times), strict=True):
+        precision, recall, _ = precision_recall_curve(labels, ties, sample_weight=weights)
+        for at, value in zip(GRID[1:], curve[1:], strict=True):
+            # scikit-learn lists thresholds upwards; the last that reaches the recall is the highest
+            assert value == pytest.approx(precision[np.flatnonzero(recall >= at - 1e-12)[-1]])

@@ -13,6 +13,25 @@ from hybridlungvit.io import rounded
 RATES = ("sensitivity", "specificity")
 VALUES = ("ppv", "npv", "net_benefit")
 BOUNDS = ("estimate", "low", "high")
+GRID = np.linspace(0, 1, 201)  # of recalls, at which precision is averaged over seeds
+
+
+def precision_curves(labels: NDArray[np.int64], scores: Array, weights: NDArray) -> Array:
+    """Precision at the recalls of ``GRID`` for weights (R, N) of the images: (R, len(GRID)).
+
+    At each recall the precision of the highest threshold that reaches it, without interpolation;
+    at zero that of the highest score.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.r_[scores[order][1:] != scores[order][:-1], True])  # of ties
+    hits = np.cumsum(weights[:, order] * labels[order], axis=1)[:, ends]
+    called = np.cumsum(weights[:, order], axis=1)[:, ends]
+    rows = []
+    for row, count in zip(hits, called, strict=True):
+        drawn = count > 0
+        recall, precision = row[drawn] / row[-1], row[drawn] / count[drawn]
+        rows.append(precision[np.searchsorted(recall, GRID - 1e-12)])
+    return np.stack(rows)
 
 
 def sweep_thresholds(

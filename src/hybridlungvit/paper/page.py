@@ -7,6 +7,7 @@ where the template's own script asks for it. ``page.html`` is the frame, ``page.
 """
 
 import base64
+import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import BENEFIT, CALLS, RANKING
-from hybridlungvit.evaluation.operating import sweep_thresholds
+from hybridlungvit.evaluation.operating import precision_curves, sweep_thresholds
 from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, UNDECIDED
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import crossed_curves
@@ -31,17 +32,23 @@ from hybridlungvit.io import Record, StudyError, rounded, write_text
 from hybridlungvit.paper.contents import COMPANIONS
 from hybridlungvit.paper.format import POINT_NAMES, SUBGROUP_NAMES, heading, metric_name, short_verdict
 from hybridlungvit.paper.page_images import pictures
-from hybridlungvit.paper.result_figures import BAND_RESAMPLES, GRID, precision_curves, roc_curves
+from hybridlungvit.paper.result_figures import BAND_RESAMPLES, GRID, roc_curves
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
 
+log = logging.getLogger(__name__)
 Context = dict[str, Any]
 SECTIONS: dict[str, tuple[str, Callable[[StudyResults], Context]]] = {}
 """Title and function of each section, by the name of its template and in the page's order."""
-LARGEST = 8_000_000  # bytes, which a phone still opens
+LARGEST = 8_000_000  # bytes, which a phone still opens at once
 VEGA_LITE = "6.4"
 THRESHOLDS = np.arange(1, 100) / 100
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BENEFIT_NAMES = {
+    "net_benefit": "Net benefit",
+    "net_benefit_all": "Net benefit of calling all",
+    "net_benefit_over_all": "Net benefit over calling all",
+}
 VERDICTS = {
     HIGHER: "higher than the reference",
     LOWER: "lower than the reference",
@@ -63,8 +70,8 @@ def section(title: str) -> Callable[[Callable], Callable]:
 def write_page(study: Study, layout: Layout) -> None:
     """Write ``layout.page`` from the results, the companions and, where they are, the images.
 
-    Raises ``StudyError`` for results that do not belong together, a template that cannot be filled
-    and a page that came out larger than ``LARGEST``.
+    Raises ``StudyError`` for results that do not belong together and for a template that cannot be
+    filled; warns of a page that came out larger than ``LARGEST``.
     """
     from vl_convert import javascript_bundle  # takes long to import
 
@@ -108,13 +115,9 @@ def write_page(study: Study, layout: Layout) -> None:
     except TemplateError as error:
         where = getattr(error, "filename", None) or folder
         raise StudyError(f"{where}: {error.message}.") from error
-    size = len(text.encode())
-    if size > LARGEST:
-        raise StudyError(
-            f"{layout.page}: would have {size:,} bytes, more than the {LARGEST:,} that a phone "
-            "opens. Lower SIDE in paper/page_images.py."
-        )
     write_text(layout.page, text)
+    if (size := layout.page.stat().st_size) > LARGEST:
+        log.warning("%s: has %s bytes and opens slowly on a phone.", layout.page, f"{size:,}")
 
 
 def _source(environment: Environment, name: str) -> str:
@@ -158,7 +161,7 @@ def metrics(results: StudyResults) -> Context:
         ]
         for variant, layer, metric, record in records
     ]  # fmt: skip
-    shown = [metric_name(name).strip("$").replace("_", "") for name in names]
+    shown = [BENEFIT_NAMES.get(n) or metric_name(n).strip("$").replace("_", "") for n in names]
     return {"layers": layers, "names": shown,
             "data": {"layers": layers, "metrics": shown, "rows": rows}}  # fmt: skip
 
