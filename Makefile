@@ -1,5 +1,5 @@
-# make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf and paper/demo.html
-# make paper   tables, plots, PDF and results page of a study from its stored predictions; STUDY=kermany-cpu
+# make demo    the whole workflow on synthetic phantoms, ending with paper/demo.pdf
+# make paper   tables, plots and PDF of a study from its stored predictions; STUDY=kermany-cpu
 # make arxiv   the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 # make test    every test, in as many processes as CORES
 # make quick   the tests that take a moment: no workflow, no TeX, no training of minutes

@@ -74,22 +74,28 @@ const CONFIG = {
   },
 };
 
-/** Draw a Vega-Lite chart into an element; `description` is what a screen reader says. */
-async function chart(id, description, spec) {
-  if (document.readyState === "loading") {
-    await new Promise((done) => addEventListener("DOMContentLoaded", done));
-  }
+const loaded = new Promise((done) => { addEventListener("DOMContentLoaded", () => done()); });
+const charts = {};
+
+/** Draw a Vega-Lite chart into an element, after what was there; `description` is for screen readers. */
+function chart(id, description, spec) {
   const whole = {
     width: "container", height: 280, autosize: { type: "fit-x", contains: "padding" }, config: CONFIG, description, ...spec,
   };
-  await vegaEmbed(element(id), whole, { renderer: "svg", actions: false });
+  charts[id] = (charts[id] ?? loaded).then((earlier) => {
+    earlier?.finalize();
+    return vegaEmbed(element(id), whole, { renderer: "svg", actions: false });
+  });
 }
+
+// Without a format, Vega-Lite 6.4 looks for a text in the cell around a point and not in its row.
+const reached = (told) => ({ format: "", formatType: "number", ...told });
 
 /** Rows of points at a pointer's reach: their mark shows and tells only what is nearest. */
 const nearest = (tooltip, encoding = {}) => ({
   params: [{ name: "near", select: { type: "point", nearest: true, on: "pointermove", clear: "pointerout" } }],
-  mark: { type: "point", filled: true, size: 70, aria: false },
-  encoding: { opacity: { condition: { param: "near", empty: false, value: 1 }, value: 0 }, tooltip, ...encoding },
+  mark: { type: "point", filled: true, size: 70, clip: true, aria: false },
+  encoding: { opacity: { condition: { param: "near", empty: false, value: 1 }, value: 0 }, tooltip: tooltip.map(reached), ...encoding },
 });
 
 /** Let the buttons in a table's head sort an array of rows, then draw it again. */

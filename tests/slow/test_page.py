@@ -1,5 +1,6 @@
 """The results page in a browser: Debian's Chromium, headless, without a network."""
 
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from playwright.sync_api import sync_playwright
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import load_study
 from hybridlungvit.evaluation.bootstrap import PatientClusters
-from hybridlungvit.evaluation.operating import RATES, VALUES, sweep_thresholds
+from hybridlungvit.evaluation.operating import GRID, RATES, VALUES, sweep_thresholds
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.paper.page import LARGEST, PREVALENCES, THRESHOLDS, write_page
 from hybridlungvit.paper.results import read_results
@@ -175,6 +176,24 @@ def test_sliders_move_by_keyboard(tab):
     tab.keyboard.press("ArrowRight")
     assert tab.inner_text("#threshold-value") == f"{THRESHOLDS[50]:.2f}"
     assert cells(tab, "#rates") != before
+
+
+def test_a_curve_tells_its_values_under_the_pointer(tab, results):
+    labels = [variant.label for variant in results.study.variants.values()]
+    height = tab.locator("#roc").bounding_box()["height"]
+    tab.check("#curves-corner")
+    tab.wait_for_function("document.querySelector('#roc svg')?.textContent.includes('0.95')")
+    assert tab.locator("#roc").bounding_box()["height"] < 1.1 * height
+    tab.locator("#roc").scroll_into_view_if_needed()
+    box = tab.locator("#roc svg").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
+    tip = tab.locator("#vg-tooltip-element.visible")
+    tip.wait_for()
+    x, y, low, high = (float(number) for number in re.findall(r"\b[01]\.\d{3}\b", tip.inner_text()))
+    assert any(label in tip.inner_text() for label in labels)
+    assert x in GRID.round(3)
+    assert 0 <= low <= y <= high <= 1
+    tab.mouse.move(0, 0)
 
 
 def test_the_table_of_metrics_filters_and_sorts(tab, results):

@@ -267,7 +267,7 @@ def images(results: StudyResults) -> Context:
     return {"data": data}
 
 
-@section("Model card, datasheet and checklists")
+@section("Cards and checklists")
 def companions(results: StudyResults) -> Context:
     """What goes with the paper, from its Markdown."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -299,7 +299,7 @@ def cite(results: StudyResults) -> Context:
     return {"bibtex": bibtex, "data": texts}
 
 
-@section("The run behind each number")
+@section("Runs behind the numbers")
 def runs(results: StudyResults) -> Context:
     """Config, code, commit, weights and machine of every run."""
     rows = [
