@@ -14,6 +14,7 @@ from hybridlungvit.config import load_study
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.operating import GRID, RATES, VALUES, sweep_thresholds
 from hybridlungvit.evaluation.predictions import scores_on
+from hybridlungvit.paper.format import heading
 from hybridlungvit.paper.page import LARGEST, PREVALENCES, THRESHOLDS, write_page
 from hybridlungvit.paper.results import read_results
 from hybridlungvit.paths import Layout
@@ -179,7 +180,7 @@ def test_sliders_move_by_keyboard(tab):
 
 
 def test_a_curve_tells_its_values_under_the_pointer(tab, results):
-    labels = [variant.label for variant in results.study.variants.values()]
+    labels = [heading(variant.label) for variant in results.study.variants.values()]
     height = tab.locator("#roc").bounding_box()["height"]
     tab.check("#curves-corner")
     tab.wait_for_function("document.querySelector('#roc svg')?.textContent.includes('0.95')")

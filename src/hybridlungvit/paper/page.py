@@ -76,48 +76,48 @@ def write_page(study: Study, layout: Layout) -> None:
     from vl_convert import javascript_bundle  # takes long to import
 
     results = read_results(study, layout)
-    folder = layout.paper / "page"
-    environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= FILTERS
-    environment.filters |= {"minus": lambda text: text.replace("-", "−"), "verdict": short_verdict}
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    shared = {
-        "study": study,
-        "results": results,
-        "synthetic": study.data.source == "phantom",
-        "labels": {name: heading(variant.label) for name, variant in study.variants.items()},
+    environment = _environment(layout)
+    labels = {name: heading(variant.label) for name, variant in study.variants.items()}
+    environment.globals |= {"study": study, "results": results, "labels": labels}
+    everywhere = {
+        "labels": labels,
+        "reference": study.reference,
+        "seeds": study.seeds,
+        "words": study.data.class_words,
+        "level": results.level,
     }
+    sections = []
     try:
-        sections = [
-            {"name": name, "title": title, "context": (context := make(results)), "body": Markup(
-                environment.get_template(f"{name}.html").render(shared | context)
-            )}
-            for name, (title, make) in SECTIONS.items()
-        ]  # fmt: skip
+        for name, (title, make) in SECTIONS.items():
+            context = make(results)
+            body = Markup(environment.get_template(f"{name}.html").render(context))
+            sections.append({"name": name, "title": title, "body": body, "context": context})
         text = environment.get_template("page.html").render(
-            shared,
             version=__version__,
             sections=sections,
+            shared=everywhere,
             style=Markup(_source(environment, "page.css")),
             script=Markup(_source(environment, "page.js")),
             vega=Markup(javascript_bundle(vl_version=VEGA_LITE)),
-            shared={
-                "labels": shared["labels"],
-                "reference": study.reference,
-                "seeds": study.seeds,
-                "words": study.data.class_words,
-                "level": results.level,
-            },
         )
     except TemplateError as error:
-        where = getattr(error, "filename", None) or folder
+        where = getattr(error, "filename", None) or layout.paper / "page"
         raise StudyError(f"{where}: {error.message}.") from error
     write_text(layout.page, text)
     if (size := layout.page.stat().st_size) > LARGEST:
         log.warning("%s: has %s bytes and opens slowly on a phone.", layout.page, f"{size:,}")
+
+
+def _environment(layout: Layout) -> Environment:
+    """What fills the templates: HTML, in which every text of the results is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(layout.paper / "page"), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= FILTERS
+    environment.filters |= {"minus": lambda text: text.replace("-", "−"), "verdict": short_verdict}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    return environment
 
 
 def _source(environment: Environment, name: str) -> str:
