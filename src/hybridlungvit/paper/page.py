@@ -78,7 +78,8 @@ def write_page(study: Study, layout: Layout) -> None:
     results = read_results(study, layout)
     environment = _environment(layout)
     labels = {name: heading(variant.label) for name, variant in study.variants.items()}
-    environment.globals |= {"study": study, "results": results, "labels": labels}
+    covers = "patients and seeds" if len(study.seeds) > 1 else "patients"
+    environment.globals |= {"study": study, "results": results, "labels": labels, "covers": covers}
     everywhere = {
         "labels": labels,
         "reference": study.reference,
