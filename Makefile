@@ -13,7 +13,7 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
 
-.PHONY: help demo paper diff arxiv test quick test-slurm study report check bench setup system clean
+.PHONY: help demo paper diff arxiv test quick test-slurm study check bench setup system clean
 .DEFAULT_GOAL := demo
 
 help: ## this list
@@ -47,9 +47,6 @@ test-slurm: setup ## the workflow on a Slurm of one node, as root; CONFIG=config
 study: setup ## a study of CONFIG, such as ARGS="--config data_root=PATH weights=PATH"
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
-report: setup ## a finished STUDY as one HTML file, results/STUDY/report.html
-	$(SNAKEMAKE) --configfile config/$(STUDY).yaml $(ARGS) --report results/$(STUDY)/report.html
-
 check: setup ## formatters and linters
 	ruff check src tests benchmarks notebooks
 	ruff format --check src tests benchmarks notebooks
@@ -74,4 +71,4 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	@touch $@
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf
+	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf paper/demo.html

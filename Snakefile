@@ -1,12 +1,10 @@
-# From images to paper/<study>.pdf. The study is chosen by --configfile; the full one is the default.
+# From images to paper/<study>.pdf and its page, paper/<study>.html. The study is chosen by
+# --configfile; the full one is the default.
 from pathlib import Path
 
 if not workflow.overwrite_configfiles:
 
     configfile: str(Path(workflow.basedir) / "config" / "kermany.yaml")
-
-
-report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -16,6 +14,7 @@ rule all:
     default_target: True
     input:
         layout.pdf,
+        layout.page,
         layout.check,
         [layout.companions / name for name in COMPANIONS],
         layout.seal,

@@ -215,6 +215,15 @@ def galleries(config: Config) -> None:
 
 
 @app.command()
+def page(config: Config) -> None:
+    """Write all results as one HTML file, paper/STUDY.html."""
+    from hybridlungvit.paper.page import write_page
+
+    with blaming_records():
+        write_page(*_open(config))
+
+
+@app.command()
 def pdf(config: Config) -> None:
     """Compile the paper."""
     from hybridlungvit.paper.pdf import build_pdf

@@ -92,5 +92,10 @@ class Layout:
         return self.paper / f"{self.study}.pdf"
 
     @property
+    def page(self) -> Path:
+        """All results in one HTML file."""
+        return self.paper / f"{self.study}.html"
+
+    @property
     def tarball(self) -> Path:
         return self.paper / f"{self.study}-arxiv.tar.gz"

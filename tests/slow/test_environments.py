@@ -109,6 +109,7 @@ FIND = "import importlib.util, sys\nprint(*filter(importlib.util.find_spec, sys.
 MODELS = {"torch", "torchvision", "timm", "cv2", "pytorch_grad_cam", "nvidia"}
 TABLES = {"numpy", "scipy", "sklearn", "pandas", "matplotlib", "seaborn", "jinja2", "PIL"}
 WORDS = {"pydantic", "yaml", "typer", "rich"}
+PAGE = {"markdown_it", "vl_convert"}
 NOWHERE = {"snakemake", "pytest", "hypothesis", "hybridlungvit"}
 
 
@@ -116,7 +117,7 @@ NOWHERE = {"snakemake", "pytest", "hypothesis", "hybridlungvit"}
     ("name", "present", "absent"),
     [
         ("train", MODELS - {"nvidia"} | {"pooch"} | TABLES | WORDS, NOWHERE),
-        ("analysis", TABLES | WORDS | {"statsmodels"}, MODELS | NOWHERE),
+        ("analysis", TABLES | WORDS | PAGE | {"statsmodels"}, MODELS | NOWHERE),
         ("tex", WORDS, MODELS | TABLES | NOWHERE),
     ],
 )

@@ -21,7 +21,7 @@ rule audit:
         manifest=layout.manifest,
         images=layout.images,
     output:
-        reported(layout.audit, "metrics"),
+        layout.audit,
     log:
         log_file("audit"),
     conda:
@@ -38,7 +38,7 @@ rule audit_results:
         masks=layout.mask_table,
         predictions=predictions(study.reference),
     output:
-        reported(layout.audit_results, "metrics"),
+        layout.audit_results,
     log:
         log_file("audit_results"),
     conda:

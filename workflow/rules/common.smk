@@ -107,26 +107,6 @@ def log_file(name):
     return str(layout.root / "logs" / f"{name}.log")
 
 
-def reported(path, category, caption=None, **labels):
-    """An output that `snakemake --report` shows, with its caption beside its name.
-
-    The caption of a table or figure is the docstring of its function; other results have theirs in
-    workflow/report/. Figures are embedded as the PDFs of the paper: browsers show them, and a copy
-    in another format could differ from what is printed.
-    """
-    name = caption or Path(path).stem
-    labels = labels or {"result": name}
-    docstrings = {"tables": TABLES, "figures": FIGURES | GALLERIES}.get(category, {})
-    if name in docstrings:
-        labels["caption"] = docstrings[name]
-    return report(
-        str(path),
-        caption=None if name in docstrings else f"../report/{category}/{name}.rst",
-        category=category.capitalize(),
-        labels=labels,
-    )
-
-
 def mask_benchmark_arguments(wildcards):
     """Where the known lungs are, and which of them played no part in choosing constants."""
     data, half = (layout.phantom, "all") if PHANTOM else (image_root(study, layout), "reporting")

@@ -81,7 +81,7 @@ rule quality:
         table=layout.mask_table,
         annotations=ANNOTATIONS,
     output:
-        reported(layout.mask_quality, "metrics"),
+        layout.mask_quality,
         layout.mask_examples,
     log:
         log_file("quality"),
@@ -99,7 +99,7 @@ if BENCHMARKED:
         input:
             annotations=ANNOTATIONS,
         output:
-            reported(layout.generated / "tables" / "mask_benchmark.tex", "tables"),
+            layout.generated / "tables" / "mask_benchmark.tex",
         log:
             log_file("mask_benchmark"),
         conda:

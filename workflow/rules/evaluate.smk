@@ -38,7 +38,7 @@ rule metrics:
         manifest=layout.manifest,
         masks=layout.mask_table,
     output:
-        reported(layout.metrics("{variant}"), "metrics", "metrics", result="{variant}"),
+        layout.metrics("{variant}"),
     log:
         log_file("metrics/{variant}"),
     conda:
@@ -56,7 +56,7 @@ rule compare:
         manifest=layout.manifest,
         other=other_files(other, layout) if other else [],
     output:
-        reported(layout.comparisons, "metrics"),
+        layout.comparisons,
     log:
         log_file("compare"),
     conda:

@@ -10,8 +10,8 @@ rule text:
         sources=paper_files("literature.yaml", "checklists/*.yaml", "templates/*.j2"),
     output:
         macros=[layout.generated / "macros.tex", layout.generated / "audit.tex"],
-        tables=[reported(layout.generated / "tables" / f"{name}.tex", "tables") for name in TABLES],
-        companions=[reported(layout.companions / name, "companions") for name in COMPANIONS],
+        tables=[layout.generated / "tables" / f"{name}.tex" for name in TABLES],
+        companions=[layout.companions / name for name in COMPANIONS],
     log:
         log_file("text"),
     conda:
@@ -26,7 +26,7 @@ rule figures:
     input:
         results=report_inputs(),
     output:
-        [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in FIGURES],
+        [layout.generated / "figures" / f"{name}.pdf" for name in FIGURES],
     log:
         log_file("figures"),
     conda:
@@ -42,7 +42,7 @@ rule galleries:
         gradcam=layout.gradcam(study.reference),
         examples=layout.mask_examples,
     output:
-        [reported(layout.generated / "figures" / f"{name}.pdf", "figures") for name in GALLERIES],
+        [layout.generated / "figures" / f"{name}.pdf" for name in GALLERIES],
     log:
         log_file("galleries"),
     conda:
@@ -62,7 +62,7 @@ rule pdf:
         masks=rules.mask_benchmark.output if BENCHMARKED else [],
         manuscript=MANUSCRIPT,
     output:
-        reported(layout.pdf, "paper", "paper"),
+        layout.pdf,
     log:
         log_file("pdf"),
     conda:
@@ -71,6 +71,24 @@ rule pdf:
         rerun_with("pdf"),
     shell:
         "python -m hybridlungvit pdf 2> {log:q}"
+
+
+rule page:
+    # Pictures too, where the cache of images is: predictions, hence results, were made after it.
+    input:
+        results=report_inputs(),
+        companions=rules.text.output.companions,
+        sources=paper_files("page/*"),
+    output:
+        layout.page,
+    log:
+        log_file("page"),
+    conda:
+        "../envs/analysis.yaml"
+    params:
+        rerun_with("page", STUDY),
+    shell:
+        "python -m hybridlungvit page 2> {log:q}"
 
 
 rule check_paper:

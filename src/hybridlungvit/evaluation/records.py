@@ -79,7 +79,9 @@ def headline_record(
         record |= dict(zip(("sd", "min", "max"), map(float, spread), strict=True))
     if undefined > 1 - level or defined.sum() < 2:
         return record
-    components = variance_components(estimates, replicates[defined], patients_freedom)
+    if undefined:
+        replicates = replicates[defined]
+    components = variance_components(estimates, replicates, patients_freedom)
     record |= components_record(components)
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
     interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)

@@ -1,7 +1,7 @@
 """What is generated for a paper, and the marks by which a function enters that list.
 
 A function marked ``@table``, ``@figure`` or ``@gallery`` makes the file of its name; the first
-paragraph of its docstring is the caption in the HTML report. The lists of names are read from the
+paragraph of its docstring says what it shows. The lists of names are read from the
 syntax trees of this package: the workflow needs them without importing pandas or matplotlib.
 """
 
