@@ -16,7 +16,6 @@ from conftest import SOURCES, TINY, snakemake
 from hybridlungvit.companions.readme import check_readme, render_block, write_readme
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
 from hybridlungvit.config import load_study
-from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paper.check import (
     check_intervals,
@@ -186,21 +185,6 @@ def test_results_in_the_readme_are_compared(paper):
     text = as_text(check_readme(paper, LAYOUT))
     assert "README.md:1: the result 0.973 is typed by hand" in text
     assert "0.123" not in text
-
-
-def test_a_block_below_the_first_tells_of_the_other_study(paper):
-    before = render_block(paper, LAYOUT, picture=False)
-    setting = {"key": "data.image_size", "here": 32, "there": 64}
-    value = {"estimate": 0.01, "low": -0.02, "high": 0.04, "verdict": UNDECIDED}
-    other = {"study": "large", "changes": [setting], "differences": {paper.reference: value}}
-    change(LAYOUT.comparisons, other_study=other)
-    line = (
-        "Minus the same variant of `large` (`data.image_size` 64 there, 32 here), the reference: "
-        "+0.010 (-0.020 to +0.040), undecided.\n"
-    )
-    after = render_block(paper, LAYOUT, picture=False)
-    assert after == before.replace("<!-- end", line + "<!-- end")
-    assert "large" not in render_block(paper, LAYOUT, picture=True)
 
 
 # What is made from a finished study

@@ -64,7 +64,7 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
 
 
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
-    """The marked lines: the picture, the main table, what its intervals cover, the other study."""
+    """The marked lines: the picture, the main table, and what its intervals cover."""
     level = f"{100 * study.statistics.level:g} %"
     comparisons = read_json(layout.comparisons)
     lines = [f"<!-- results: {study.study} -->"]
@@ -98,12 +98,6 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}.",
     ]
-    if (other := comparisons["other_study"]) and not picture:
-        settings = (f"`{c['key']}` {c['there']} there, {c['here']} here" for c in other["changes"])
-        lines.append(
-            f"Minus the same variant of `{other['study']}` ({', '.join(settings)}), the reference: "
-            f"{_difference(other['differences'][study.reference])}."
-        )
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
 

@@ -97,7 +97,6 @@ def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
     yield reference, _training_macros(results)
     yield reference, _statistics_macros(results)
     yield "record:comparisons", _comparison_macros(results)
-    yield "record:comparisons", other_study_macros(results)
     for variant, record in results.metrics.items():
         if "segmentation" in record:
             yield run_anchor(variant), _segmentation_macros(record["segmentation"], results)
@@ -280,24 +279,6 @@ def _comparison_macros(results: StudyResults) -> Macros:
             yield f"detectable.{variant}", number(difference["detectable"])
     verdicts = [difference["verdict"] for difference in results.differences.values()]
     yield "undecided.count", str(verdicts.count(UNDECIDED))
-
-
-def other_study_macros(results: StudyResults) -> Macros:
-    """The reference in the other study, where there is one, and what sets that study apart."""
-    other, level = results.other, results.study.statistics.level
-    if other is None:
-        return
-    changes = [
-        f"{code(change['key'])} ({tex(change['there'])} there, {tex(change['here'])} here)"
-        for change in other["changes"]
-    ]
-    difference = other["differences"][results.study.reference]
-    yield "other.study", tex(other["study"])
-    yield "other.settings", ", ".join(changes) if changes else "no setting"
-    yield "other.count", str(len(other["differences"]))
-    yield "other.auc", tex_interval(difference["there"], level)
-    yield "other.difference", tex_interval(difference, level, show=tex_signed)
-    yield "other.verdict", difference["verdict"]
 
 
 def focus_macros(results: StudyResults) -> Macros:

@@ -119,22 +119,6 @@ def _exploratory(results: StudyResults, columns: int) -> tuple[str, ...]:
     return (rf"\multicolumn{{{columns}}}{{l}}{{{note}}}",)
 
 
-@table
-def other_study(results: StudyResults) -> Table:
-    """AUC here and in the other study that the config names, and their paired differences."""
-    if results.other is None:
-        return pd.DataFrame(), "l"
-    rows = []
-    for variant, difference in results.other["differences"].items():
-        here = results.metrics[variant]["headline"]["auc"]
-        row = {
-            "Variant": label_of(results, variant),
-            rf"AUC here ({results.level}\,\% CI)": format_interval(here),
-            rf"AUC there ({results.level}\,\% CI)": format_interval(difference["there"]),
-        }
-        rows.append(row | _difference(results, difference, "AUC here is"))
-    return pd.DataFrame(rows), "lcccccl"
-
 
 @table
 def metrics(results: StudyResults) -> Table:

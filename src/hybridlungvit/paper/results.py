@@ -29,8 +29,6 @@ class StudyResults:
     differences: dict[str, dict[str, Any]]
     errors: dict[str, Any]
     """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
-    other: dict[str, Any] | None
-    """The same variants in another study, where there is one (``evaluation.other_study``)."""
     runs: dict[tuple[str, int], Record]
     """The run.json of each variant and seed; evaluation-only variants have their parent's."""
     histories: dict[tuple[str, int], pd.DataFrame]
@@ -93,7 +91,6 @@ def read_results(study: Study, layout: Layout) -> StudyResults:
         metrics=metrics,
         differences=comparisons["differences"],
         errors=comparisons["errors"],
-        other=comparisons["other_study"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={
             pair: read_table(folder / "history.csv", ("epoch", "val_auc"))
