@@ -30,7 +30,11 @@ def explained(study, agreement=True):
         level="95",
         class_name=str.capitalize,
         focus={
-            "no_seg": {"groups": groups, "threshold": 0.4},
+            "no_seg": {
+                "groups": groups,
+                "threshold": 0.4,
+                "lowest_row": {"peaks": interval(0.7), "share": 0.25},
+            },
             "plain_deit": {"groups": [group(0.8, -0.3)], "threshold": 0.5},
         },
         saliency={
@@ -46,6 +50,13 @@ def explained(study, agreement=True):
                 "gradcam": [interval(-0.1), interval(-0.2), interval(-0.3)],
                 "random": [interval(0.0)] * 3,
                 "overall": interval(-0.2),
+                "verdict": "below",
+            },
+            "stability": {
+                "radius": 0.02,
+                "draws": 10,
+                "noise": interval(0.3),
+                "others": interval(0.9),
                 "verdict": "below",
             },
             "agreement": {"seeds": pair, "others": pair, "verdict": "above"} if agreement else None,

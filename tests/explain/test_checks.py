@@ -27,6 +27,7 @@ from hybridlungvit.explain.focus import (
     central_boxes,
     focus_table,
     heat_share,
+    lowest_row,
     lung_focus,
     summarise,
 )
@@ -373,6 +374,36 @@ def test_agreement_of_equal_and_of_unrelated_seeds(study, tests_of_noise):
     assert saliency.check_agreement(one[None], tests_of_noise, study) is None
 
 
+def test_stability_is_the_largest_relative_distance_of_noisy_maps(
+    study, tests_of_noise, monkeypatch
+):
+    model = spare_gradients(scrambled(study, "no_seg"))
+    heat = heat_of(model, tests_of_noise, 6)
+    heat[5] = 0  # a map without heat has no norm to compare with
+    record = saliency.check_stability(model, tests_of_noise, heat, study)
+    assert record == saliency.check_stability(model, tests_of_noise, heat, study)
+    assert record["undefined"] == 1
+    assert record["gain"]["estimate"] == pytest.approx(
+        record["noise"]["estimate"] - record["others"]["estimate"]
+    )
+    generator = torch.Generator().manual_seed(study.explanation.seed)
+    worst = [0.0] * 5
+    for _ in range(saliency.DRAWS):
+        noise = 0.04 * torch.rand((6, 32, 32), generator=generator) - 0.02
+        noisy = (tests_of_noise.images / 255 + noise).clip(0, 1)
+        for i in range(5):
+            [moved] = gradcam_maps(model, noisy[i : i + 1], tests_of_noise.masks[i : i + 1], 1)
+            distance = np.sqrt(((moved - heat[i]) ** 2).sum() / (heat[i] ** 2).sum())
+            worst[i] = max(worst[i], float(distance))
+    assert record["noise"]["estimate"] == pytest.approx(np.mean(worst), rel=1e-3)
+    monkeypatch.setattr(saliency, "NOISE", 0.0)
+    still = saliency.check_stability(
+        model, tests_of_noise, heat_of(model, tests_of_noise, 6), study
+    )
+    assert still["noise"]["estimate"] == pytest.approx(0, abs=1e-4)
+    assert still["verdict"] == "below"
+
+
 # Faithfulness
 
 
@@ -443,6 +474,20 @@ def test_changes_are_those_of_road_on_each_image(study):
     assert (found[:, 0] != 0).any()
 
 
+# Attention
+
+
+@given(st.integers(1, 5), st.data())
+def test_the_lowest_row_is_that_of_the_painted_map(grid, data):
+    token = data.draw(st.integers(0, 2 * grid**2 - 1))
+    attention = np.full((1, 2 * grid**2), 0.1, np.float32)
+    attention[0, token] = 0.5
+    side = 12 * grid
+    [painted] = paint_attention(attention, np.array([side / 2]), side)
+    height = np.unravel_index(painted.argmax(), painted.shape)[0]
+    assert lowest_row(attention).tolist() == [height >= side - 12]
+
+
 # Stages
 
 
@@ -501,7 +546,10 @@ def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny,
     assert rows.path.tolist() == tests.path.tolist()
     assert rows.probability.tolist() == tests.probability.tolist()
     assert record["groups"][0]["focus"]["estimate"] == pytest.approx(rows.focus.mean())
+    assert 0 <= record["lowest_row"]["peaks"]["estimate"] <= 1
+    assert record["lowest_row"]["share"] == 1 / study.model.token_grid
     assert checks["images"] == 8
+    assert checks["stability"]["noise"]["estimate"] > 0
     assert checks["agreement"]["pairs"] == 1
 
     tiny["variants"].pop("plain_deit")

@@ -42,6 +42,9 @@ def test_words_follow_the_numbers(study):
     assert macros["faithfulness.gradcam"] == r"$-0.30$ (95\,\%~CI $-0.40$ to~$-0.20$)"
     assert macros["faithfulness.gradcam.verdict"] == "below"
     assert macros["faithfulness.random.verdict"] == "not distinguishable from"
+    assert macros["focus.own.lowest_row.verdict"] == "above"
+    assert "focus.plain.lowest_row" not in macros
+    assert macros["stability.radius"] == "2"
     assert not any(key.startswith("focus.own.normal") for key in macros)
 
 

@@ -12,7 +12,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.explain.cases import decision_threshold, settings
-from hybridlungvit.explain.gradcam import TestImages, heat_of
+from hybridlungvit.explain.gradcam import TestImages, attention_of, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals
 from hybridlungvit.io import file_sha256, write_record, write_text
 from hybridlungvit.paths import Layout
@@ -101,12 +101,19 @@ def summarise(table: pd.DataFrame, study: Study, threshold: float) -> list[dict[
     return records
 
 
+def lowest_row(attention: NDArray) -> NDArray[np.bool_]:
+    """Whether the peak of each attention (N, 2·g²) lies in the lowest row of tokens: (N,)."""
+    grid = round((attention.shape[1] // 2) ** 0.5)
+    return attention.argmax(axis=1) // grid % grid == grid - 1  # a side's tokens run row by row
+
+
 def write_focus(
     study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
 ) -> dict[str, Any]:
     """Write a variant's lung focus on the whole test set (first seed): rows as CSV, means as JSON.
 
-    The CSV has one row for each test image, in the order of the predictions.
+    The CSV has one row for each test image, in the order of the predictions. Of a hybrid the record
+    has how often the cross-attention peaks in the lowest row of tokens, beside a row's share.
     """
     heat = heat_of(model, tests, study.explanation.batch_size)
     table = focus_table(tests.table, heat, tests.masks.numpy(), study.explanation.seed)
@@ -120,6 +127,13 @@ def write_focus(
         "rows_sha256": file_sha256(output),
         "groups": summarise(table, study, decision_threshold(study, variant)),
     }
+    attention = attention_of(model, tests, study.explanation.batch_size)
+    if attention is not None:
+        [lowest] = mean_intervals(
+            lowest_row(attention)[:, None].astype(np.float64), tests.table, study.statistics
+        )
+        share = 1 / study.recipe(variant).model.token_grid
+        record["lowest_row"] = {"peaks": lowest, "share": share}
     record = write_record(output.with_suffix(".json"), record)
     overall = record["groups"][0]["focus"]["estimate"]
     log.info("%s: lung focus %s", variant, "undefined" if overall is None else f"{overall:.3f}")

@@ -44,8 +44,9 @@ def gradcam_maps(
 ) -> NDArray[np.float32]:
     """Heat in [0, 1], float32 (B, S, S), for one class: 0 normal, 1 pneumonia.
 
-    ``images`` uint8 (B, S, S) and ``masks`` bool (B, S, S). The hybrid is read at its projected
-    feature map, the plain control at the input of its last block, where patch tokens still matter.
+    ``images`` (B, S, S), uint8 or float in [0, 1], and ``masks`` bool (B, S, S). The hybrid is read
+    at its projected feature map, the plain control at the input of its last block, where patch
+    tokens still matter.
     Raises ``StudyError`` when no gradient reaches that layer, which would give an empty map.
     """
     hybrid = isinstance(model, HybridLungViT)
@@ -72,7 +73,7 @@ class TestImages:
     table: pd.DataFrame
     """path, patient, label, probability and more, N rows, indexed from 0."""
     images: Tensor
-    """uint8 (N, S, S)."""
+    """(N, S, S), uint8 or float in [0, 1]."""
     masks: Tensor
     """bool (N, S, S)."""
 
@@ -98,6 +99,21 @@ def heat_of(model: nn.Module, tests: TestImages, batch_size: int) -> NDArray[np.
     parts = zip(tests.images.split(batch_size), tests.masks.split(batch_size), strict=True)
     maps = [gradcam_maps(model, i.to(device), m.to(device), TARGET) for i, m in parts]
     return np.concatenate(maps)
+
+
+@torch.inference_mode()
+def attention_of(
+    model: nn.Module, tests: TestImages, batch_size: int
+) -> NDArray[np.float32] | None:
+    """Cross-attention to left and right tokens, float32 (N, 2·g²); None for the plain control."""
+    device = next(model.parameters()).device
+    parts = []
+    for images, masks in zip(
+        tests.images.split(batch_size), tests.masks.split(batch_size), strict=True
+    ):
+        inputs = to_input(images.to(device), model.stem.mean, model.stem.std)
+        parts.append(model(inputs, masks.to(device), segment=False).attention)
+    return None if parts[0] is None else torch.cat(parts).cpu().numpy()
 
 
 def load_tests(study: Study, variant: str, layout: Layout) -> TestImages:

@@ -1,11 +1,13 @@
 """The checks a heat map can fail, on one subsample of the test set.
 
 Do the maps depend on what was learned (cascading randomisation, Adebayo et al. 2018), do seeds
-agree on them, and does the model need what they mark (``faithfulness``)?
+agree on them, does a little noise leave them as they are (maximum sensitivity, Yeh et al. 2019),
+and does the model need what they mark (``faithfulness``)?
 """
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -21,6 +23,9 @@ from hybridlungvit.explain.gradcam import TestImages, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals, similarities
 from hybridlungvit.model import HybridLungViT, build_model
 from hybridlungvit.runtime import track
+
+NOISE = 0.02  # largest change of a grey value by the stability check, as a share of their range
+DRAWS = 10
 
 
 def stages(model: nn.Module) -> list[tuple[str, list[str]]]:
@@ -114,4 +119,38 @@ def check_agreement(heats: NDArray, tests: TestImages, study: Study) -> dict[str
         "others": others,
         "gain": gain,
         "verdict": place(gain["rank"]),
+    }
+
+
+def check_stability(
+    model: nn.Module, tests: TestImages, heat: NDArray, study: Study
+) -> dict[str, Any]:
+    """How far noise that nobody would see moves a map: maximum sensitivity (Yeh et al. 2019).
+
+    For each image the largest distance between its map (of ``heat``, N, S, S) and those of copies
+    with uniform noise, over the map's own norm. ``others`` puts another patient's map in the copy's
+    place, ``gain`` is noise minus that. Images without heat count in ``undefined`` only.
+    """
+    options, table = study.explanation, tests.table
+    norms = np.linalg.norm(heat, axis=(1, 2))  # (N,)
+    generator = torch.Generator().manual_seed(options.seed)
+    largest = np.zeros(len(heat))
+    for _ in track(range(DRAWS), DRAWS, "adding noise"):
+        noise = NOISE * (2 * torch.rand(tests.images.shape, generator=generator) - 1)
+        noisy = replace(tests, images=(tests.images / 255 + noise).clamp(0, 1))
+        distance = np.linalg.norm(heat_of(model, noisy, options.batch_size) - heat, axis=(1, 2))
+        largest = np.maximum(largest, distance)
+    partner = derangement(table.patient.to_numpy(), options.seed)
+    other = np.linalg.norm(heat[partner] - heat, axis=(1, 2))
+    columns = np.stack([largest, other, largest - other], axis=1)[norms > 0]  # (n, 3)
+    columns = columns / norms[norms > 0, None]
+    noise, others, gain = mean_intervals(columns, table[norms > 0], study.statistics)
+    return {
+        "radius": NOISE,
+        "draws": DRAWS,
+        "undefined": int((norms == 0).sum()),
+        "noise": noise,
+        "others": others,
+        "gain": gain,
+        "verdict": place(gain),
     }

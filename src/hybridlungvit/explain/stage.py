@@ -16,7 +16,7 @@ from hybridlungvit.explain.gradcam import (
     load_tests,
     write_cases,
 )
-from hybridlungvit.explain.saliency import check_agreement, check_sanity
+from hybridlungvit.explain.saliency import check_agreement, check_sanity, check_stability
 from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
@@ -36,8 +36,8 @@ def write_checks(
 ) -> dict[str, Any]:
     """Write the checks that heat maps can fail, on one subsample of the test set.
 
-    Sanity and faithfulness are those of ``model``, the first seed's; agreement is that of all
-    seeds. All intervals resample the patients of the subsample; the trained weights are held fixed.
+    Agreement is that of all seeds, the other checks are those of ``model``, the first seed's. All
+    intervals resample the patients of the subsample; the trained weights are held fixed.
     """
     tests = tests.select(subsample(study, len(tests.table)))
     size = study.explanation.batch_size
@@ -56,5 +56,6 @@ def write_checks(
         "sanity": check_sanity(study, variant, model, tests, heats[0]),
         "faithfulness": check_faithfulness(study, model, tests, heats[0]),
         "agreement": check_agreement(heats, tests, study),
+        "stability": check_stability(model, tests, heats[0], study),
     }
     return write_record(layout.saliency(variant), record)

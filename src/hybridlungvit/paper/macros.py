@@ -301,6 +301,11 @@ def focus_macros(results: StudyResults) -> Macros:
         for measure, (chance, show) in measures.items():
             yield f"focus.{key}.{measure}", tex_interval(group[measure], level, 2, show)
             yield f"focus.{key}.{measure}.verdict", place(group[measure], chance)
+        if "lowest_row" in record:
+            row = record["lowest_row"]
+            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, whole_number)
+            yield f"focus.{key}.lowest_row.share", f"{row['share']:.2g}"
+            yield f"focus.{key}.lowest_row.verdict", place(row["peaks"], row["share"])
         for part in record["groups"][1:]:
             if part["called"] == "all" and part["over_box"]["estimate"] is not None:
                 name = f"focus.{key}.{part['class']}"
@@ -329,6 +334,13 @@ def saliency_macros(results: StudyResults) -> Macros:
         change = faithfulness[key][most]
         yield f"faithfulness.{key}", tex_interval(change, level, 2, whole_signed)
         yield f"faithfulness.{key}.verdict", place(change)
+    if "stability" in record:
+        stability = record["stability"]
+        yield "stability.radius", f"{100 * stability['radius']:g}"
+        yield "stability.draws", str(stability["draws"])
+        yield "stability.verdict", stability["verdict"]
+        for key in ("noise", "others"):
+            yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
