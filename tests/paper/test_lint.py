@@ -175,5 +175,5 @@ def test_a_float_that_the_text_never_mentions_is_named(layout):
     append(text_file(layout), "\n" + labelled + table % "")
     assert "the text never mentions table 'tab:new'" in problems(layout)
     assert "this table has no \\label" in problems(layout)
-    replace(text_file(layout), "\\generatedfigure{roc}", "")
+    replace(layout.paper / "sections" / "details.tex", "\\generatedfigure{roc}", "")
     assert "the generated figure 'roc' is shown nowhere" in problems(layout)

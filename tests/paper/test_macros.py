@@ -72,11 +72,14 @@ def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
     assert "gradcam.attention" not in explanation_macros(plain)
 
 
-def test_the_distance_of_the_cut_is_that_of_the_test_images():
+def test_the_distance_of_the_cut_is_that_of_the_test_images(study):
     manifest = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"]})
     masks = pd.DataFrame({"path": ["c", "b", "a"], "cut": [0.53, 0.9, 0.49]})
-    macros = dict(_cut_macros(SimpleNamespace(manifest=manifest, masks=masks)))
+    macros = dict(_cut_macros(SimpleNamespace(study=study, manifest=manifest, masks=masks)))
     assert macros["mask.cut_mad"] == "2.0"
+    # A side is half of the width and holds as many cells as the grid has columns.
+    cell = 100 * 0.5 / study.model.token_grid
+    assert macros["mask.cut_cells"] == f"{2.0 / cell:.2f}"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ SUBGROUP_NAMES = {
 }  # fmt: skip
 SHORTCUT_NAMES = {
     "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
-    "file": "All of these", "masks": "Lung mask geometry",
+    "file": "All file properties", "masks": "Lung mask geometry",
     "confidence": "Lung mask confidence",
 }  # fmt: skip
 SIMILARITY_NAMES = {"rank": "Spearman correlation", "ssim": "SSIM"}
@@ -40,8 +40,7 @@ def source_names(data: Data) -> tuple[str, str]:
 # Of the metrics whose name in print is not their key with a capital letter.
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",
-    "net_benefit": "Reference", "net_benefit_all": "Calling all",
-    "net_benefit_over_all": "Reference minus all",
+    "net_benefit": "Reference", "net_benefit_over_all": "Minus calling all",
     "ece": "ECE", "slope": "Calibration slope", "intercept": "Calibration intercept",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import SPLITS, unit_of
 from hybridlungvit.evaluation.metrics import METRICS
-from hybridlungvit.evaluation.paired import HIGHER, LOWER, NEITHER, POWER, UNDECIDED, place
+from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, NEITHER, POWER, UNDECIDED, place
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
 from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import Record, write_text
@@ -22,6 +22,7 @@ from hybridlungvit.paper.format import (
     number,
     percent,
     setting,
+    short_verdict,
     signed,
     tex,
     tex_interval,
@@ -32,7 +33,7 @@ from hybridlungvit.paper.format import (
 from hybridlungvit.paper.manuscript import UsedMacros, used_macros
 from hybridlungvit.paper.provenance_tables import run_anchor
 from hybridlungvit.paper.result_tables import seed_share
-from hybridlungvit.paper.results import StudyResults, needs_roc_inset, read_results
+from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset, read_results
 from hybridlungvit.paths import Layout
 
 Macros = Iterator[tuple[str, str]]
@@ -135,7 +136,11 @@ def _cut_macros(results: StudyResults) -> Macros:
     """The cut of the test images, on which variants are compared."""
     test = results.manifest.path[results.manifest.split == "test"]
     cut = results.masks.cut[results.masks.path.isin(test)]
-    yield "mask.cut_mad", number(100 * float((cut - 0.5).abs().mean()), 1)
+    distance = float((cut - 0.5).abs().mean())
+    yield "mask.cut_mad", number(100 * distance, 1)
+    # Of the width of a token's cell: a side is half of the image and holds as many as the grid.
+    grid = results.study.recipe(results.study.reference).model.token_grid
+    yield "mask.cut_cells", number(2 * grid * distance, 2)
 
 
 def _mask_macros(results: StudyResults) -> Macros:
@@ -203,8 +208,6 @@ def _method_macros(results: StudyResults) -> Macros:
     for key in ("source_note", "stem_note", "protocol_note"):
         if getattr(study, key) is not None:
             yield key.replace("_", "."), tex(getattr(study, key))
-    omitted = (f"The variant {code(v)} is left out: {tex(why)}." for v, why in study.omitted.items())
-    yield "omitted.note", " ".join(omitted)
 
 
 def _training_macros(results: StudyResults) -> Macros:
@@ -215,6 +218,8 @@ def _training_macros(results: StudyResults) -> Macros:
     yield "stem.dim", str(runs[0]["stem"]["dim"])
     yield "parameters.hybrid", number(runs[0]["parameters"] / 1e6, 1)
     yield "parameters.stem", number(runs[0]["stem_parameters"] / 1e6, 1)
+    head = runs[0]["parameters"] - runs[0]["stem_parameters"]
+    yield "parameters.head", number(head / 1e6, 1)
     trained = [(v, results.runs[v, s]) for v in study.trained_variants() for s in study.seeds]
     yield "runs.count", str(len(trained))
     last = [run["best_epoch"] == study.recipe(v).training.epochs for v, run in trained]
@@ -270,15 +275,25 @@ def _error_macros(results: StudyResults) -> Macros:
 
 def _comparison_macros(results: StudyResults) -> Macros:
     """What the comparisons with the reference could have found, and what counts as no difference."""
-    statistics = results.study.statistics
+    study, statistics = results.study, results.study.statistics
     yield "margin", f"{statistics.margin:g}"
     yield "power", f"{100 * POWER:g}"
     yield "level.equivalence", f"{100 * (2 * statistics.level - 1):g}"
     for variant, difference in results.differences.items():
         if difference["detectable"] is not None:
             yield f"detectable.{variant}", number(difference["detectable"])
+    detectable = [d["detectable"] for d in results.differences.values() if d["detectable"]]
+    if detectable:
+        yield "detectable.range", format_range(detectable, between=" to~")
     verdicts = [difference["verdict"] for difference in results.differences.values()]
-    yield "undecided.count", str(verdicts.count(UNDECIDED))
+    yield "comparisons.count", str(len(verdicts))
+    for verdict in (HIGHER, LOWER, EQUIVALENT, UNDECIDED):
+        yield f"verdicts.{short_verdict(verdict)}", str(verdicts.count(verdict))
+    deviations = [record["headline"]["auc"]["sd"] for record in results.metrics.values()]
+    if None not in deviations:
+        yield "sd.range", format_range(deviations, between=" to~")
+    if any(study.recipe(v).model.cut_shift for v in cut_distances(results)):
+        yield "dose", "shown"
 
 
 def focus_macros(results: StudyResults) -> Macros:

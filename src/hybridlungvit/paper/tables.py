@@ -35,21 +35,6 @@ def write_tables(study: Study, layout: Layout) -> None:
         write_table(layout.generated / "tables" / f"{name}.tex", *make(results))
 
 
-@table
-def data(results: StudyResults) -> Table:
-    """Images and patients by split and class."""
-    rows = []
-    for split in SPLITS:
-        part = results.manifest[results.manifest.split == split]
-        names = map(results.class_name, CLASSES)
-        groups = {name: part[part.label == label] for label, name in enumerate(names)}
-        groups |= {kind.capitalize(): part[part.subtype == kind] for kind in _kinds(results)}
-        groups["All"] = part
-        counts = {name: f"{len(g):,} ({g.patient.nunique():,})" for name, g in groups.items()}
-        rows.append({"Split": SPLIT_NAMES[split]} | counts)
-    return pd.DataFrame(rows), "lrrr" + "r" * len(_kinds(results))
-
-
 def _kinds(results: StudyResults) -> list[str]:
     """The kinds of pneumonia that the images' names tell."""
     return [kind for kind in SUBTYPES if (results.manifest.subtype == kind).any()]
@@ -130,29 +115,11 @@ def variants(results: StudyResults) -> Table:
     rows = [
         {
             "Variant": label_of(results, name),
-            "Name": code(name),
             "What changes": tex(variant.description),
         }
         for name, variant in results.study.variants.items()
     ]
-    return pd.DataFrame(rows), "lll", omitted_rows(results, 3)
-
-
-@table
-def classification(results: StudyResults) -> Table:
-    """Classification report of the reference's first seed at the fixed threshold."""
-    report = results.reference["seeds"][str(results.study.seeds[0])]["report"]
-    rows = [
-        {
-            "Class": results.class_name(name).replace("avg", "average"),
-            "Precision": number(report[name]["precision"]),
-            "Recall": number(report[name]["recall"]),
-            "$F_1$": number(report[name]["f1-score"]),
-            "Images": f"{report[name]['support']:.0f}",
-        }
-        for name in (*CLASSES, "macro avg", "weighted avg")
-    ]
-    return pd.DataFrame(rows), "lcccr"
+    return pd.DataFrame(rows), "ll", omitted_rows(results, 2)
 
 
 @table
@@ -193,17 +160,3 @@ def audit_copies(results: StudyResults) -> Table:
         for place in results.audit["copies"]["places"]
     ]
     return pd.DataFrame(rows), "lrr"
-
-
-@table
-def audit_balance(results: StudyResults) -> Table:
-    """Classes and subtypes by split, and the share with pneumonia."""
-    rows = []
-    for split in results.audit["balance"]:
-        row = {"Split": SPLIT_NAMES[split["split"]]}
-        for key in ("images", "pneumonia", *_kinds(results)):
-            row[results.class_name(key)] = f"{split[key]:,}"
-        share = {key: 100 * value for key, value in split["prevalence"].items()}
-        row[rf"{results.class_name('PNEUMONIA')} (\%, {results.level}\,\% CI)"] = format_interval(share, 1)
-        rows.append(row)
-    return pd.DataFrame(rows), "lrr" + "r" * len(_kinds(results)) + "c"
