@@ -22,7 +22,7 @@ from hybridlungvit.paper.galleries import gradcam
 from hybridlungvit.paper.manuscript import read_source
 from hybridlungvit.paper.result_figures import GRID, dose_response, power, roc_curves
 from hybridlungvit.paper.results import cut_distances
-from hybridlungvit.paper.style import COLUMN_WIDTH, line_of, save_figure, use_style
+from hybridlungvit.paper.style import FULL_WIDTH, line_of, save_figure, use_style
 from hybridlungvit.paths import Layout
 
 
@@ -73,13 +73,13 @@ def test_a_variant_keeps_its_line_and_no_two_of_ten_share_one():
 
 def test_a_printed_figure_has_no_white_margin(tmp_path):
     use_style()
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2))
+    figure, axes = plt.subplots(figsize=(FULL_WIDTH, 2))
     figure.set_layout_engine("none")
     axes.set_position((0.3, 0.3, 0.4, 0.4))
     save_figure(figure, tmp_path / "figure.pdf")
     box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", (tmp_path / "figure.pdf").read_bytes())
     width, height = (float(side) / 72 for side in box.groups())
-    assert width < 0.6 * COLUMN_WIDTH
+    assert width < 0.6 * FULL_WIDTH
     assert height < 0.7 * 2
 
 
@@ -220,7 +220,7 @@ def test_the_gallery_has_a_row_for_attention_where_there_is_one(study, tmp_path,
     assert len(panels) == 2 * (2 + attention)
     assert (bar.get_ylabel(), bar.get_ylim()) == ("Share of the map's peak", (0, 1))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Image, mask"]
-    assert "P(pneumonia) = 0.25" in figure.axes[0].get_title()
+    assert "P = 0.25" in figure.axes[0].get_title()
     if attention:
         shown = figure.axes[4].images[1].get_array()
         assert shown.max() == 1

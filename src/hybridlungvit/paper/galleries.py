@@ -56,7 +56,7 @@ def gradcam(study: Study, layout: Layout) -> Figure:
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = heading(words[cases["label"][i]])
-        probability = f"P({words[1]}) = {cases['probability'][i]:.2f}"
+        probability = f"P = {cases['probability'][i]:.2f}"
         column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             shown = _overlay(axes, cases["images"][i], heat[i])

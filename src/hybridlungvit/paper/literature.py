@@ -11,7 +11,15 @@ from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.booktabs import Table
 from hybridlungvit.paper.contents import table
-from hybridlungvit.paper.format import code, format_interval, format_range, number, source_names, tex
+from hybridlungvit.paper.format import (
+    code,
+    format_interval,
+    format_range,
+    heading,
+    number,
+    source_names,
+    tex,
+)
 from hybridlungvit.paper.manuscript import bibliography_keys
 from hybridlungvit.paper.results import StudyResults
 from hybridlungvit.paths import Layout
@@ -103,7 +111,7 @@ def _published_row(row: Published, notes: list[str]) -> list[str]:
             notes.append(row.note)
         mark = _superscript(LETTERS[notes.index(row.note)])
     return [
-        tex(row.method) + mark,
+        tex(heading(row.method)) + mark,
         rf"\citet{{{row.cite}}}",
         tex(row.data),
         f"{row.test_images:,}",
@@ -139,7 +147,7 @@ def earlier_looks(results: StudyResults) -> Table:
     looks = read_model(results.layout.paper / "earlier_looks.yaml", EarlierLooks).rows
     rows = [
         {
-            "Models": tex(look.models),
+            "Models": tex(heading(look.models)),
             "Settings": tex(look.settings),
             "Test AUC": format_range(look.aucs),
             "Records": "none kept" if look.commit is None else code(look.commit),

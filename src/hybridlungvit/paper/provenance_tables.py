@@ -1,4 +1,4 @@
-"""The rows of the provenance appendix, which every number of the text links to."""
+"""The rows of the provenance supplement, which every number of the text links to."""
 
 from collections.abc import Iterator
 from pathlib import Path

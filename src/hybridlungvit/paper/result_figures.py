@@ -173,9 +173,8 @@ def power(results: StudyResults) -> Figure:
         for variant in study.variants
         if results.differences.get(variant, {}).get("detectable") is not None
     }
-    drawing, (left, right) = plt.subplots(
-        1, 2, figsize=(FULL_WIDTH, 2.2 + 0.09 * len(named)), width_ratios=[1, 1.1]
-    )
+    height = 2.4 + 0.1 * len(named)
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), width_ratios=[1, 1.1])
     order = list(study.variants)
     for variant, difference in named.items():
         detectable = [
@@ -190,7 +189,8 @@ def power(results: StudyResults) -> Figure:
     left.minorticks_off()
     left.set(xlabel="Seeds of each model", ylabel="Detectable difference in AUC", ylim=(0, None))
     if named:
-        left.legend(fontsize=SMALL)
+        drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4,
+                       borderaxespad=0.8)  # fmt: skip
         _draw_shares(right, study, named)
     sns.despine(drawing)
     return drawing
@@ -242,6 +242,9 @@ def dose_response(results: StudyResults) -> Figure:
             axes.plot(x, difference["estimate"], next(markers), ms=5, color="0.25", label=label)
     axes.plot(*zip(*sorted(shifted), strict=True), color=PALETTE[0], lw=1, ls="--", marker="o",
               ms=5, label="Cut shifted")  # fmt: skip
+    if None in distances.values():
+        ticks = [tick for tick in axes.get_xticks() if 0 <= tick <= max(known, default=0)]
+        axes.set_xticks([*ticks, nowhere], [*(f"{tick:g}" for tick in ticks), "no cut"])
     axes.set(ylabel="AUC minus the reference's", xlabel="Mean distance of the cut (% of the width)")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(drawing)
@@ -256,7 +259,7 @@ def reliability(results: StudyResults) -> Figure:
     images, scores = scores_on(study, study.reference, results.layout)
     temperatures = list(record["temperatures"].values())
     drawing, panels = plt.subplots(
-        2, 2, figsize=(FULL_WIDTH, 4.0), sharex=True, sharey="row", height_ratios=[3, 1]
+        2, 2, figsize=(FULL_WIDTH, 3.4), sharex=True, sharey="row", height_ratios=[3, 1]
     )
     for (axes, below), state in zip(panels.T, ("before", "after"), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", lw=0.6, zorder=0)

@@ -84,7 +84,8 @@ def hyperparameters(results: StudyResults) -> Table:
         ("Batch size", setting(training.batch_size)),
         ("Learning rate", setting(training.learning_rate)),
         ("Stem learning-rate factor" if training.unfreeze_lowers == "stem"
-         else "Learning-rate factor, unfrozen", setting(training.unfreeze_factor)),
+         else "Learning-rate factor, unfrozen",
+         "--" if training.freeze_epochs == "all" else setting(training.unfreeze_factor)),
         ("Weight decay", setting(training.weight_decay)),
         ("Loss", loss if training.loss == "focal" else "cross-entropy"),
         ("Label smoothing", setting(training.label_smoothing)),
