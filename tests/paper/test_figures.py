@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from explained import explained
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from explained import explained
 from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
@@ -144,7 +144,7 @@ CUTS = {
 
 
 def moved_cuts(tiny):
-    """A study of two test images, cut at 0.4 and 0.6, with variants that move the cut, and others."""
+    """Two test images, cut at 0.4 and 0.6, and variants that move the cut, and others."""
     tiny["variants"] |= {
         name: {"label": name, "description": name, "model": model} for name, model in CUTS.items()
     }

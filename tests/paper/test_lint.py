@@ -122,7 +122,10 @@ def test_a_claim_needs_its_comparison(layout, words):
     assert "claims a difference without its comparison" in problems(layout)
     replace(text_file(layout), f"is {words}. The difference", f"is {words}: the difference")
     assert not problems(layout)
-    append(text_file(layout), f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Equal.}}{{Neither.}}\n")
+    append(
+        text_file(layout),
+        f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Equal.}}{{Neither.}}\n",
+    )
     assert not problems(layout)
 
 

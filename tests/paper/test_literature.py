@@ -111,7 +111,8 @@ def test_the_table_keeps_the_study_apart_and_explains_gaps(layout, study):
 @pytest.mark.parametrize(
     ("data", "patients", "expected"),
     [
-        ({"source": "folder", "image_size": 32}, ("a", "b"), "radiographs, 32 px & 2,345 & patients"),
+        ({"source": "folder", "image_size": 32}, ("a", "b"),
+         "radiographs, 32 px & 2,345 & patients"),
         ({"source": "pneumoniamnist", "image_size": 64, "mnist_size": 64}, ("image:1", "image:2"),
          "PneumoniaMNIST, 64 px & 2,345 & images"),  # no patient in the names
     ],
@@ -137,11 +138,13 @@ def test_earlier_looks_leave_out_the_study_at_hand(layout, study):
     table = looks(layout, study, LOOK, own, former)
     assert table["Records"].tolist() == ["none kept", r"\texttt{0123abc}"]
     assert table["Test AUC"].tolist() == ["0.900 to 0.950"] * 2
-    assert table["Models"][0] == r"a \& b"
+    assert table["Models"][0] == r"A \& b"
     assert looks(layout, study).empty
 
 
-@pytest.mark.parametrize("wrong", [{"aucs": []}, {"aucs": [96]}, {"commit": "HEAD"}, {"model": "x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"aucs": []}, {"aucs": [96]}, {"commit": "HEAD"}, {"model": "x"}]
+)
 def test_a_bad_look_is_named(layout, study, wrong):
     with pytest.raises(StudyError, match=r"earlier_looks.yaml: rows.0"):
         looks(layout, study, LOOK | wrong)

@@ -101,9 +101,9 @@ def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
     def count(part, group):
         return int(macros[f"{part}.{group}"].replace(",", ""))
 
-    for group in ("images", "patients"):
-        assert count("all", group) == count("development", group) + count("test", group)
-        assert count("development", group) == count("train", group) + count("val", group)
+    for unit in ("images", "patients"):
+        assert count("all", unit) == count("development", unit) + count("test", unit)
+        assert count("development", unit) == count("train", unit) + count("val", unit)
     for part in ("train", "val", "test"):
         assert count(part, "images") == count(part, "normal") + count(part, "pneumonia")
         assert count(part, "pneumonia") == count(part, "bacteria") + count(part, "virus")

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hybridlungvit.config import Study
-from hybridlungvit.io import Record
 from hybridlungvit.paper import result_figures  # noqa: F401
 from hybridlungvit.paper.contents import MAKERS, figure
 from hybridlungvit.paper.format import SHORTCUT_NAMES, SIMILARITY_NAMES, heading
@@ -94,9 +93,7 @@ def _draw_sanity(axes: Axes, sanity: dict[str, Any]) -> None:
         _draw_band(axes, range(len(names)), values, colour, label, markers[key])
         axes.axhline(sanity["others"][key]["estimate"], color=colour, lw=1.4, ls=":")
     axes.plot([], [], color="0.3", lw=1.4, ls=":", label="Two patients' maps, trained")
-    axes.set_xticks(
-        range(len(names)), names, rotation=90, fontsize=SMALL
-    )
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=SMALL)
     axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
     axes.set_ylim(top=1.04)
 

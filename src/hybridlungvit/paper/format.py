@@ -1,6 +1,5 @@
 """Numbers and words as text: for plain text, for tables and for sentences of the paper."""
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,7 +32,10 @@ SOURCE_NAMES = {
 def source_names(data: Data) -> tuple[str, str]:
     """What the images are, for a sentence and for the cell of a table."""
     if data.classes != CLASSES:
-        return f"chest radiographs of two classes, {' and '.join(data.class_words)}", "own radiographs"
+        return (
+            f"chest radiographs of two classes, {' and '.join(data.class_words)}",
+            "own radiographs",
+        )
     return SOURCE_NAMES[data.source]
 
 

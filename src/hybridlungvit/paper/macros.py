@@ -6,17 +6,23 @@ from typing import Any
 import numpy as np
 
 from hybridlungvit.config import CLASSES, Study
-from hybridlungvit.data.manifest import SPLITS, unit_of
+from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.evaluation.metrics import METRICS
-from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, NEITHER, POWER, UNDECIDED, place
+from hybridlungvit.evaluation.paired import (
+    EQUIVALENT,
+    HIGHER,
+    LOWER,
+    NEITHER,
+    POWER,
+    UNDECIDED,
+    place,
+)
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
 from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import Record, write_text
 from hybridlungvit.paper.format import (
     SIMILARITY_NAMES,
-    source_names,
     Show,
-    code,
     enumerated,
     format_range,
     number,
@@ -24,6 +30,7 @@ from hybridlungvit.paper.format import (
     setting,
     short_verdict,
     signed,
+    source_names,
     tex,
     tex_interval,
     tex_signed,
@@ -181,15 +188,15 @@ def _method_macros(results: StudyResults) -> Macros:
     for key in ("d_model", "token_grid", "map_size", "encoder_layers", "heads"):
         yield key, setting(getattr(model, key))
     yield "tokens.side", str(model.token_grid**2)
-    for section, keys in (
-        (training, ("epochs", "freeze_epochs", "frozen_views", "batch_size", "unfreeze_factor", "unfreeze_lowers",
-                    "label_smoothing",
-                    "patience", "lambda_seg", "lambda_att", "loss", "focal_gamma")),
-        (recipe.augmentation, ("mix", "randaugment")),
-        (training, ("class_weights", "sampler", "learning_rate", "weight_decay")),
-    ):  # fmt: skip
-        for key in keys:
-            yield key, setting(getattr(section, key))
+    settings = (
+        "epochs", "freeze_epochs", "frozen_views", "batch_size", "unfreeze_factor",
+        "unfreeze_lowers", "label_smoothing", "patience", "lambda_seg", "lambda_att", "loss",
+        "focal_gamma", "class_weights", "sampler", "learning_rate", "weight_decay",
+    )  # fmt: skip
+    for key in settings:
+        yield key, setting(getattr(training, key))
+    for key in ("mix", "randaugment"):
+        yield key, setting(getattr(recipe.augmentation, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
     yield "seeds.count", str(len(study.seeds))
     yield "resamples", f"{study.statistics.resamples:,}"
@@ -274,7 +281,7 @@ def _error_macros(results: StudyResults) -> Macros:
 
 
 def _comparison_macros(results: StudyResults) -> Macros:
-    """What the comparisons with the reference could have found, and what counts as no difference."""
+    """What the comparisons with the reference found, could have found, and what counts as none."""
     study, statistics = results.study, results.study.statistics
     yield "margin", f"{statistics.margin:g}"
     yield "power", f"{100 * POWER:g}"

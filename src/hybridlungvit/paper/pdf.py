@@ -46,7 +46,12 @@ def build_pdf(study: Study, layout: Layout) -> None:
             "with conda: `conda install -c conda-forge tectonic`."
         )
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | FIXED_DATE, capture_output=True, text=True, errors="replace"
+        command,
+        cwd=folder,
+        env=os.environ | FIXED_DATE,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():

@@ -21,7 +21,6 @@ from hybridlungvit.paper.contents import figure
 from hybridlungvit.paper.format import POINT_NAMES, heading, number
 from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset
 from hybridlungvit.paper.style import (
-    COLUMN_WIDTH,
     FULL_WIDTH,
     PALETTE,
     SMALL,

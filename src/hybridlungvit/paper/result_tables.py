@@ -115,7 +115,6 @@ def _exploratory(results: StudyResults, columns: int) -> tuple[str, ...]:
     return (rf"\multicolumn{{{columns}}}{{l}}{{{note}}}",)
 
 
-
 @table
 def metrics(results: StudyResults) -> Table:
     """All metrics of the reference: mean over seeds, ensemble and closed forms.

@@ -173,8 +173,8 @@ def cut_distances(results: StudyResults) -> dict[str, float | None]:
     """Mean distance of a variant's cut from the reference's on test images, in % of the width.
 
     Of the variants that differ from the reference in where the cut lies and in nothing else; None
-    where nothing is cut. Another patient's cut is that of any test image, a random one lies anywhere
-    in the middle half of the width.
+    where nothing is cut. Another patient's cut is that of any test image, a random one lies
+    anywhere in the middle half of the width.
     """
     study = results.study
     reference = study.recipe(study.reference)

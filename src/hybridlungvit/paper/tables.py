@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from hybridlungvit.config import CLASSES, Study
-from hybridlungvit.data.manifest import SPLITS
+from hybridlungvit.config import Study
 from hybridlungvit.paper import literature, provenance_tables, result_tables  # noqa: F401
 from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced, write_table
 from hybridlungvit.paper.contents import MAKERS, table
@@ -151,7 +150,7 @@ def focus(results: StudyResults) -> Table:
 
 @table
 def audit_copies(results: StudyResults) -> Table:
-    """Identical and nearly identical images by place; in parentheses those of different patients."""
+    """Identical and nearly identical images by place; in parentheses those of two patients."""
     rows = [
         {
             "Within": PLACE_NAMES[place["place"]],
