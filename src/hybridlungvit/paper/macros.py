@@ -183,7 +183,7 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "stem", tex(model.stem)
     options = ", ".join(f"{key} {value}" for key, value in model.stem_options.items())
     yield "stem.options", tex(options) if options else "none"
-    weights = "ImageNet-pretrained weights" if model.pretrained else "random initialisation"
+    weights = "pretrained weights" if model.pretrained else "random initialisation"
     yield "stem.weights", weights
     for key in ("d_model", "token_grid", "map_size", "encoder_layers", "heads"):
         yield key, setting(getattr(model, key))
@@ -263,7 +263,6 @@ def _statistics_macros(results: StudyResults) -> Macros:
         if group["by"] == "subtype":
             key = group["group"].lower()
             yield f"{key}.sensitivity", tex_interval(group["sensitivity"], level)
-            yield f"{key}.auc", tex_interval(group["auc"], level)
     yield from _error_macros(results)
 
 
@@ -388,7 +387,7 @@ def audit_macros(results: StudyResults) -> Macros:
     yield "overlap", f"{strict['all']['numbers']:,}"
     yield "overlap_test_images", f"{strict['all']['test_images']:,}"
     yield "left_images", f"{trained['without_shared_numbers']['images']:,}"
-    for name in ("validation", "test", "without_shared_numbers"):
+    for name in ("test", "without_shared_numbers"):
         if trained[name]["auc"] is not None:
             yield f"{name}_auc", tex_interval(trained[name]["auc"], level)
     yield "confidence_test", tex_interval(trained["mask_confidence"]["test"], level)
@@ -409,11 +408,7 @@ def audit_macros(results: StudyResults) -> Macros:
 
 
 def _copy_macros(copies: Record) -> Macros:
-    places = {place["place"]: place for place in copies["places"]}
-    development = ("train", "val", "train-val")
-    yield "duplicate_groups", f"{sum(places[place]['identical'] for place in development):,}"
-    yield "duplicate_groups_test", f"{places['test']['identical']:,}"
-    yield "duplicate_groups_other", f"{sum(p['identical_other'] for p in places.values()):,}"
+    yield "duplicate_groups_other", f"{sum(p['identical_other'] for p in copies['places']):,}"
     yield "candidates", f"{copies['candidates']:,}"
     for key in ("radius", "near", "copy"):
         yield key, f"{copies[key]:g}"

@@ -130,8 +130,8 @@ def _draw_points(results: StudyResults, axes: Axes) -> None:
 
 @figure
 def forest(results: StudyResults) -> Figure:
-    """AUC of every variant with its interval, and the paired difference to the reference. An
-    interval that crosses zero does not distinguish the two."""
+    """AUC of every variant with its interval, and the difference to the reference. An interval that
+    crosses zero does not distinguish the two; grey: the margin of equivalence."""
     study = results.study
     height = 0.75 + 0.27 * len(study.variants)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), sharey=True)
@@ -142,7 +142,9 @@ def forest(results: StudyResults) -> Figure:
         left.plot(singles, [y + 0.28] * len(singles), "o", ms=2.5, mfc="none", mec=colour, mew=0.6)
         if variant in results.differences:
             draw_interval(right, results.differences[variant], y, colour)
-    right.axvline(0, color="0.7", lw=0.6, zorder=0)
+    margin = study.statistics.margin
+    right.axvspan(-margin, margin, color="0.92", lw=0, zorder=0)
+    right.axvline(0, color="0.7", lw=0.6, zorder=1)
     _name_rows(results, left)
     left.set_xlabel(f"Test AUC ({results.level}% CI; circles: single seeds)")
     right.set_xlabel(f"AUC minus the reference's ({results.level}% CI)")
@@ -188,9 +190,10 @@ def power(results: StudyResults) -> Figure:
     left.minorticks_off()
     left.set(xlabel="Seeds of each model", ylabel="Detectable difference in AUC", ylim=(0, None))
     if named:
-        drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4,
-                       borderaxespad=0.8)  # fmt: skip
+        drawing.get_layout_engine().set(h_pad=0.06)  # room between axis and legend
+        drawing.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         _draw_shares(right, study, named)
+    right.set_visible(bool(named))
     sns.despine(drawing)
     return drawing
 
