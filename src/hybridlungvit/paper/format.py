@@ -42,7 +42,8 @@ def source_names(data: Data) -> tuple[str, str]:
 # Of the metrics whose name in print is not their key with a capital letter.
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",
-    "net_benefit": "Reference", "net_benefit_over_all": "Minus calling all",
+    "net_benefit": "Reference", "net_benefit_all": "Calling all",
+    "net_benefit_over_all": "Minus calling all",
     "ece": "ECE", "slope": "Calibration slope", "intercept": "Calibration intercept",
 }  # fmt: skip
 
