@@ -127,7 +127,8 @@ def features(config: Config, variant: VariantName, threads: Workers = 1) -> None
     """Compute what a frozen stem makes of every image, once, for the trainings of its head."""
     from hybridlungvit.training.frozen import build_features
 
-    build_features(*_open_on_gpu(config, variant), threads=threads)
+    study, layout = _open_on_gpu(config, variant)
+    build_features(study, variant, layout, threads)
 
 
 @app.command()

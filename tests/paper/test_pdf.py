@@ -1,8 +1,12 @@
 """From LaTeX to PDF, with pretended TeX engines."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from hybridlungvit.io import StudyError
+from hybridlungvit.paper import pdf
 from hybridlungvit.paper.pdf import build_pdf
 from hybridlungvit.paths import Layout
 
@@ -49,6 +53,32 @@ def test_success_without_a_pdf_is_an_error_with_the_output(study, paper):
     program(programs, "latexmk", "echo nothing to do")
     with pytest.raises(StudyError, match=r"(?s)LaTeX failed.*nothing to do"):
         build_pdf(study, layout)
+
+
+def test_a_tex_that_never_ends_is_stopped_with_its_children(study, paper, monkeypatch):
+    layout, programs = paper
+    child = layout.paper / "child"
+    program(programs, "latexmk", f"/bin/sleep 300 & echo $! > '{child}'; wait")
+    monkeypatch.setattr(pdf, "TIME_LIMIT", 1)
+    with pytest.raises(StudyError, match="latexmk was stopped after 1 s"):
+        build_pdf(study, layout)
+    status = Path(f"/proc/{child.read_text().strip()}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+@pytest.mark.skipif(shutil.which("latexmk") is None, reason="no latexmk")
+def test_a_manuscript_runs_no_program(study, tmp_path):
+    layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    layout.paper.mkdir()
+    started = (
+        r"\immediate\write18{touch started}"  # kpsewhich and a few more are allowed by default
+    )
+    listed = r"\openin1=|kpsewhich article.cls \ifeof1\else\immediate\write18{x}\errmessage{ran}\fi"
+    text = [r"\documentclass{article}\begin{document}x", started, listed, r"\end{document}"]
+    (layout.paper / "main.tex").write_text("\n".join(text))
+    build_pdf(study, layout)
+    assert layout.pdf.is_file()
+    assert not list(tmp_path.rglob("started"))
 
 
 @pytest.mark.parametrize("engine", ["latexmk", "tectonic"])

@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from hybridlungvit.cli import app
 from hybridlungvit.config import study_from
 from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, move_masks, to_input
 from hybridlungvit.data.cache import open_cache
@@ -53,6 +56,19 @@ def stored(weights, layout):
     study = study_from(weights, "x")
     build_features(study, "no_seg", layout, threads=1)
     return study, layout
+
+
+def test_the_command_computes_what_the_function_does(stored, weights, tmp_path, monkeypatch):
+    _, layout = stored
+    name = layout.features("no_seg") / "still.npy"
+    expected = np.load(name)
+    name.unlink()
+    (name.parent / "features.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(weights))
+    command = "features --config tiny.yaml --variant no_seg --threads 1"
+    app(command.split(), standalone_mode=False)
+    assert np.array_equal(np.load(name), expected)
 
 
 @pytest.mark.parametrize("variant", ["no_seg", "plain_deit", "readout"])

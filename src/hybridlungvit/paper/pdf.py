@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 from hybridlungvit.config import Study
@@ -17,6 +19,7 @@ from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+TIME_LIMIT = 600  # seconds; a paper takes some 20
 MAIN = "ms"  # the tarball's main file; arXiv takes the bibliography from the .bbl beside it
 
 
@@ -31,9 +34,10 @@ def build_pdf(study: Study, layout: Layout) -> None:
     if shutil.which("latexmk"):
         # A definition before the file: the same text serves every study.
         define = rf"\def\study{{{name}}}"
-        command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-g",
-                   f"-jobname={name}", f"-outdir=build/{name}", f"-usepretex={define}",
-                   "main.tex"]  # fmt: skip
+        # Sources come from strangers too: they run no program, and a user's rc files decide nothing.
+        command = ["latexmk", "-norc", "-pdf", "-latexoption=-no-shell-escape",
+                   "-interaction=nonstopmode", "-halt-on-error", "-g", f"-jobname={name}",
+                   f"-outdir=build/{name}", f"-usepretex={define}", "main.tex"]  # fmt: skip
         folder = layout.paper
     elif shutil.which("tectonic"):
         (build / f"{name}.tex").write_text(rf"\def\study{{{name}}}\input{{main.tex}}" + "\n")
@@ -45,14 +49,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
             "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | FIXED_DATE,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    done = _run(command, folder)
     result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():
         report = build / f"{name}.log"
@@ -60,6 +57,27 @@ def build_pdf(study: Study, layout: Layout) -> None:
         raise StudyError(f"{layout.pdf}: LaTeX failed; see {report}.\n{error}")
     with replacing(layout.pdf) as temporary:
         shutil.copyfile(result, temporary)
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run TeX; raises ``StudyError`` when it takes longer than ``TIME_LIMIT``.
+
+    In a process group of its own, of which nothing is left when TeX or we are stopped.
+    """
+    options = {"cwd": folder, "env": os.environ | FIXED_DATE, "start_new_session": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options, **pipes, errors="replace") as process:
+        try:
+            output, errors = process.communicate(timeout=TIME_LIMIT)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise StudyError(
+                    f"{folder}: {command[0]} was stopped after {TIME_LIMIT} s; a loop in the text?"
+                ) from None
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _first_error(report: Path, done: subprocess.CompletedProcess[str]) -> str:
