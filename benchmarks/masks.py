@@ -123,7 +123,7 @@ def main() -> None:
     try:
         cases = read_cases(options.data, options.annotations, options.half)
         methods = {
-            "Generator": generator,
+            "Deformable template": generator,
             "CLAHE and Otsu": otsu,
             "Average shape": average_shape(cases),
         }

@@ -25,7 +25,7 @@ from hybridlungvit.config import (
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
-CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-cpu-224")
+CONFIGS = ("demo", "kermany", "kermany-cpu")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -95,16 +95,6 @@ def test_bad_values_are_named(tiny, change, expected):
 def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
     tiny[section] |= values
     assert expected in message(tiny)
-
-
-def test_the_two_cpu_studies_differ_in_the_image_size_alone():
-    small, large = (read_yaml(REPOSITORY / "config" / f"kermany-cpu{s}.yaml") for s in ("", "-224"))
-    for one, other in ((small, large), (large, small)):
-        assert one["other_study"] == f"config/{other['study']}.yaml"
-    for key in ("study", "title", "other_study"):
-        assert small.pop(key) != large.pop(key)
-    assert (small["data"].pop("image_size"), large["data"].pop("image_size")) == (160, 224)
-    assert small == large
 
 
 def test_a_stem_that_timm_does_not_know_is_found_before_anything_runs(tiny):
@@ -416,7 +406,7 @@ def test_an_alias_bomb_is_refused_in_a_sentence(tiny, tmp_path):
         assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("name", ["kermany-cpu", "kermany-cpu-224"])
+@pytest.mark.parametrize("name", ["kermany-cpu"])
 def test_new_keys_leave_the_published_runs_their_identity(name):
     study = load_study(REPOSITORY / "config" / f"{name}.yaml")
     for variant in study.variants:

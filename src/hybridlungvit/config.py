@@ -554,8 +554,6 @@ class Study(Section):
     """A sentence for the paper on where the stem's weights come from."""
     protocol_note: str | None = None
     """A sentence for the paper on what was decided after test images had been scored."""
-    other_study: UserPath | None = None
-    """Config of another study of the same test images, to compare with variant by variant."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -639,16 +637,6 @@ def load_study(path: Path) -> Study:
     Raises ``StudyError`` naming the file, the key, what was expected and the nearest valid key.
     """
     return study_from(read_yaml(path), str(path))
-
-
-def load_other(study: Study) -> Study | None:
-    """The study that ``other_study`` names, if any; raises ``StudyError`` naming the key."""
-    if study.other_study is None:
-        return None
-    try:
-        return load_study(Path(study.other_study))
-    except StudyError as error:
-        raise StudyError(f"other_study: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):

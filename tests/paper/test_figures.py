@@ -6,20 +6,23 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from explained import explained
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from explained import explained
 from scipy.stats import norm
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import roc_curve
 
+from hybridlungvit.config import study_from
 from hybridlungvit.explain.cases import RULES
 from hybridlungvit.paper.figures import saliency
 from hybridlungvit.paper.galleries import gradcam
 from hybridlungvit.paper.manuscript import read_source
-from hybridlungvit.paper.result_figures import GRID, power, precision_curves, roc_curves
-from hybridlungvit.paper.style import COLUMN_WIDTH, line_of, save_figure, use_style
+from hybridlungvit.paper.result_figures import GRID, dose_response, power, roc_curves
+from hybridlungvit.paper.results import cut_distances
+from hybridlungvit.paper.style import FULL_WIDTH, line_of, save_figure, use_style
 from hybridlungvit.paths import Layout
 
 
@@ -39,19 +42,6 @@ def test_roc_curve_is_scikit_learns(data):
     for row, curve in zip(rows, roc_curves(labels, scores, rows), strict=True):
         false, true, _ = roc_curve(labels, scores, sample_weight=row, drop_intermediate=False)
         assert np.allclose(curve, np.interp(GRID, false, true), atol=1e-12)
-
-
-@given(scored())
-def test_precision_curve_is_scikit_learns(data):
-    labels, scores, weights = data
-    rows = np.stack([weights, np.ones(len(labels))])
-    for row, curve in zip(rows, precision_curves(labels, scores, rows), strict=True):
-        kept = row > 0
-        precision, recall, _ = precision_recall_curve(
-            labels[kept], scores[kept], sample_weight=row[kept]
-        )
-        reached = [np.flatnonzero(recall[:-1] >= r - 1e-12)[-1] for r in GRID]
-        assert np.allclose(curve, precision[:-1][reached], atol=1e-12)
 
 
 def draw(path):
@@ -83,13 +73,13 @@ def test_a_variant_keeps_its_line_and_no_two_of_ten_share_one():
 
 def test_a_printed_figure_has_no_white_margin(tmp_path):
     use_style()
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2))
+    figure, axes = plt.subplots(figsize=(FULL_WIDTH, 2))
     figure.set_layout_engine("none")
     axes.set_position((0.3, 0.3, 0.4, 0.4))
     save_figure(figure, tmp_path / "figure.pdf")
     box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", (tmp_path / "figure.pdf").read_bytes())
     width, height = (float(side) / 72 for side in box.groups())
-    assert width < 0.6 * COLUMN_WIDTH
+    assert width < 0.6 * FULL_WIDTH
     assert height < 0.7 * 2
 
 
@@ -119,12 +109,88 @@ def test_the_figure_of_power_shows_what_the_components_allow(study):
     }  # fmt: skip
     lone = record | {"detectable": None}
     results = SimpleNamespace(study=study, differences={"seg_0.1": record, "plain_deit": lone})
-    (axes,) = power(results).axes
+    axes, shares = power(results).axes
     curve, margin = axes.lines
     assert list(curve.get_xdata()) == list(range(3, 51))
     expected = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.01
     assert curve.get_ydata() == pytest.approx(np.full(48, expected), rel=1e-4)
     assert margin.get_ydata()[0] == study.statistics.margin
+    assert [bar.get_width() for bar in shares.patches] == [100, 0, 0]  # all of it by patients
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["With segmentation"]
+    plt.close("all")
+
+
+def test_parts_of_the_variance_are_those_of_a_mean_over_seeds(study):
+    """Of patients 2, of the interaction 6 and of the seeds 12, the latter two over 3 seeds."""
+    components = {"patients": 2.0, "seeds": 12.0, "interaction": 6.0, "count": 3}
+    record = {
+        "components": components, "degrees_of_freedom": 4.0, "at_bound": [], "detectable": 9.0,
+    }  # fmt: skip
+    results = SimpleNamespace(study=study, differences={"seg_0.1": record})
+    _, shares = power(results).axes
+    assert [bar.get_width() for bar in shares.patches] == pytest.approx([25, 25, 50])
+    assert [bar.get_x() for bar in shares.patches] == pytest.approx([0, 25, 50])
+    plt.close("all")
+
+
+CUTS = {
+    "shift_20": {"cut_shift": 0.2},
+    "shift_5": {"cut_shift": 0.05},
+    "midline": {"cut": "midline"},
+    "swapped": {"mask": "other"},
+    "anywhere": {"mask": "random"},
+    "nowhere": {"cut": "none"},
+}
+
+
+def moved_cuts(tiny):
+    """Two test images, cut at 0.4 and 0.6, and variants that move the cut, and others."""
+    tiny["variants"] |= {
+        name: {"label": name, "description": name, "model": model} for name, model in CUTS.items()
+    }
+    tiny["variants"]["both"] = {
+        "label": "both", "description": "moves the cut and more",
+        "model": {"cut_shift": 0.1}, "training": {"epochs": 2},
+    }  # fmt: skip
+    study = study_from(tiny, "tiny")
+    manifest = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "test", "train"]})
+    masks = pd.DataFrame({"path": ["b", "a", "c"], "cut": [0.6, 0.4, 0.9]})
+    names = [name for name in study.variants if name != study.reference]
+    differences = {
+        name: {"estimate": -0.01 * i, "low": -0.01 * i - 0.02, "high": -0.01 * i + 0.02}
+        for i, name in enumerate(names)
+    }
+    return SimpleNamespace(study=study, manifest=manifest, masks=masks, differences=differences)
+
+
+def test_the_distance_of_a_cut_is_its_mean_over_test_images(tiny):
+    distances = cut_distances(moved_cuts(tiny))
+    assert list(distances) == list(CUTS)  # nothing else moves the cut alone
+    assert distances["shift_20"] == pytest.approx(20)
+    assert distances["shift_5"] == pytest.approx(5)
+    assert distances["midline"] == pytest.approx(10)
+    # Of two images one has its own cut and one that is 20 % away, on average.
+    assert distances["swapped"] == pytest.approx(10)
+    columns = np.random.default_rng(0).uniform(0.25, 0.75, 200_000)
+    expected = np.mean([np.abs(columns - 0.4).mean(), np.abs(columns - 0.6).mean()])
+    assert distances["anywhere"] == pytest.approx(100 * expected, abs=0.2)
+    assert distances["nowhere"] is None
+
+
+def test_the_dose_response_starts_at_the_reference_and_ends_where_nothing_is_cut(tiny):
+    results = moved_cuts(tiny)
+    (axes,) = dose_response(results).axes
+    x, y = lines(axes, "Cut shifted")
+    assert x == pytest.approx([0, 5, 20])
+    effects = [results.differences[name]["estimate"] for name in ("shift_5", "shift_20")]
+    assert y == pytest.approx([0, *effects])
+    places = {name: lines(axes, name.capitalize())[0][0] for name in ("Midline", "Nowhere")}
+    assert places["Midline"] == pytest.approx(10)
+    assert places["Nowhere"] > 20
+    plt.close("all")
+    results.differences.clear()  # a study with nothing that moves the cut has an empty figure
+    (axes,) = dose_response(results).axes
+    assert lines(axes, "Cut shifted") == ([0], [0])
     plt.close("all")
 
 
@@ -150,8 +216,11 @@ def test_the_gallery_has_a_row_for_attention_where_there_is_one(study, tmp_path,
     )
     use_style()
     figure = gradcam(study, layout)
-    assert len(figure.axes) == 2 * (2 + attention)
-    assert "P(pneumonia) = 0.25" in figure.axes[0].get_title()
+    *panels, bar = figure.axes
+    assert len(panels) == 2 * (2 + attention)
+    assert (bar.get_ylabel(), bar.get_ylim()) == ("Share of the map's peak", (0, 1))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["Image, mask"]
+    assert "P = 0.25" in figure.axes[0].get_title()
     if attention:
         shown = figure.axes[4].images[1].get_array()
         assert shown.max() == 1

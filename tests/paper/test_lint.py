@@ -112,7 +112,10 @@ def test_a_claim_needs_its_comparison(layout, words):
     assert "claims a difference without its comparison" in problems(layout)
     replace(text_file(layout), f"is {words}. The difference", f"is {words}: the difference")
     assert not problems(layout)
-    append(text_file(layout), f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Equal.}}{{Neither.}}\n")
+    append(
+        text_file(layout),
+        f"\n\\ifverdict{{plain_deit}}{{No.}}{{Yes: {words}.}}{{Equal.}}{{Neither.}}\n",
+    )
     assert not problems(layout)
 
 
@@ -165,5 +168,5 @@ def test_a_float_that_the_text_never_mentions_is_named(layout):
     append(text_file(layout), "\n" + labelled + table % "")
     assert "the text never mentions table 'tab:new'" in problems(layout)
     assert "this table has no \\label" in problems(layout)
-    replace(text_file(layout), "\\generatedfigure{roc}", "")
+    replace(layout.paper / "sections" / "details.tex", "\\generatedfigure{roc}", "")
     assert "the generated figure 'roc' is shown nowhere" in problems(layout)

@@ -10,8 +10,15 @@ from explained import explained, group, interval
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.paired import LOWER, UNDECIDED
 from hybridlungvit.explain.cases import RULES
-from hybridlungvit.paper.macros import _cut_macros, data_macros, focus_macros, saliency_macros
+from hybridlungvit.paper.macros import (
+    _comparison_macros,
+    _cut_macros,
+    data_macros,
+    focus_macros,
+    saliency_macros,
+)
 from hybridlungvit.paper.manuscript import used_macros
 from hybridlungvit.paper.results import needs_roc_inset
 
@@ -72,11 +79,50 @@ def test_one_seed_or_no_plain_control_leave_their_words_out(study, tiny):
     assert "gradcam.attention" not in explanation_macros(plain)
 
 
-def test_the_distance_of_the_cut_is_that_of_the_test_images():
+def test_the_distance_of_the_cut_is_that_of_the_test_images(study):
     manifest = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"]})
     masks = pd.DataFrame({"path": ["c", "b", "a"], "cut": [0.53, 0.9, 0.49]})
-    macros = dict(_cut_macros(SimpleNamespace(manifest=manifest, masks=masks)))
+    macros = dict(_cut_macros(SimpleNamespace(study=study, manifest=manifest, masks=masks)))
     assert macros["mask.cut_mad"] == "2.0"
+    # A side is half of the width and holds as many cells as the grid has columns.
+    cell = 100 * 0.5 / study.model.token_grid
+    assert macros["mask.cut_cells"] == f"{2.0 / cell:.2f}"
+
+
+def compared(study, detectable, **verdicts):
+    """Comparisons with these outcomes, and AUCs whose seeds have deviations of 0.004 and more."""
+    differences = {v: {"verdict": w, "detectable": detectable} for v, w in verdicts.items()}
+    deviations = [0.004 + 0.001 * i for i in range(len(study.variants))]
+    headlines = [{"headline": {"auc": {"sd": detectable and sd}}} for sd in deviations]
+    return SimpleNamespace(
+        study=study,
+        differences=differences,
+        metrics=dict(zip(study.variants, headlines, strict=True)),
+        manifest=pd.DataFrame({"path": ["a"], "split": ["test"]}),
+        masks=pd.DataFrame({"path": ["a"], "cut": [0.5]}),
+    )
+
+
+def test_outcomes_are_counted_beside_what_could_have_been_found(study):
+    verdicts = {"seg_0.1": LOWER, "no_tta": UNDECIDED, "plain_deit": UNDECIDED}
+    macros = dict(_comparison_macros(compared(study, 0.01, **verdicts)))
+    counts = {"lower": "1", "higher": "0", "equivalent": "0", "undecided": "2"}
+    assert {name: macros[f"verdicts.{name}"] for name in counts} == counts
+    assert macros["comparisons.count"] == "3"
+    assert macros["detectable.range"] == macros["detectable.no_tta"] == "0.010"
+    assert macros["sd.range"] == f"0.004 to~{0.004 + 0.001 * (len(study.variants) - 1):.3f}"
+    alone = dict(_comparison_macros(compared(study, None, **verdicts)))  # a single seed
+    assert not {"detectable.range", "detectable.no_tta", "sd.range"} & set(alone)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [({"cut_shift": 0.1}, True), ({"cut": "none"}, False)]
+)
+def test_the_dose_response_is_told_where_a_variant_shifts_the_cut(tiny, model, expected):
+    tiny["variants"]["moved"] = {"label": "moved", "description": "moved", "model": model}
+    study = study_from(tiny, "tiny")
+    macros = dict(_comparison_macros(compared(study, 0.01, moved=UNDECIDED)))
+    assert ("dose" in macros) is expected
 
 
 @pytest.mark.parametrize(
@@ -98,9 +144,9 @@ def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
     def count(part, group):
         return int(macros[f"{part}.{group}"].replace(",", ""))
 
-    for group in ("images", "patients"):
-        assert count("all", group) == count("development", group) + count("test", group)
-        assert count("development", group) == count("train", group) + count("val", group)
+    for unit in ("images", "patients"):
+        assert count("all", unit) == count("development", unit) + count("test", unit)
+        assert count("development", unit) == count("train", unit) + count("val", unit)
     for part in ("train", "val", "test"):
         assert count(part, "images") == count(part, "normal") + count(part, "pneumonia")
         assert count(part, "pneumonia") == count(part, "bacteria") + count(part, "virus")

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPOSITORY
 from explained import explained
 
 from hybridlungvit.companions.checklists import typed_numbers
@@ -66,7 +65,9 @@ def difference(p_value_adjusted):
 
 def test_exploratory_comparisons_are_marked(study):
     results = SimpleNamespace(
-        study=study, level="95", differences={"seg_0.1": difference(0.02), "no_tta": difference(None)}
+        study=study,
+        level="95",
+        differences={"seg_0.1": difference(0.02), "no_tta": difference(None)},
     )
     table, _, footer = result_tables.comparisons(results)
     assert table["$p$ (Holm)"].tolist() == ["0.020", r"0.010\rlap{$^*$}"]

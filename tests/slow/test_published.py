@@ -17,7 +17,7 @@ from hybridlungvit.paper.check import check_paper
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal
 
-STUDIES = ("kermany-cpu", "kermany-cpu-224")
+STUDIES = ("kermany-cpu",)
 
 
 @pytest.fixture(params=STUDIES)

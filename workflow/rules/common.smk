@@ -16,9 +16,8 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.config import WORKFLOW, load_other, read_yaml, save_resolved, study_from
+from hybridlungvit.config import WORKFLOW, read_yaml, save_resolved, study_from
 from hybridlungvit.data.sources import image_root
-from hybridlungvit.evaluation.other_study import other_files
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.io import StudyError, folder_sha256, value_sha256
@@ -58,7 +57,7 @@ def load_config():
         for file in workflow.configfiles:
             read_yaml(Path(file))  # for keys given twice or octal numbers, which Snakemake accepts
         study = study_from(config, WORKFLOW)
-        return study, load_other(study), str(save_resolved(study, Layout(study.study)))
+        return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         stop(error)
 
@@ -75,7 +74,7 @@ def check_before_start():
         stop(error)
 
 
-study, other, resolved = load_config()
+study, resolved = load_config()
 layout = Layout(study.study)
 # Jobs read the study from here. It is no input of theirs: each rule names the values it depends on
 # as params, so that a changed value reruns just the stages it matters to.

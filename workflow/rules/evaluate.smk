@@ -54,7 +54,6 @@ rule compare:
     input:
         predictions=predictions(*study.variants),
         manifest=layout.manifest,
-        other=other_files(other, layout) if other else [],
     output:
         layout.comparisons,
     log:
@@ -64,6 +63,5 @@ rule compare:
     params:
         rerun_with("compare", STATISTICS, study.reference),
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
-        other=value_sha256(other.model_dump()) if other else None,
     shell:
         "python -m hybridlungvit compare 2> {log:q}"

@@ -7,7 +7,9 @@ rule text:
         results=report_inputs(),
         manifest=layout.manifest,
         manuscript=MANUSCRIPT,
-        sources=paper_files("literature.yaml", "checklists/*.yaml", "templates/*.j2"),
+        sources=paper_files(
+            "literature.yaml", "earlier_looks.yaml", "checklists/*.yaml", "templates/*.j2"
+        ),
     output:
         macros=[layout.generated / "macros.tex", layout.generated / "audit.tex"],
         tables=[layout.generated / "tables" / f"{name}.tex" for name in TABLES],

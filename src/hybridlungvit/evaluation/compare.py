@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.config import Study, load_other
+from hybridlungvit.config import Study
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.other_study import compare_with_other
 from hybridlungvit.evaluation.paired import compare_pair, decide
 from hybridlungvit.evaluation.predictions import Thresholds, scores_on
 from hybridlungvit.io import StudyError, write_record
@@ -18,8 +17,7 @@ from hybridlungvit.paths import Layout
 def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     """Compare every variant with the reference, paired, count errors, and write the results.
 
-    Comparisons outside the declared family are exploratory; those with another study are a family
-    of their own (``decide``).
+    Comparisons outside the declared family are exploratory (``decide``).
     """
     statistics, thresholds = study.statistics, {}
     tests = {v: scores_on(study, v, layout) for v in study.variants}
@@ -51,8 +49,6 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     )
     result = {"reference": study.reference, "family": family, "differences": differences}
     result["errors"] = errors
-    other = load_other(study)
-    result["other_study"] = None if other is None else compare_with_other(study, other, layout)
     return write_record(layout.comparisons, result)
 
 

@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hybridlungvit.config import Study
-from hybridlungvit.io import Record
 from hybridlungvit.paper import result_figures  # noqa: F401
 from hybridlungvit.paper.contents import MAKERS, figure
 from hybridlungvit.paper.format import SHORTCUT_NAMES, SIMILARITY_NAMES, heading
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paper.style import (
-    COLUMN_WIDTH,
     FULL_WIDTH,
     PALETTE,
     SMALL,
@@ -48,7 +46,7 @@ def write_figures(study: Study, layout: Layout) -> None:
 def curves(results: StudyResults) -> Figure:
     """Training loss and validation AUC by epoch: the mean over seeds, single seeds faint."""
     study = results.study
-    drawing, panels = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 4.1), sharex=True)
+    drawing, panels = plt.subplots(1, 2, figsize=(FULL_WIDTH, 2.9), sharex=True)
     for i, variant in enumerate(study.variants):
         if variant not in study.trained_variants():
             continue
@@ -59,12 +57,11 @@ def curves(results: StudyResults) -> Figure:
                 axes.plot(run.index, run[column], lw=0.5, alpha=0.35, color=style["color"])
             mean = pd.concat([run[column] for run in runs], axis=1).dropna().mean(axis=1)
             axes.plot(mean.index, mean, label=heading(study.variants[variant].label), **style)
-    panels[0].set(ylabel="Training loss")
+    panels[0].set(xlabel="Epoch", ylabel="Training loss")
     panels[1].set(xlabel="Epoch", ylabel="Validation AUC")
     panels[0].xaxis.get_major_locator().set_params(integer=True)
     handles, names = panels[0].get_legend_handles_labels()
-    drawing.legend(handles, names, loc="outside upper center", ncols=2)
-    drawing.align_ylabels(panels)
+    drawing.legend(handles, names, loc="outside upper center", ncols=4)
     sns.despine(drawing)
     return drawing
 
@@ -76,7 +73,7 @@ def saliency(results: StudyResults) -> Figure:
     Left: similarity under cascading randomisation. Right: log-odds as the hottest pixels go.
     """
     drawing, (left, right) = plt.subplots(
-        1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1.5, 1], layout="constrained"
+        1, 2, figsize=(FULL_WIDTH, 2.9), width_ratios=[1.5, 1], layout="constrained"
     )
     _draw_sanity(left, results.saliency["sanity"])
     positive = results.study.data.class_words[1]
@@ -96,9 +93,7 @@ def _draw_sanity(axes: Axes, sanity: dict[str, Any]) -> None:
         _draw_band(axes, range(len(names)), values, colour, label, markers[key])
         axes.axhline(sanity["others"][key]["estimate"], color=colour, lw=1.4, ls=":")
     axes.plot([], [], color="0.3", lw=1.4, ls=":", label="Two patients' maps, trained")
-    axes.set_xticks(
-        range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL
-    )
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=SMALL)
     axes.set(ylabel="Similarity to the trained map", xlabel="Randomised down to")
     axes.set_ylim(top=1.04)
 
@@ -153,7 +148,8 @@ def _draw_predictability(axes: Axes, results: StudyResults) -> None:
     ):
         ticks.append((y, title, "bold"))
         for key, name in names.items():
-            if record[group].get(key) is not None:
+            alone = key == "file" and not {"size", "aspect"} & set(record["shortcuts"])
+            if record[group].get(key) is not None and not alone:
                 y += 1
                 ticks.append((y, name, "normal"))
                 draw_interval(axes, record[group][key], y, colour, marker)

@@ -1,6 +1,5 @@
 """Numbers and words as text: for plain text, for tables and for sentences of the paper."""
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,7 +15,7 @@ SUBGROUP_NAMES = {
 }  # fmt: skip
 SHORTCUT_NAMES = {
     "size": "Width, height", "aspect": "Aspect ratio", "bytes": "File size",
-    "file": "All of these", "masks": "Lung mask geometry",
+    "file": "All file properties", "masks": "Lung mask geometry",
     "confidence": "Lung mask confidence",
 }  # fmt: skip
 SIMILARITY_NAMES = {"rank": "Spearman correlation", "ssim": "SSIM"}
@@ -33,7 +32,10 @@ SOURCE_NAMES = {
 def source_names(data: Data) -> tuple[str, str]:
     """What the images are, for a sentence and for the cell of a table."""
     if data.classes != CLASSES:
-        return f"chest radiographs of two classes, {' and '.join(data.class_words)}", "own radiographs"
+        return (
+            f"chest radiographs of two classes, {' and '.join(data.class_words)}",
+            "own radiographs",
+        )
     return SOURCE_NAMES[data.source]
 
 
@@ -41,7 +43,7 @@ def source_names(data: Data) -> tuple[str, str]:
 METRIC_NAMES = {
     "auc": "AUC", "brier": "Brier score", "ppv": "PPV", "npv": "NPV", "f1": "$F_1$", "mcc": "MCC",
     "net_benefit": "Reference", "net_benefit_all": "Calling all",
-    "net_benefit_over_all": "Reference minus all",
+    "net_benefit_over_all": "Minus calling all",
     "ece": "ECE", "slope": "Calibration slope", "intercept": "Calibration intercept",
 }  # fmt: skip
 

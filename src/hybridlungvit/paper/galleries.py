@@ -7,6 +7,8 @@ from zipfile import BadZipFile
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -54,11 +56,14 @@ def gradcam(study: Study, layout: Layout) -> Figure:
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = heading(words[cases["label"][i]])
-        probability = f"P({words[1]}) = {cases['probability'][i]:.2f}"
+        probability = f"P = {cases['probability'][i]:.2f}"
         column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
-            _overlay(axes, cases["images"][i], heat[i])
-    for axes, name in zip(panels[1:, 0], layers, strict=True):
+            shown = _overlay(axes, cases["images"][i], heat[i])
+    bar = figure.colorbar(shown, ax=panels[1:], fraction=0.02, pad=0.01, ticks=(0, 0.5, 1))
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.set_label("Share of the map's peak", fontsize=SMALL)
+    for axes, name in zip(panels[:, 0], ("Image, mask", *layers), strict=True):
         axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=SMALL,
                   transform=axes.transAxes)  # fmt: skip
     if "attention" in cases:
@@ -103,12 +108,16 @@ def mask_steps(study: Study, layout: Layout) -> Figure:
     return figure
 
 
-def _overlay(axes: Axes, image: NDArray, heat: NDArray) -> None:
-    """Heat in [0, 1] over its image; its opacity follows it, so that cold places show unchanged."""
+def _overlay(axes: Axes, image: NDArray, heat: NDArray) -> ScalarMappable:
+    """Heat in [0, 1] over its image; its opacity follows it, so that cold places show unchanged.
+
+    Returns the scale of the colours.
+    """
     extent = (0, len(image), len(image), 0)
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
     axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.7 * heat, extent=extent)
     axes.set_axis_off()
+    return ScalarMappable(Normalize(0, 1), "inferno")
 
 
 def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:

@@ -1,4 +1,4 @@
-"""Published results on the same images, checked and set beside those of the study."""
+"""What is known of these test images: published results, and earlier looks of this project."""
 
 from string import ascii_lowercase as LETTERS
 from typing import Annotated, Literal, Self
@@ -11,38 +11,38 @@ from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.booktabs import Table
 from hybridlungvit.paper.contents import table
-from hybridlungvit.paper.format import format_interval, number, source_names, tex
+from hybridlungvit.paper.format import (
+    code,
+    format_interval,
+    format_range,
+    heading,
+    number,
+    source_names,
+    tex,
+)
 from hybridlungvit.paper.manuscript import bibliography_keys
 from hybridlungvit.paper.results import StudyResults
 from hybridlungvit.paths import Layout
 
 Text = Annotated[str, Field(min_length=1)]
-OFFICIAL = "official"
-COLUMNS = ["Method", "Source", "Data", "Test images", "Split by", "AUC", "Acc."]
-WIDTH = "17cm"  # of the notes below the table; the table itself is scaled to the line
+COLUMNS = ["Method", "Source", "Data", "Test images", "Split by", "AUC", "Accuracy"]
+WIDTH = "15.5cm"  # of the notes below the table
 
 
 class Published(Section):
-    """One method of an article, as far as its values could be looked up."""
+    """One method of an article; only values that were read in the article itself."""
 
     method: Text
-    year: Annotated[int, Field(ge=2018)]
-    """The images were published in 2018."""
     cite: Text
     """Its key in ``references.bib``."""
     data: Text
     """The form of the images."""
-    test_set: Text
-    """``official`` for the published one."""
     test_images: Positive
     split_by: Literal["patients", "images", "not stated"]
-    interval: bool
-    """Whether the article gives intervals."""
     auc: Fraction | None = None
     accuracy: Fraction | None = None
-    confirmed_by: Literal["article", "authors", "others"]
-    confirmed: Text
-    """In what kind of source the values were seen."""
+    read: Text
+    """In what part of the article the values stand."""
     note: Text | None = None
 
     @model_validator(mode="after")
@@ -54,6 +54,23 @@ class Published(Section):
 
 class Literature(Section):
     rows: Annotated[list[Published], Field(min_length=1)]
+
+
+class Look(Section):
+    """Models of this project that were scored on the test images before the study at hand."""
+
+    models: Text
+    settings: Text
+    aucs: Annotated[list[Fraction], Field(min_length=1)]
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")] | None = None
+    """That holds the records; null where none were kept."""
+    study: Text | None = None
+    """The study's name, where it was one."""
+    seeds: list[int] = []
+
+
+class EarlierLooks(Section):
+    rows: list[Look]
 
 
 def read_literature(layout: Layout) -> list[Published]:
@@ -78,65 +95,64 @@ def literature(results: StudyResults) -> Table:
 
     It ranks nobody: the notes below it tell what cannot be compared.
     """
-    published = read_literature(results.layout)
     notes: list[str] = []
-    rows = pd.DataFrame([_published_row(row, notes) for row in published], columns=COLUMNS)
-    reference = " & ".join(_reference_row(results, notes))
+    cells = [_published_row(row, notes) for row in read_literature(results.layout)]
     lines = [rf"{_superscript(LETTERS[i])}~{tex(note)}" for i, note in enumerate(notes)]
-    if not any(row.interval for row in published):
-        lines.append("None of the values above the line is given with an interval.")
-    lines.append(rf"{_superscript('*')}~Seen where others repeat it, not in the article itself.")
-    cell = rf"\multicolumn{{{len(COLUMNS)}}}{{@{{}}p{{{WIDTH}}}}}"
-    footer = [reference, *(rf"{cell}{{\footnotesize {line}}}" for line in lines)]
+    cell = rf"\multicolumn{{{len(COLUMNS)}}}{{@{{}}p{{{WIDTH}}}@{{}}}}"
+    footer = [" & ".join(_reference_row(results)), *(f"{cell}{{{line}}}" for line in lines)]
     footer[:2] = [f"\\midrule\n{line}" for line in footer[:2]]
-    return rows, "llllllc", tuple(footer)
+    return pd.DataFrame(cells, columns=COLUMNS), "llllllc", tuple(footer)
 
 
 def _published_row(row: Published, notes: list[str]) -> list[str]:
-    marks = ["*"] if row.confirmed_by == "others" else []
+    mark = ""
     if row.note is not None:
-        marks.append(_letter(row.note, notes))
+        if row.note not in notes:
+            notes.append(row.note)
+        mark = _superscript(LETTERS[notes.index(row.note)])
     return [
-        tex(row.method) + _superscript(*marks),
+        tex(heading(row.method)) + mark,
         rf"\citet{{{row.cite}}}",
         tex(row.data),
-        _test_set(row.test_images, row.test_set),
+        f"{row.test_images:,}",
         "n.s." if row.split_by == "not stated" else row.split_by,
         number(row.auc),
         number(row.accuracy),
     ]
 
 
-def _reference_row(results: StudyResults, notes: list[str]) -> list[str]:
+def _reference_row(results: StudyResults) -> list[str]:
     study, record = results.study, results.reference
-    phantom = study.data.source == "phantom"
-    marks = []
-    if phantom:
-        marks = [_letter("Synthetic images: not comparable with any row above.", notes)]
     by_patient = unit_of(results.manifest) == "patient" and study.data.validation_split == "patient"
     size = study.recipe(study.reference).data.image_size
     return [
-        tex(study.variants[study.reference].label) + _superscript(*marks),
+        tex(study.variants[study.reference].label),
         "this study",
         f"{source_names(study.data)[1]}, {size} px",
-        _test_set(record["images"], "generated" if phantom else OFFICIAL),
+        f"{record['images']:,}",
         "patients" if by_patient else "images",
         format_interval(record["headline"]["auc"]),
         number(record["headline"]["accuracy"]["estimate"]),
     ]
 
 
-def _test_set(images: int, name: str) -> str:
-    """How many test images, and which where they are not the published ones."""
-    return f"{images:,}" if name == OFFICIAL else f"{images:,} ({tex(name)})"
+def _superscript(mark: str) -> str:
+    return rf"\textsuperscript{{{mark}}}"
 
 
-def _letter(note: str, notes: list[str]) -> str:
-    """The letter of a note, which is the same for the same note."""
-    if note not in notes:
-        notes.append(note)
-    return LETTERS[notes.index(note)]
-
-
-def _superscript(*marks: str) -> str:
-    return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
+@table
+def earlier_looks(results: StudyResults) -> Table:
+    """What this project had scored on the published test images before this study."""
+    study = results.study
+    looks = read_model(results.layout.paper / "earlier_looks.yaml", EarlierLooks).rows
+    rows = [
+        {
+            "Models": tex(heading(look.models)),
+            "Settings": tex(look.settings),
+            "Test AUC": format_range(look.aucs),
+            "Records": "none kept" if look.commit is None else code(look.commit),
+        }
+        for look in looks
+        if (look.study, look.seeds) != (study.study, study.seeds)
+    ]
+    return pd.DataFrame(rows), "lllr"

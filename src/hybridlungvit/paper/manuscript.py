@@ -27,7 +27,7 @@ CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")
 OF_VARIANT = ("result", "estimate", "interval", "seedsd")
 OF_REFERENCE = ("referenceresult", "referenceestimate", "referenceinterval", "referencesd")
 OF_STUDY = ("given", "ifgiven", "ifgivenis")
-OF_DIFFERENCE = ("difference", "verdict", "ifverdict", "ifcompared")
+OF_DIFFERENCE = ("difference", "verdict", "outcome", "ifverdict", "ifcompared")
 OF_NAME = ("variantname", "variantdescription")
 
 

@@ -30,7 +30,13 @@ from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.evaluation.subgroups import RATES
 from hybridlungvit.io import Record, StudyError, rounded, write_text
 from hybridlungvit.paper.contents import COMPANIONS
-from hybridlungvit.paper.format import POINT_NAMES, SUBGROUP_NAMES, heading, metric_name, short_verdict
+from hybridlungvit.paper.format import (
+    POINT_NAMES,
+    SUBGROUP_NAMES,
+    heading,
+    metric_name,
+    short_verdict,
+)
 from hybridlungvit.paper.page_images import pictures
 from hybridlungvit.paper.result_figures import BAND_RESAMPLES, GRID, roc_curves
 from hybridlungvit.paper.results import StudyResults, read_results

@@ -34,7 +34,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
     if shutil.which("latexmk"):
         # A definition before the file: the same text serves every study.
         define = rf"\def\study{{{name}}}"
-        # Sources come from strangers too: they run no program, and a user's rc files decide nothing.
+        # Sources come from strangers too: they run no program, and no rc file of the user decides.
         command = ["latexmk", "-norc", "-pdf", "-latexoption=-no-shell-escape",
                    "-interaction=nonstopmode", "-halt-on-error", "-g", f"-jobname={name}",
                    f"-outdir=build/{name}", f"-usepretex={define}", "main.tex"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The rows of the provenance appendix, which every number of the text links to."""
+"""The rows of the provenance supplement, which every number of the text links to."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +8,9 @@ import pandas as pd
 from hybridlungvit.config import Study
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.io import Record, file_sha256
-from hybridlungvit.paper.booktabs import Table
+from hybridlungvit.paper.booktabs import Table, label_of
 from hybridlungvit.paper.contents import table
-from hybridlungvit.paper.format import code, number, tex
+from hybridlungvit.paper.format import code, format_range, tex
 from hybridlungvit.paper.results import StudyResults
 from hybridlungvit.paths import Layout
 
@@ -35,26 +35,24 @@ def _digest(sha256: str | None, digits: int = DIGITS) -> str:
 
 @table
 def provenance(results: StudyResults) -> Table:
-    """The hashes behind every run, config, weights and predictions, and its environment."""
-    letters = _letters(results)
+    """The runs behind each variant: hash of the config, epochs, validation AUC and environment."""
+    study, letters = results.study, _letters(results)
     rows = []
-    for (variant, seed), run in results.runs.items():
-        record = results.predictions[variant, seed]
-        first = seed == results.study.seeds[0]
+    for variant in study.variants:
+        runs = [results.runs[variant, seed] for seed in study.seeds]
+        config = results.predictions[variant, study.seeds[0]]["config_sha256"]
         rows.append(
             {
-                "Variant": _target(run_anchor(variant), code(variant)) if first else "",
-                "Seed": str(seed),
-                "Config": _digest(record["config_sha256"]),
-                "Model": _digest(record["model_sha256"]),
-                "Predictions": _digest(record["predictions_sha256"]),
-                "Epoch": f"{run['best_epoch']} of {run['epochs_run']}",
-                "Validation AUC": number(run["best_val_auc"]),
-                "Minutes": number(run["wall_seconds"] / 60, 1),
-                "In": letters[tuple(_environment(run))],
+                "Variant": _target(run_anchor(variant), label_of(results, variant)),
+                "Name": code(variant),
+                "Config": _digest(config),
+                "Best epoch": format_range([run["best_epoch"] for run in runs], 0),
+                "Validation AUC": format_range([run["best_val_auc"] for run in runs]),
+                "Minutes": format_range([run["wall_seconds"] / 60 for run in runs], 1),
+                "In": ", ".join(dict.fromkeys(letters[tuple(_environment(run))] for run in runs)),
             }
         )
-    return pd.DataFrame(rows), "lrlllccrc"
+    return pd.DataFrame(rows), "lllcccc"
 
 
 @table

@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from hybridlungvit.config import CLASSES
-from hybridlungvit.evaluation.metrics import BENEFIT
-from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced
+from hybridlungvit.paper.booktabs import Table, label_of, spaced
 from hybridlungvit.paper.contents import table
 from hybridlungvit.paper.format import (
     POINT_NAMES,
@@ -42,8 +41,7 @@ def main(results: StudyResults) -> Table:
         if variant == results.study.reference and len(results.study.seeds) > 1:
             ensemble = format_interval(record["ensemble"]["auc"])
             rows.append({"Variant": r"\quad ensemble of its seeds", auc: ensemble})
-    footer = (*omitted_rows(results, 7), *_exploratory(results, 7))
-    return pd.DataFrame(rows).fillna(""), "lcccccl", footer
+    return pd.DataFrame(rows).fillna(""), "lcccccl", _exploratory(results, 7)
 
 
 def _difference(
@@ -64,14 +62,12 @@ def _difference(
 @table
 def comparisons(results: StudyResults) -> Table:
     """Every comparison with the reference beside its cross-checks by DeLong and McNemar."""
-    delta = rf"$\Delta$AUC ({results.level}\,\% CI)"
     rows = []
     for variant, difference in results.differences.items():
         delong, calls = difference["delong"], difference["mcnemar"]["fixed"]
         rows.append(
             {
                 "Variant": label_of(results, variant),
-                delta: format_interval(difference, show=math_signed),
                 "df": _freedom(difference),
                 "$p$": p_value(difference["p_value"]),
                 "$p$ (Holm)": _adjusted(difference),
@@ -83,8 +79,8 @@ def comparisons(results: StudyResults) -> Table:
                 "Patients $p$": p_value(calls["p_clustered"]),
             }
         )
-    notes = _at_bound(list(results.differences.values()), 11)
-    return pd.DataFrame(rows), "lcccccccccc", (*notes, *_exploratory(results, 11))
+    notes = _at_bound(list(results.differences.values()), 10)
+    return pd.DataFrame(rows), "lccccccccc", (*notes, *_exploratory(results, 10))
 
 
 def _freedom(value: dict[str, Any]) -> str:
@@ -117,23 +113,6 @@ def _exploratory(results: StudyResults, columns: int) -> tuple[str, ...]:
         return ()
     note = "$^*$ exploratory: outside the declared family, not adjusted"
     return (rf"\multicolumn{{{columns}}}{{l}}{{{note}}}",)
-
-
-@table
-def other_study(results: StudyResults) -> Table:
-    """AUC here and in the other study that the config names, and their paired differences."""
-    if results.other is None:
-        return pd.DataFrame(), "l"
-    rows = []
-    for variant, difference in results.other["differences"].items():
-        here = results.metrics[variant]["headline"]["auc"]
-        row = {
-            "Variant": label_of(results, variant),
-            rf"AUC here ({results.level}\,\% CI)": format_interval(here),
-            rf"AUC there ({results.level}\,\% CI)": format_interval(difference["there"]),
-        }
-        rows.append(row | _difference(results, difference, "AUC here is"))
-    return pd.DataFrame(rows), "lcccccl"
 
 
 @table
@@ -196,12 +175,12 @@ def points(results: StudyResults) -> Table:
 
 @table
 def net_benefit(results: StudyResults) -> Table:
-    """Net benefit of the reference at each operating point, and of calling every image."""
+    """Net benefit of the reference at each operating point, and minus that of calling all."""
     rows = [
-        {"Point": POINT_NAMES[point]} | _intervals(values, BENEFIT)
+        {"Point": POINT_NAMES[point]} | _intervals(values, ("net_benefit", "net_benefit_over_all"))
         for point, values in results.reference["points"].items()
     ]
-    return pd.DataFrame(rows), "lccc"
+    return pd.DataFrame(rows), "lcc"
 
 
 @table
@@ -230,16 +209,6 @@ def calibration(results: StudyResults) -> Table:
                 row[f"{title}, {state}"] = format_interval(record[state][layer][name])
         rows.append(row)
     return pd.DataFrame(rows), "lcccc"
-
-
-@table
-def seeds(results: StudyResults) -> Table:
-    """AUC of every trained model with its interval over patients."""
-    rows = []
-    for variant, record in results.metrics.items():
-        aucs = {f"Seed {k}": format_interval(v["auc"]) for k, v in record["seeds"].items()}
-        rows.append({"Variant": label_of(results, variant)} | aucs)
-    return pd.DataFrame(rows), "l" + "c" * len(results.study.seeds)
 
 
 @table
@@ -301,19 +270,3 @@ def _three_digits(group: str) -> str:
     if " to " not in group:
         return group
     return re.sub(r"\d+(?:\.\d+)?", lambda bound: f"{float(bound[0]):#.3g}".rstrip("."), group)
-
-
-@table
-def errors(results: StudyResults) -> Table:
-    """Wrong calls of each variant's ensemble, and how far seeds and variants share them."""
-    columns = {
-        "Wrong": "images", "False pos.": "false_positives", "False neg.": "false_negatives",
-        "Patients": "patients", "With the reference": "with_reference",
-        "In every seed": "every_seed", "In some seed": "some_seed",
-    }  # fmt: skip
-    rows = [
-        {"Variant": label_of(results, variant)}
-        | {title: f"{counts[key]:,}" for title, key in columns.items()}
-        for variant, counts in results.errors["variants"].items()
-    ]
-    return pd.DataFrame(rows), "lrrrrrrr"

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hybridlungvit.config import CLASSES, Study
@@ -29,8 +30,6 @@ class StudyResults:
     differences: dict[str, dict[str, Any]]
     errors: dict[str, Any]
     """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
-    other: dict[str, Any] | None
-    """The same variants in another study, where there is one (``evaluation.other_study``)."""
     runs: dict[tuple[str, int], Record]
     """The run.json of each variant and seed; evaluation-only variants have their parent's."""
     histories: dict[tuple[str, int], pd.DataFrame]
@@ -93,7 +92,6 @@ def read_results(study: Study, layout: Layout) -> StudyResults:
         metrics=metrics,
         differences=comparisons["differences"],
         errors=comparisons["errors"],
-        other=comparisons["other_study"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={
             pair: read_table(folder / "history.csv", ("epoch", "val_auc"))
@@ -166,3 +164,36 @@ def _require_settings(path: Path, record: Record, settings: dict[str, Any], agai
 def needs_roc_inset(results: StudyResults) -> bool:
     """Whether ROC curves hug the corner: the median AUC of the variants is above 0.9."""
     return median(r["headline"]["auc"]["estimate"] for r in results.metrics.values()) > 0.9
+
+
+CUT_KEYS = ("cut", "cut_shift", "mask")
+
+
+def cut_distances(results: StudyResults) -> dict[str, float | None]:
+    """Mean distance of a variant's cut from the reference's on test images, in % of the width.
+
+    Of the variants that differ from the reference in where the cut lies and in nothing else; None
+    where nothing is cut. Another patient's cut is that of any test image, a random one lies
+    anywhere in the middle half of the width.
+    """
+    study = results.study
+    reference = study.recipe(study.reference)
+    test = results.manifest.path[results.manifest.split == "test"]
+    cuts = results.masks.cut[results.masks.path.isin(test)].to_numpy()
+    anywhere = np.linspace(0.25, 0.75, 501)
+    distances: dict[str, float | None] = {}
+    for variant in results.differences:
+        recipe = study.recipe(variant)
+        model = recipe.model
+        kept = {key: getattr(reference.model, key) for key in CUT_KEYS}
+        if recipe.model_copy(update={"model": model.model_copy(update=kept)}) != reference:
+            continue
+        if model.cut == "none":
+            distances[variant] = None
+            continue
+        others = {"own": cuts[:, None], "other": cuts[None], "random": anywhere[None]}[model.mask]
+        if model.cut == "midline":
+            others = np.array([[0.5]])
+        moved = np.abs(others + model.cut_shift - cuts[:, None])
+        distances[variant] = 100 * float(moved.mean())
+    return distances

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from hybridlungvit.io import replacing
 
 FULL_WIDTH = 6.3  # inches: the text width of the paper, 16 cm; two columns of a journal
-COLUMN_WIDTH = 3.05  # inches: one of two columns, 7.75 cm
 SMALL = 7.5  # points: tick labels, legends and titles of small panels; nothing is smaller
 # Okabe & Ito's hues, told apart with any colour vision; dark enough for thin lines in print.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D"]

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from hybridlungvit.config import CLASSES, Study
-from hybridlungvit.data.manifest import SPLITS
+from hybridlungvit.config import Study
 from hybridlungvit.paper import literature, provenance_tables, result_tables  # noqa: F401
 from hybridlungvit.paper.booktabs import Table, label_of, omitted_rows, spaced, write_table
 from hybridlungvit.paper.contents import MAKERS, table
@@ -33,21 +32,6 @@ def write_tables(study: Study, layout: Layout) -> None:
     results = read_results(study, layout)
     for name, make in MAKERS["table"].items():
         write_table(layout.generated / "tables" / f"{name}.tex", *make(results))
-
-
-@table
-def data(results: StudyResults) -> Table:
-    """Images and patients by split and class."""
-    rows = []
-    for split in SPLITS:
-        part = results.manifest[results.manifest.split == split]
-        names = map(results.class_name, CLASSES)
-        groups = {name: part[part.label == label] for label, name in enumerate(names)}
-        groups |= {kind.capitalize(): part[part.subtype == kind] for kind in _kinds(results)}
-        groups["All"] = part
-        counts = {name: f"{len(g):,} ({g.patient.nunique():,})" for name, g in groups.items()}
-        rows.append({"Split": SPLIT_NAMES[split]} | counts)
-    return pd.DataFrame(rows), "lrrr" + "r" * len(_kinds(results))
 
 
 def _kinds(results: StudyResults) -> list[str]:
@@ -99,7 +83,8 @@ def hyperparameters(results: StudyResults) -> Table:
         ("Batch size", setting(training.batch_size)),
         ("Learning rate", setting(training.learning_rate)),
         ("Stem learning-rate factor" if training.unfreeze_lowers == "stem"
-         else "Learning-rate factor, unfrozen", setting(training.unfreeze_factor)),
+         else "Learning-rate factor, unfrozen",
+         "--" if training.freeze_epochs == "all" else setting(training.unfreeze_factor)),
         ("Weight decay", setting(training.weight_decay)),
         ("Loss", loss if training.loss == "focal" else "cross-entropy"),
         ("Label smoothing", setting(training.label_smoothing)),
@@ -130,29 +115,11 @@ def variants(results: StudyResults) -> Table:
     rows = [
         {
             "Variant": label_of(results, name),
-            "Name": code(name),
             "What changes": tex(variant.description),
         }
         for name, variant in results.study.variants.items()
     ]
-    return pd.DataFrame(rows), "lll", omitted_rows(results, 3)
-
-
-@table
-def classification(results: StudyResults) -> Table:
-    """Classification report of the reference's first seed at the fixed threshold."""
-    report = results.reference["seeds"][str(results.study.seeds[0])]["report"]
-    rows = [
-        {
-            "Class": results.class_name(name).replace("avg", "average"),
-            "Precision": number(report[name]["precision"]),
-            "Recall": number(report[name]["recall"]),
-            "$F_1$": number(report[name]["f1-score"]),
-            "Images": f"{report[name]['support']:.0f}",
-        }
-        for name in (*CLASSES, "macro avg", "weighted avg")
-    ]
-    return pd.DataFrame(rows), "lcccr"
+    return pd.DataFrame(rows), "ll", omitted_rows(results, 2)
 
 
 @table
@@ -183,7 +150,7 @@ def focus(results: StudyResults) -> Table:
 
 @table
 def audit_copies(results: StudyResults) -> Table:
-    """Identical and nearly identical images by place; in parentheses those of different patients."""
+    """Identical and nearly identical images by place; in parentheses those of two patients."""
     rows = [
         {
             "Within": PLACE_NAMES[place["place"]],
@@ -193,17 +160,3 @@ def audit_copies(results: StudyResults) -> Table:
         for place in results.audit["copies"]["places"]
     ]
     return pd.DataFrame(rows), "lrr"
-
-
-@table
-def audit_balance(results: StudyResults) -> Table:
-    """Classes and subtypes by split, and the share with pneumonia."""
-    rows = []
-    for split in results.audit["balance"]:
-        row = {"Split": SPLIT_NAMES[split["split"]]}
-        for key in ("images", "pneumonia", *_kinds(results)):
-            row[results.class_name(key)] = f"{split[key]:,}"
-        share = {key: 100 * value for key, value in split["prevalence"].items()}
-        row[rf"{results.class_name('PNEUMONIA')} (\%, {results.level}\,\% CI)"] = format_interval(share, 1)
-        rows.append(row)
-    return pd.DataFrame(rows), "lrr" + "r" * len(_kinds(results)) + "c"
