@@ -83,7 +83,8 @@ def test_no_image_and_no_weight_is_published():
         pytest.skip("not a git checkout")
     names = [name for name in done.stdout.splitlines() if Path(name).name != "SHA256SUMS"]
     suffixes = {Path(name).suffix for name in names}
-    assert suffixes <= {".csv", ".json", ".md", ".tex", ".pdf", ".bib", ".yaml", ".png", ".j2"}
+    pages = {".html", ".css", ".js", ".j2"}
+    assert suffixes <= {".csv", ".json", ".md", ".tex", ".pdf", ".bib", ".yaml", ".png"} | pages
     images = [name for name in done.stdout.splitlines() if name.endswith(".png")]
     assert images == ["paper/preview.png"]
 
