@@ -107,7 +107,7 @@ def test_changed_numbers_words_and_tables_are_marked(finished_copy, tmp_path):
     macros = layout.generated / "macros.tex"
     replace(macros, r"\setstudy{test.images}{30}", r"\setstudy{test.images}{31}")
     replace(layout.generated / "tables" / "main.tex", "Without TTA", "Unmirrored")
-    replace(layout.generated / "tables" / "seeds.tex", r"\begin{tabular}{", r"\begin{tabular}{@{}")
+    replace(layout.generated / "tables" / "split.tex", r"\begin{tabular}{", r"\begin{tabular}{@{}")
     append(layout.paper / "sections" / "results.tex", "\nA sentence was added here.\n")
     assert write_diff(finished_copy, layout, "HEAD") == layout.paper / "tiny-diff.pdf"
     text = printed(layout.paper / "tiny-diff.pdf")

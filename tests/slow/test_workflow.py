@@ -88,7 +88,8 @@ def test_workflow_ends_with_a_clean_pdf(finished):
     assert "multiply defined" not in log
     macros = (finished / "paper" / "generated" / "tiny" / "macros.tex").read_text()
     assert r"\phantomtrue" in macros
-    assert r"\setresult{auc}{seg_0.1}" in macros
+    assert r"\setresult{auc}{no_seg}" in macros
+    assert r"\setdifference{plain_deit}" in macros
 
 
 @pytest.mark.slow
