@@ -19,7 +19,7 @@ SNAKEMAKE = snakemake --cores $(CORES)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' Makefile
 
-demo: setup ## the whole workflow on synthetic X-rays, ending with paper/demo.pdf
+demo: setup ## the whole workflow on synthetic X-rays, to paper/demo.pdf and paper/demo.html
 	$(SNAKEMAKE) --configfile config/demo.yaml
 
 paper: setup ## tables, plots and PDF of STUDY from its stored predictions
@@ -29,7 +29,7 @@ diff: setup ## the changes of STUDY's paper since the revision AGAINST, as paper
 	hybridlungvit diff --study $(STUDY) --against $(AGAINST)
 
 arxiv: export HYBRIDLUNGVIT_CONFIG = config/$(STUDY).yaml
-arxiv: paper ## the same, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
+arxiv: paper ## STUDY's paper, packed into paper/STUDY-arxiv.tar.gz, which compiles by itself
 	hybridlungvit arxiv
 
 test: setup ## every test, in as many processes as CORES

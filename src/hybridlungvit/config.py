@@ -728,7 +728,9 @@ def _say_what_never_acts(study: Study, source: str) -> None:
     for variant in study.trained_variants():
         idle = study.recipe(variant).training.idle_schedules()
         if len(idle) == 2:
-            log.warning("%s: variants.%s: never act: %s.", source, variant, "; ".join(idle))
+            log.warning(
+                "%s: variants.%s: keys without effect: %s.", source, variant, "; ".join(idle)
+            )
             return
 
 

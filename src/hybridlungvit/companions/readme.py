@@ -116,7 +116,9 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
         "Undecided: neither a difference nor equivalence within "
-        f"{study.statistics.margin:g} is shown.",
+        f"{study.statistics.margin:g} is shown. Verdicts are adjusted for the number of "
+        "comparisons (Holm), intervals are not: one may exclude zero where the verdict is "
+        "undecided.",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 

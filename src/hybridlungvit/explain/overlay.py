@@ -60,7 +60,7 @@ def _framed(
     call = "pneumonia" if probability >= threshold else "normal"
     title = f"probability of pneumonia {probability:.3f}: {call} (threshold {threshold:g})"
     _write(page, title, (gap, round(3.8 * unit)), unit)
-    _write(page, "left: lungs, cut   right: heat (Grad-CAM)   no medical device",
+    _write(page, "left: lungs, cut   right: heat (Grad-CAM)   not a medical device",
            (gap, round(7.6 * unit)), unit)  # fmt: skip
     bar = min(height, round(40 * unit))
     start = 3 * gap + 2 * width
