@@ -45,6 +45,8 @@ test-slurm: setup ## the workflow on a Slurm of one node, as root; CONFIG=config
 	tests/slurm/cluster.sh python -m pytest tests/slurm
 
 study: setup ## a study of CONFIG, such as ARGS="--config data_root=PATH weights=PATH"
+	@for file in $(CONFIG); do test -f "$$file" || \
+	{ echo "$$file: no such file; config/ has: $$(echo config/*.yaml)" >&2; exit 1; }; done
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
 check: setup ## formatters and linters
