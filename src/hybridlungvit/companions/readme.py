@@ -117,8 +117,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
         "Undecided: neither a difference nor equivalence within "
         f"{study.statistics.margin:g} is shown. Verdicts are adjusted for the number of "
-        "comparisons (Holm), intervals are not: one may exclude zero where the verdict is "
-        "undecided.",
+        "comparisons, intervals are not.",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
