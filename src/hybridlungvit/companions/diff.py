@@ -1,7 +1,6 @@
 """What changed between two versions of a study's paper, marked by latexdiff."""
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER
 from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.paper.manuscript import argument_end, read_source
+from hybridlungvit.paper.pdf import LATEXMK, run_tex
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
         changes = _run(["latexdiff", "before.tex", "after.tex"], build)
         (build / "changes.tex").write_text(changes, encoding="utf-8")
         search = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
-        command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "changes.tex"]
-        _run(command, build, search)
+        _run([*LATEXMK, "changes.tex"], build, search)
         target = layout.paper / f"{study.study}-diff.pdf"
         with replacing(target) as draft:
             shutil.copyfile(build / "changes.pdf", draft)
@@ -80,10 +79,7 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
 
 
 def _run(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> str:
-    environment = os.environ | (variables or {})
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
-    )
+    done = run_tex(command, folder, variables)
     if done.returncode:
         error = re.search(r"^! .*(?:\n.*){0,6}", done.stdout, re.MULTILINE)
         raise StudyError(f"{command[0]} failed: {error[0] if error else done.stderr[-1500:]}")

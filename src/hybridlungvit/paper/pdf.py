@@ -19,6 +19,9 @@ from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+# Sources come from strangers too: they run no program, and no rc file of the user decides.
+LATEXMK = ["latexmk", "-norc", "-pdf", "-latexoption=-no-shell-escape",
+           "-interaction=nonstopmode", "-halt-on-error"]  # fmt: skip
 TIME_LIMIT = 600  # seconds; a paper takes some 20
 MAIN = "ms"  # the tarball's main file; arXiv takes the bibliography from the .bbl beside it
 
@@ -34,10 +37,8 @@ def build_pdf(study: Study, layout: Layout) -> None:
     if shutil.which("latexmk"):
         # A definition before the file: the same text serves every study.
         define = rf"\def\study{{{name}}}"
-        # Sources come from strangers too: they run no program, and no rc file of the user decides.
-        command = ["latexmk", "-norc", "-pdf", "-latexoption=-no-shell-escape",
-                   "-interaction=nonstopmode", "-halt-on-error", "-g", f"-jobname={name}",
-                   f"-outdir=build/{name}", f"-usepretex={define}", "main.tex"]  # fmt: skip
+        command = [*LATEXMK, "-g", f"-jobname={name}", f"-outdir=build/{name}",
+                   f"-usepretex={define}", "main.tex"]  # fmt: skip
         folder = layout.paper
     elif shutil.which("tectonic"):
         (build / f"{name}.tex").write_text(rf"\def\study{{{name}}}\input{{main.tex}}" + "\n")
@@ -49,7 +50,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
             "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
-    done = _run(command, folder)
+    done = run_tex(command, folder)
     result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():
         report = build / f"{name}.log"
@@ -59,12 +60,15 @@ def build_pdf(study: Study, layout: Layout) -> None:
         shutil.copyfile(result, temporary)
 
 
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_tex(
+    command: list[str], folder: Path, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run TeX; raises ``StudyError`` when it takes longer than ``TIME_LIMIT``.
 
     In a process group of its own, of which nothing is left when TeX or we are stopped.
     """
-    options = {"cwd": folder, "env": os.environ | FIXED_DATE, "start_new_session": True}
+    options = {"cwd": folder, "start_new_session": True}
+    options["env"] = os.environ | FIXED_DATE | (variables or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **options, **pipes, errors="replace") as process:
         try:
