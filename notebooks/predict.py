@@ -65,9 +65,8 @@ print(f"with the mask drawn by hand: {with_own_mask:.3f}")
 # %%
 heat = gradcam_maps(model, image, mask, target=1)[0]  # (S, S)
 grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)  # (H, W)
-picture = draw_overlay(
-    grey, prepared.mask, prepared.cut, heat, probability, recipe.evaluation.threshold
-)
+title = f"probability of pneumonia {probability:.3f}"
+picture = draw_overlay(grey, prepared.mask, prepared.cut, heat, title)
 cv2.imwrite("overlay.png", picture)
 
 # %% [markdown]

@@ -485,7 +485,7 @@ def test_an_overlay_shows_the_image_at_its_own_shape_beside_the_heat(shape):
     mask[8:24, 4:12] = mask[8:24, 20:28] = True
     heat = np.zeros((32, 32), np.float32)
     heat[:, 24:] = 1
-    picture = draw_overlay(grey, mask, 0.5, heat, 0.9, 0.5)
+    picture = draw_overlay(grey, mask, 0.5, heat, "title")
     times = -(-256 // min(shape)) if min(shape) < 256 else 1
     height, width = shape[0] * times, shape[1] * times
     assert picture.shape[0] > height and picture.shape[1] > 2 * width
@@ -505,9 +505,14 @@ def test_an_overlay_shows_the_image_at_its_own_shape_beside_the_heat(shape):
     )
     assert np.ptp(right, axis=2)[:, : width // 2].max() == 0
     assert np.ptp(right, axis=2)[:, -width // 8 :].mean() > 20
-    unparted = draw_overlay(grey, mask, None, heat, 0.9, 0.5)
+    unparted = draw_overlay(grey, mask, None, heat, "title")
     middle = unparted[rows[0] :, columns[0] :][:height, round(width / 2)].astype(int)
     assert np.ptp(middle, axis=1).max() == 0
+    warned = draw_overlay(grey, mask, None, heat, "title", "uncertain lung mask", dashed=True)
+    assert warned.shape[0] > unparted.shape[0]
+    dashed = np.ptp(warned[-unparted.shape[0] :].astype(int), axis=2) > 50
+    solid = np.ptp(unparted.astype(int), axis=2) > 50
+    assert 0.2 < (dashed & solid)[:, : width // 2].sum() / solid[:, : width // 2].sum() < 0.8
 
 
 def read_metadata(path):

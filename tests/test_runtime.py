@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from hybridlungvit import runtime
 from hybridlungvit.config import Compute
 from hybridlungvit.io import StudyError
-from hybridlungvit.runtime import autocast, prepare_device
+from hybridlungvit.runtime import autocast, prepare_device, track
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +56,12 @@ def test_a_gpu_gets_mixed_precision_when_the_config_allows_it(monkeypatch):
         for wanted in (True, False):
             autocast(torch.device("cuda"), wanted)
         assert calls == [("cuda", dtype, True), ("cuda", None, False)]
+
+
+def test_work_that_is_soon_done_says_nothing(caplog, monkeypatch):
+    caplog.set_level("INFO")
+    assert list(track(range(20), 20, "short")) == list(range(20))
+    assert not caplog.records
+    monkeypatch.setattr(runtime, "PATIENCE", -1)
+    assert list(track(range(20), 20, "long")) == list(range(20))
+    assert [record.args[1] for record in caplog.records] == list(range(2, 21, 2))

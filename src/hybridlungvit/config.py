@@ -718,12 +718,10 @@ def study_from(values: dict[str, Any], source: str) -> Study:
         )
     if study.data.source == "phantom" and study.data.annotations is not None:
         raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
-    if not source.endswith(".json"):  # once: jobs read the study from the workflow's JSON
-        _say_what_never_acts(study, source)
     return study
 
 
-def _say_what_never_acts(study: Study, source: str) -> None:
+def say_what_never_acts(study: Study, source: str) -> None:
     """Warn of a training so short that neither plateau nor patience can ever act in it."""
     for variant in study.trained_variants():
         idle = study.recipe(variant).training.idle_schedules()

@@ -36,6 +36,7 @@ COLUMNS = (
     "image", "probability", "calibrated", "call", "mask_confidence", "cut", "warning",
     "study", "checkpoint", "threshold",
 )  # fmt: skip
+UNCERTAIN = "uncertain lung mask"
 BATCH = 32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(?<!\.safetensors)")
 PUBLISHED = Path("results/kermany-cpu/model")
@@ -228,7 +229,7 @@ def predict_batch(
     rows, words = [], description.recipe.data.class_words
     columns = zip(files, prepared, probabilities, calibrated, statistics, strict=True)
     for file, (_, _, confidence, cut), probability, at_temperature, values in columns:
-        warnings = [f"uncertain lung mask ({confidence:.2f})"] * (confidence < LOW_CONFIDENCE)
+        warnings = [f"{UNCERTAIN} ({confidence:.2f})"] * (confidence < LOW_CONFIDENCE)
         # Two kinds of masks part the lungs at two kinds of cuts.
         foreign = description.recipe.data.masks is not None
         warnings += ["fitted mask, but trained with masks from files"] * foreign
@@ -363,10 +364,16 @@ def _overlay(
     heat = gradcam_maps(loaded.model, image, mask, target=1)[0]  # (S, S)
     with torch.inference_mode():
         cuts = output_of(loaded.model, image, mask).cuts  # (1,), in pixels, or None
-    settings = loaded.description.recipe.model
-    parted = cuts is not None and settings.cut != "none"
+    recipe = loaded.description.recipe
+    parted = cuts is not None and recipe.model.cut != "none"
     cut = float(cuts[0]) / image.shape[-1] if parted else None
     grey = decode_grey(read_bytes(file), file, sys.maxsize)  # (H, W)
-    values = float(row["probability"]), float(row["threshold"])
-    picture = draw_overlay(grey, mask[0].cpu().numpy(), cut, heat, *values)
+    title = (
+        f"probability of {recipe.data.class_words[1]} {float(row['probability']):.3f}: "
+        f"{row['call']} (threshold {row['threshold']})"
+    )
+    uncertain = UNCERTAIN in row["warning"]
+    picture = draw_overlay(
+        grey, mask[0].cpu().numpy(), cut, heat, title, row["warning"], dashed=uncertain
+    )
     return cv2.imencode(".png", picture)[1].tobytes()

@@ -109,17 +109,24 @@ def start_logging() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+PATIENCE = 2.0  # seconds of silence that nobody minds
+
+
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Yield ``items`` while showing how far along they are, about every tenth when logging."""
+    """Yield ``items`` while showing how far along they are.
+
+    In a log that is every tenth, but nothing before ``PATIENCE`` seconds have passed.
+    """
     if sys.stderr.isatty():
         yield from rich_track(items, description, total=total, console=Console(stderr=True))
         return
     start, reported = time.monotonic(), 0
     for done, item in enumerate(items, 1):
         yield item
-        if done * 10 // total > reported:
+        passed = time.monotonic() - start
+        if done * 10 // total > reported and passed > PATIENCE:
             reported = done * 10 // total
-            left = (time.monotonic() - start) / done * (total - done)
+            left = passed / done * (total - done)
             log.info("%s: %d of %d, %.0f s left", description, done, total, left)
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, checkout, snakemake
 
+from hybridlungvit import runtime
 from hybridlungvit.config import load_study, study_from
 from hybridlungvit.data.archive import unpack
 from hybridlungvit.data.download import download_source, fetch, image_folder, remote_file
@@ -132,7 +133,8 @@ def test_wrong_bytes_are_refused_and_not_kept(server, target, digest):
     assert left(target) == ["file.zip"]
 
 
-def test_the_first_download_is_trusted_and_asked_of_later_ones(server, target, caplog):
+def test_the_first_download_is_trusted_and_asked_of_later_ones(server, target, caplog, monkeypatch):
+    monkeypatch.setattr(runtime, "PATIENCE", -1)
     with caplog.at_level(logging.INFO):
         fetch(server.url, target)
     assert re.search(r"downloading: 1 of 3, \d+ s left\n(.*\n)*.*: 3 of 3, 0 s left", caplog.text)

@@ -16,7 +16,13 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.config import WORKFLOW, read_yaml, save_resolved, study_from
+from hybridlungvit.config import (
+    WORKFLOW,
+    read_yaml,
+    save_resolved,
+    say_what_never_acts,
+    study_from,
+)
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import focus_variants
@@ -57,6 +63,7 @@ def load_config():
         for file in workflow.configfiles:
             read_yaml(Path(file))  # for keys given twice or octal numbers, which Snakemake accepts
         study = study_from(config, WORKFLOW)
+        say_what_never_acts(study, WORKFLOW)
         return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         stop(error)
