@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MAKE_IT = (
+    "Run the workflow that writes it: `make demo` for the demo, otherwise `snakemake --configfile "
+    "config/<study>.yaml`."
+)
+
+
 class StudyError(Exception):
     """Bad input, a missing file or a contradiction, told in one message.
 
@@ -153,7 +159,7 @@ def read_json(path: Path) -> Record:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text, object_hook=lambda values: Record(values, path))
     except FileNotFoundError as error:
-        raise StudyError(f"{path}: not found. Run the workflow stage that writes it.") from error
+        raise StudyError(f"{path}: not found. {MAKE_IT}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{path}: not valid JSON ({error}). Delete it and run again.") from error
     if not isinstance(value, Record):
@@ -196,7 +202,7 @@ def read_table(
     try:
         table = pd.read_csv(path, dtype=types, na_filter=types is None)
     except FileNotFoundError as error:
-        advice = mend or "Run the workflow stage that writes it."
+        advice = mend or MAKE_IT
         raise StudyError(f"{path}: not found. {advice}") from error
     except (OSError, ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise StudyError(f"{path}: damaged ({error}). {again}") from error
