@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import no_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,20 +111,17 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path):
     write_text(path, "old")
     with pytest.raises(StudyError, match="No space left"), replacing(path) as temporary:
         temporary.write_text("half of the n")
-        raise OSError(28, "No space left on device")
+        no_space()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_disk_too_small_for_the_cache_is_told_before_the_work(
     cached, phantoms, tmp_path, monkeypatch
 ):
-    def refuse(*arguments):
-        raise OSError(28, "No space left on device")
-
     own = Layout("own", results=tmp_path)
     own.root.mkdir()
     own.manifest.symlink_to(cached.manifest)
-    monkeypatch.setattr("hybridlungvit.data.cache.os.posix_fallocate", refuse)
+    monkeypatch.setattr("hybridlungvit.data.cache.os.posix_fallocate", no_space)
     with pytest.raises(StudyError, match="No space left"):
         build_cache(phantoms, own, 32, workers=1)
     assert not list(own.images.parent.iterdir())

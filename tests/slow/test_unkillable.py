@@ -6,11 +6,11 @@ import resource
 import shutil
 import signal
 import time
-from dataclasses import replace
 from multiprocessing import get_context
 
 import pandas as pd
 import pytest
+from conftest import beside
 
 from hybridlungvit.config import study_from
 from hybridlungvit.evaluation.score import score
@@ -28,15 +28,6 @@ context.set_forkserver_preload(["hybridlungvit.training.loop"])
 def long(tiny):
     tiny["training"] |= {"epochs": EPOCHS, "patience": EPOCHS}
     return study_from(tiny, "long")
-
-
-def beside(layout, name):
-    """A results folder of its own over the same manifest and cache."""
-    own = replace(layout, results=layout.results.parent / name)
-    own.root.mkdir(parents=True)
-    for shared in (layout.manifest, layout.mask_table, layout.images.parent):
-        (own.root / shared.name).symlink_to(shared.resolve())
-    return own
 
 
 def start(function, *arguments):
@@ -59,7 +50,9 @@ def outcome(study, layout):
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(long, layout):
-    undisturbed, killed = beside(layout, "undisturbed"), beside(layout, "killed")
+    undisturbed, killed = (
+        beside(layout, layout.results.parent / name) for name in ("undisturbed", "killed")
+    )
     process = start(train, long, VARIANT, 0, undisturbed)
     process.join()
     assert process.exitcode == 0

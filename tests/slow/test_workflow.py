@@ -71,7 +71,7 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
     assert "same radiograph" in message
     error = message.rpartition(" ERROR ")[2].strip()
-    last = [line for line in done.stderr.splitlines() if line][-2:]  # the two jobs fail in any order
+    last = [line for line in done.stderr.splitlines() if line][-2:]  # jobs fail in any order
     assert sorted(last) == [
         f"{rule} failed: {error} (results/tiny/logs/{rule}.log)" for rule in ("audit", "leaks")
     ]
