@@ -26,6 +26,12 @@ from hybridlungvit.evaluation.seeds import VarianceComponents, auc_over_seeds
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
 METHODS = [lambda *data: auc_interval(*data, 1000), delong_interval]
+
+
+def over_seeds(labels, scores, patients):
+    return auc_over_seeds(labels, np.stack([scores] * 3), patients, 200)
+
+
 methods = pytest.mark.parametrize("method", METHODS, ids=["bootstrap", "DeLong"])
 
 
@@ -240,7 +246,7 @@ def test_the_bootstrap_is_exact_and_stays_small():
     assert record["megabytes"] < 500
 
 
-@methods
+@pytest.mark.parametrize("method", [*METHODS, over_seeds], ids=["bootstrap", "DeLong", "seeds"])
 def test_scores_that_all_tie_have_an_auc_of_a_half(method):
     labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
     found = method(labels, np.full(6, 0.3), patients)
@@ -253,9 +259,3 @@ def test_one_patient_of_each_class_leaves_everything_open(method):
     found = method(labels, scores, np.array([0, 1, 1]))
     assert found.estimate == 0.5
     assert (found.low, found.high) == (0, 1)
-
-
-def test_tied_scores_over_seeds_have_an_auc_of_a_half():
-    labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
-    found = auc_over_seeds(labels, np.full((3, 6), 0.3), patients, 200)
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
