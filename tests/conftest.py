@@ -98,11 +98,16 @@ def benchmark(name):
     return module
 
 
-def has_proc():
-    if shutil.which("Rscript") is None:
-        return False
-    command = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def proc(table, script, folder):
+    """The numbers that R's pROC prints, line by line; the table is ``d`` in the script."""
+    known = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
+    if shutil.which("Rscript") is None or subprocess.run(known, capture_output=True).returncode:
+        pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
+    table.to_csv(folder / "data.csv", index=False)
+    start = 'suppressMessages(library(pROC)); d <- read.csv("data.csv")'
+    command = ["Rscript", "-e", start, "-e", script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
 
 
 def append(path: Path, text: str) -> None:

@@ -2,13 +2,12 @@
 
 import itertools
 import math
-import subprocess
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import benchmark, has_proc
+from conftest import benchmark, proc
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_up import scored_images
@@ -110,7 +109,6 @@ def test_delong_of_a_certain_difference_leaves_no_doubt():
 
 
 PROC = r"""
-suppressMessages(library(pROC)); d <- read.csv(commandArgs(TRUE)[1])
 for (k in unique(d$set)) {
   s <- d[d$set == k, ]
   a <- roc(s$y, s$a, quiet=TRUE, direction="<", levels=c(0, 1))
@@ -122,8 +120,6 @@ for (k in unique(d$set)) {
 
 
 def test_delong_agrees_with_r_proc(tmp_path):
-    if not has_proc():
-        pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
     sets = []
     for k, digits in enumerate((1, 2, 6)):  # many ties, some, none
         labels, scores, _ = coverage.one_model(np.random.default_rng(k), 0.9)
@@ -131,13 +127,7 @@ def test_delong_agrees_with_r_proc(tmp_path):
         sets.append(
             pd.DataFrame({"set": k, "y": labels, "a": scores.round(digits), "b": other.round(2)})
         )
-    table = pd.concat(sets)
-    table.to_csv(tmp_path / "data.csv", index=False)
-    (tmp_path / "proc.R").write_text(PROC)
-    command = ["Rscript", str(tmp_path / "proc.R"), str(tmp_path / "data.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [list(map(float, line.split())) for line in done.stdout.splitlines()]
-    assert len(lines) == len(sets)
+    lines = proc(pd.concat(sets), PROC, tmp_path)
     for part, (auc, variance, other, p_value) in zip(sets, lines, strict=True):
         labels, a, b = (part[name].to_numpy() for name in ("y", "a", "b"))
         own_auc, own_variance = auc_variance(labels, a)
