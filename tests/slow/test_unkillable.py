@@ -3,7 +3,6 @@
 import os
 import random
 import resource
-import shutil
 import signal
 import time
 from multiprocessing import get_context
@@ -111,38 +110,3 @@ def test_a_second_process_is_told_that_the_run_is_taken(study, layout):
         train(study, VARIANT, 0, layout)
     train(study, VARIANT, 0, layout)
     assert (layout.run(VARIANT, 0) / "run.json").is_file()
-
-
-def interrupted(study, layout, monkeypatch):
-    """The checkpoint of a run stopped after its first epoch."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hybridlungvit.training.loop.write_events", stop)
-        train(study, VARIANT, 0, layout)
-    (checkpoint,) = layout.work(VARIANT, 0).glob("epoch-0001")
-    return checkpoint
-
-
-def test_the_checkpoint_of_another_seed_is_refused(study, layout, monkeypatch):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    moved = layout.work(VARIANT, 1) / checkpoint.name
-    shutil.copytree(checkpoint, moved)
-    with pytest.raises(StudyError, match=f"{moved}: .*: seed 0 there, 1 here"):
-        train(study, VARIANT, 1, layout)
-
-
-def test_a_checkpoint_of_other_shapes_is_refused_by_name(study, layout, monkeypatch):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    shutil.copy(checkpoint / "state.pt", checkpoint / "model.safetensors")
-    with pytest.raises(StudyError, match=r"damaged checkpoint .* Delete this folder"):
-        train(study, VARIANT, 0, layout)
-
-
-def test_an_interruption_says_how_to_resume(study, layout, monkeypatch, caplog):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    (message,) = [r.getMessage() for r in caplog.records if "interrupted" in r.getMessage()]
-    assert "run the same command again to resume" in message
-    assert str(checkpoint.parent) in message
