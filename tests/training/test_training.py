@@ -379,6 +379,9 @@ def test_a_damaged_checkpoint_names_its_folder(study, layout, monkeypatch):
             with pytest.raises(StudyError, match=f"{folder}: damaged .* Delete this folder"):
                 train(study, "plain_deit", 0, layout)
         file.write_bytes(whole_file)
+    save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(StudyError, match=f"(?s){folder.parent}: damaged .* Delete this folder"):
+        train(study, "plain_deit", 0, layout)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
