@@ -641,13 +641,6 @@ def test_a_score_at_the_threshold_is_called_pneumonia(study, scored):
     assert evaluate_variant(study, "no_seg", scored)["headline"]["sensitivity"]["estimate"] == 1
 
 
-@pytest.mark.parametrize("family", [["no_seg"], ["nonsense"]])
-def test_a_family_of_other_names_is_refused(tiny, family):
-    tiny["statistics"]["family"] = family
-    with pytest.raises(StudyError, match=r"statistics\.family.*choose from"):
-        study_from(tiny, "x")
-
-
 def test_subgroups_are_those_of_a_literal_selection(study, evaluated, monkeypatch):
     layout, record = evaluated
     table, scores = scores_on(study, "no_seg", layout)
