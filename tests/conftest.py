@@ -1,12 +1,14 @@
 """A tiny phantom study, generated once a session, for every test that needs images."""
 
 import copy
+import gc
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace as altered
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,16 @@ def benchmark(name):
     return module
 
 
-def has_proc():
-    if shutil.which("Rscript") is None:
-        return False
-    command = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+def proc(table, script, folder):
+    """The numbers that R's pROC prints, line by line; the table is ``d`` in the script."""
+    known = ["Rscript", "-e", 'quit(status = !requireNamespace("pROC", quietly = TRUE))']
+    if shutil.which("Rscript") is None or subprocess.run(known, capture_output=True).returncode:
+        pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
+    table.to_csv(folder / "data.csv", index=False)
+    start = 'suppressMessages(library(pROC)); d <- read.csv("data.csv")'
+    command = ["Rscript", "-e", start, "-e", script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
 
 
 def append(path: Path, text: str) -> None:
@@ -112,6 +119,18 @@ def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def commit(folder: Path, path: str) -> None:
+    """Make the folder a git repository in which this path is committed."""
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q"], ["add", path], ["commit", "-qm", "Results"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+
+
+def no_space(*arguments: Any, **options: Any) -> None:
+    """Stands in for a function that writes, on a full disk."""
+    raise OSError(28, "No space left on device")
 
 
 @pytest.fixture
@@ -153,6 +172,15 @@ def layout(cached: Layout, tmp_path: Path) -> Layout:
     own.images.parent.symlink_to(cached.images.parent)
     own.paper.mkdir()
     (own.paper / "sections").symlink_to(REPOSITORY / "paper" / "sections")
+    return own
+
+
+def beside(layout: Layout, results: Path) -> Layout:
+    """Another results folder over the same manifest and cache."""
+    own = altered(layout, results=results)
+    own.root.mkdir(parents=True)
+    for shared in (layout.manifest, layout.mask_table, layout.images.parent):
+        (own.root / shared.name).symlink_to(shared.resolve())
     return own
 
 
@@ -224,12 +252,14 @@ def finished_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
     shutil.copytree(finished / "paper", tmp_path / "paper")
     for name in {*SOURCES, "tiny.yaml"} - {"paper"}:
-        (tmp_path / name).symlink_to(finished / name)
+        source = finished / name
+        shutil.copy(source, tmp_path) if source.is_file() else (tmp_path / name).symlink_to(source)
     monkeypatch.chdir(tmp_path)
     return load_study(Path("tiny.yaml"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long modules first, so that processes end together."""
+    gc.freeze()  # statsmodels' multipletests collects garbage, which takes seconds otherwise
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import yaml
+from conftest import beside
 
 from hybridlungvit import cli
 
@@ -39,10 +40,7 @@ def run(monkeypatch, *arguments):
 def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_path, sent):
     tiny["training"] |= {"epochs": 500, "patience": 500}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "tiny").mkdir()
-    for name in ("manifest.csv", "masks.csv", "cache"):
-        (tmp_path / "results" / "tiny" / name).symlink_to(cached.root / name)
+    beside(cached, tmp_path / "results")
     job = start(tmp_path, "train", "--config", "study.yaml", "--variant", "no_seg", "--seed", "0")
     work = tmp_path / "results" / "tiny" / "work"
     while job.poll() is None and not list(work.glob("no_seg/seed-0/epoch-*")):

@@ -34,23 +34,15 @@ def test_committed_configs_are_valid(name):
     assert load_study(REPOSITORY / "config" / f"{name}.yaml").study == name
 
 
+def variant(**changes):
+    """Changes of the tiny study's control."""
+    return {"variants": {"plain_deit": TINY["variants"]["plain_deit"] | changes}}
+
+
 def message(values):
     with pytest.raises(StudyError) as caught:
         study_from(values, "file.yaml")
     return str(caught.value)
-
-
-def test_unknown_key_names_file_key_and_nearest_valid_key(tiny):
-    tiny["training"]["lambda_sgg"] = 1
-    text = message(tiny)
-    assert text == "file.yaml: training.lambda_sgg: unknown key; did you mean 'lambda_seg'?"
-
-
-def test_unknown_key_in_a_variant_is_found(tiny):
-    tiny["variants"]["seg_0.1"]["training"] = {"epoch": 3}
-    text = message(tiny)
-    assert "variants.seg_0.1" in text
-    assert "did you mean 'epochs'?" in text
 
 
 @pytest.mark.parametrize(
@@ -79,31 +71,50 @@ def test_unknown_key_in_a_variant_is_found(tiny):
         ({"augmentation": {"crop_scale": 3}}, "augmentation.crop_scale"),
         ({"omitted": {"no_tta": "no time"}}, "omitted: no_tta is a variant too"),
         ({"variants": {"bad name": {"label": "x", "description": "y"}}}, "bad name"),
+        ({"training": {"lambda_sgg": 1}}, "lambda_sgg: unknown key; did you mean 'lambda_seg'?"),
+        (
+            variant(training={"epoch": 3}),
+            "plain_deit: training.epoch: unknown key; did you mean 'e",
+        ),
+        ({"data": {"image_size": 60}}, "data.image_size: 60 is no multiple"),
+        ({"model": {"token_grid": 100}}, "model.token_grid: 100 is more than the 4 × 4 patches"),
+        ({"model": {"stem_options": {"patch_size": 9}}}, "patch of 9 px; 36 is"),
+        (
+            {"model": {"stem": "deit_smal_patch16_224"}},
+            "model.stem: timm has no vision transformer 'deit_smal_patch16_224'; try one of deit_s",
+        ),
+        ({"model": {"stem": ""}}, "timm has no vision transformer ''; try one of deit"),
+        ({"data_root": "images"}, "file.yaml: data_root is set, but data.source is 'phantom'"),
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
+        ({"variants": {"comparisons": {"label": "x", "description": "y"}}}, "comparisons"),
+        (variant(training={"lambda_seg": 0.1}), "plain_deit: training.lambda_seg: the linear head"),
+        (variant(training={"lambda_att": 0.1}), "plain_deit: training.lambda_att: the linear head"),
+        ({"statistics": {"family": ["no_seg"]}}, "other than the reference; choose from"),
+        ({"statistics": {"family": ["nonsense"]}}, "statistics.family ['nonsense'] must name"),
+        ({"study": "a" * 300}, "study: String should have at most 100 characters"),
+        ({"title": "Лёгкие"}, "title: the paper's fonts have no '\\u041b'"),
+        ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
+        ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
+        ({"title": "\ud800"}, "'\\ud800' holds half a character"),
+        ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
+        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
+        ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
+        ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
+        ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
+        ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
+        ({"data": {"classes": ["up/..", "B"]}}, "data.classes.0: String should match pattern"),
+        ({"data": {"source": "phantom", "classes": ["a", "b"]}}, "classes: source 'phantom'"),
+        ({"data": {"patients": "p.*"}}, "data.patients: the regular expression must have one"),
+        ({"data": {"patients": "("}}, "data.patients: neither a .csv file nor a regular"),
     ],
 )
-def test_bad_values_are_named(tiny, change, expected):
-    assert expected in message(tiny | change)
-
-
-@pytest.mark.parametrize(
-    ("section", "values", "expected"),
-    [
-        ("data", {"image_size": 60}, "data.image_size: 60 is no multiple"),
-        ("model", {"token_grid": 100}, "model.token_grid: 100 is more than the 4 × 4 patches"),
-        ("model", {"stem_options": {"patch_size": 9}}, "patch of 9 px; 36 is"),
-    ],
-)
-def test_image_patch_and_grid_must_fit(tiny, section, values, expected):
-    tiny[section] |= values
-    assert expected in message(tiny)
-
-
-def test_a_stem_that_timm_does_not_know_is_found_before_anything_runs(tiny):
-    tiny["model"]["stem"] = "deit_smal_patch16_224"
-    expected = "'deit_smal_patch16_224'; try one of deit_small_patch16_224"
-    assert f"model.stem: timm has no vision transformer {expected}" in message(tiny)
-    tiny["model"]["stem"] = ""
-    assert "model.stem: timm has no vision transformer ''; try one of deit" in message(tiny)
+def test_bad_values_are_named_in_one_short_sentence(tiny, change, expected):
+    for section, values in change.items():
+        tiny[section] = tiny.get(section, {}) | values if isinstance(values, dict) else values
+    text = message(tiny)
+    assert expected in text
+    assert len(text) < 250
+    assert "\n" not in text
 
 
 def test_stems_known_to_the_config_are_the_transformers_known_to_timm(monkeypatch):
@@ -131,11 +142,6 @@ def test_a_key_given_twice_is_an_error(tiny, tmp_path):
         read_yaml(path)
     path.write_text("base: &base {a: 1}\nother: {<<: *base, a: 2}")
     assert read_yaml(path)["other"] == {"a": 2}
-
-
-def test_images_given_to_a_study_of_phantoms_are_not_ignored(tiny):
-    with pytest.raises(StudyError, match=r"x: data_root is set, but data\.source is 'phantom'"):
-        study_from(tiny | {"data_root": "images"}, "x")
 
 
 @pytest.mark.parametrize(
@@ -238,14 +244,6 @@ def test_missing_file_and_bad_yaml(tmp_path):
         load_study(bad)
 
 
-def test_infinite_numbers_and_reserved_names_are_refused(tiny):
-    with pytest.raises(StudyError, match="learning_rate"):
-        study_from(tiny | {"training": {"learning_rate": float("inf")}}, "x")
-    tiny["variants"]["comparisons"] = {"label": "x", "description": "y"}
-    with pytest.raises(StudyError, match="comparisons"):
-        study_from(tiny, "x")
-
-
 def test_study_is_frozen(study):
     with pytest.raises(Exception, match="frozen"):
         study.study = "other"
@@ -256,20 +254,16 @@ def test_evaluation_only_variants_share_checkpoints(study):
     assert study.trained_variants() == ["no_seg", "seg_0.1", "plain_deit"]
 
 
-def test_resolved_json_keeps_values_and_order(study):
-    again = study_from(json.loads(json.dumps(study.model_dump(mode="json"))), "json")
-    assert again == study
-    assert list(again.variants) == list(study.variants)
-
-
 def test_hashes_follow_their_slice_only(tiny):
     tiny["data"] = {"source": "folder", "image_size": 32}
     base = study_from(tiny, "x")
     tiny["statistics"] = {"resamples": 500}
+    tiny["explanation"] = {"subsample": 4, "seed": 9}
     tiny["data_root"] = "/somewhere"
     tiny["compute"]["loader_workers"] = 2
     same = study_from(tiny, "x")
     assert same.training_hash("no_seg") == base.training_hash("no_seg")
+    assert same.prediction_hash("no_seg") == base.prediction_hash("no_seg")
     assert base.prediction_hash("no_tta") != base.prediction_hash("no_seg")
     tiny["training"]["learning_rate"] = 2e-3
     changed = study_from(tiny, "x")
@@ -289,7 +283,9 @@ def test_weights_shorthand_replaces_the_base_models_and_spares_overrides(tiny):
 def test_a_small_number_survives_the_way_to_the_jobs(tiny, tmp_path):
     tiny["training"]["learning_rate"] = 5e-5  # JSON writes 5e-05, which YAML 1.1 takes for text
     study = study_from(tiny, "tiny")
-    assert load_study(save_resolved(study, Layout("tiny", results=tmp_path))) == study
+    again = load_study(save_resolved(study, Layout("tiny", results=tmp_path)))
+    assert again == study
+    assert list(again.variants) == list(study.variants)
 
 
 @pytest.mark.parametrize(
@@ -304,18 +300,10 @@ def test_a_training_in_which_neither_schedule_can_act_is_said_to_be_so(
     assert ("keys without effect" in caplog.text) == never
 
 
-@pytest.mark.parametrize("key", ["lambda_seg", "lambda_att"])
-def test_a_loss_that_the_linear_head_cannot_have_is_refused(tiny, key):
-    tiny["variants"]["plain_deit"]["training"] = {key: 0.1}
-    with pytest.raises(StudyError, match=rf"plain_deit: training\.{key}: the linear head"):
-        study_from(tiny, "x")
-
-
 @pytest.mark.parametrize("shares", [[0, 1], [0.5, 0.6], [0.5], ["a", "b"]])
 def test_class_shares_are_two_that_add_up(tiny, shares):
     tiny["training"]["sampler"] = shares
-    with pytest.raises(StudyError, match="sampler"):
-        study_from(tiny, "x")
+    assert "sampler" in message(tiny)
 
 
 def test_keys_that_came_later_give_no_finished_run_another_name(tiny):
@@ -358,33 +346,6 @@ def test_the_reference_of_keys_is_current_and_has_the_originals_defaults():
         "| `fusion_layers` | `1` |", '| `pooling` | `"side"` |',
     ):  # fmt: skip
         assert line in text
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"study": "a" * 300}, "study: String should have at most 100 characters"),
-        ({"title": "Лёгкие"}, "title: the paper's fonts have no '\\u041b'"),
-        ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
-        ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
-        ({"title": "\ud800"}, "'\\ud800' holds half a character"),
-        ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
-        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
-        ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
-        ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
-        ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
-        ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
-        ({"data": {"classes": ["up/..", "B"]}}, "data.classes.0: String should match pattern"),
-        ({"data": {"source": "phantom", "classes": ["a", "b"]}}, "classes: source 'phantom'"),
-        ({"data": {"patients": "p.*"}}, "data.patients: the regular expression must have one"),
-        ({"data": {"patients": "("}}, "data.patients: neither a .csv file nor a regular"),
-    ],
-)
-def test_values_out_of_bounds_are_one_short_sentence(tiny, change, expected):
-    text = message(tiny | change)
-    assert expected in text
-    assert len(text) < 250
-    assert "\n" not in text
 
 
 def test_titles_in_latin_script_are_printable(tiny):

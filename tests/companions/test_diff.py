@@ -6,7 +6,7 @@ import subprocess
 from collections import Counter
 
 import pytest
-from conftest import append, replace
+from conftest import append, commit, replace
 
 from hybridlungvit.companions.diff import expand, flatten, meanings, write_diff
 from hybridlungvit.io import StudyError, write_text
@@ -101,9 +101,7 @@ def test_the_flattened_manuscript_prints_what_the_paper_prints(finished_copy):
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
 def test_changed_numbers_words_and_tables_are_marked(finished_copy, tmp_path):
     layout = Layout("tiny")
-    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], ["add", "paper"], ["commit", "-qm", "Paper"]):
-        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    commit(tmp_path, "paper")
     macros = layout.generated / "macros.tex"
     replace(macros, r"\setstudy{test.images}{30}", r"\setstudy{test.images}{31}")
     replace(layout.generated / "tables" / "main.tex", "Without TTA", "Unmirrored")

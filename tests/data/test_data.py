@@ -22,14 +22,7 @@ from hybridlungvit.data.manifest import (
 )
 from hybridlungvit.data.sources import find_images, read_patient
 from hybridlungvit.io import StudyError, read_table
-from hybridlungvit.masks.examples import BY_CONFIDENCE, at_quantiles
 from hybridlungvit.paths import Layout
-
-
-@pytest.fixture
-def folder(phantoms, tmp_path):
-    """A copy of the phantoms that a test may break."""
-    return shutil.copytree(phantoms, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -97,16 +90,6 @@ def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
     with pytest.raises(StudyError, match=f"{patient} is in train and test"):
         build_manifest(folder, study.data, output, 1)
     assert not output.exists()
-
-
-@pytest.mark.parametrize("damage", ["empty", "truncated", "text"])
-def test_unreadable_image_is_named(folder, study, tmp_path, damage):
-    file = next((folder / "test" / "NORMAL").iterdir())
-    whole = file.read_bytes()
-    file.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hi"}[damage])
-    with pytest.raises(StudyError, match=file.name):
-        build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
-    assert list(tmp_path.glob("*manifest*")) == []
 
 
 def test_manifest_facts_agree_with_opencv(cached, phantoms):
@@ -222,21 +205,6 @@ def test_scaled_decoding_stays_close_to_full_decoding(tmp_path):
     assert shrunk.shape == (300, 400)
     whole = cv2.resize(image, (400, 300), interpolation=cv2.INTER_AREA)
     assert np.abs(shrunk.astype(int) - whole).mean() < 1.0
-
-
-def test_examples_are_extremes_of_confidence(cached):
-    manifest = read_manifest(cached.manifest)
-    masks = pd.read_csv(cached.mask_table)
-    train = masks.confidence[manifest.split == "train"]
-    chosen = at_quantiles(train, manifest.label, BY_CONFIDENCE)
-    assert len(chosen) == 6
-    for label, (row, rule) in zip((0, 0, 0, 1, 1, 1), chosen, strict=True):
-        group = masks.confidence[(manifest.split == "train") & (manifest.label == label)]
-        assert manifest.label[row] == label
-        if rule == "least confident":
-            assert masks.confidence[row] == group.min()
-        if rule == "most confident":
-            assert masks.confidence[row] == group.max()
 
 
 names = st.text(

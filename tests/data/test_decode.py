@@ -85,12 +85,6 @@ REFUSED = {
 }
 
 
-@pytest.fixture
-def folder(phantoms, tmp_path):
-    """A copy of the phantoms that a test may break."""
-    return shutil.copytree(phantoms, tmp_path / "copy")
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_file_of_no_use_is_named_with_the_reason(tmp_path, name):
     content, reason = REFUSED[name]
@@ -244,13 +238,10 @@ def test_one_image_in_both_classes_or_sides_is_an_error(folder, study, tmp_path)
         build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
 
 
-def test_one_class_only_or_dicom_only_is_named(folder):
+def test_dicom_files_are_named(folder):
     for file in (folder / "test" / "NORMAL").iterdir():
         file.rename(file.with_suffix(".dcm"))
     with pytest.raises(StudyError, match="is a DICOM file"):
-        find_images(folder)
-    shutil.rmtree(folder / "test" / "NORMAL")
-    with pytest.raises(StudyError, match="test/NORMAL: no such folder"):
         find_images(folder)
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, checkout, snakemake
+from conftest import REPOSITORY, checkout, no_space, snakemake
 
 from hybridlungvit import runtime
 from hybridlungvit.config import load_study, study_from
@@ -99,12 +99,9 @@ def test_a_fault_that_stays_is_told_and_leaves_nothing(server, target, fault, re
 
 
 def test_a_disk_that_refuses_is_told(server, tiny, target, monkeypatch):
-    def refuse(*arguments):
-        raise OSError(28, "No space left on device")
-
     tiny["data"] = {"source": "mendeley", "url": server.url}
     layout = Layout("tiny", downloads=target.parent)
-    monkeypatch.setattr("pooch.core.shutil.move", refuse)
+    monkeypatch.setattr("pooch.core.shutil.move", no_space)
     with pytest.raises(StudyError, match=r"mendeley.*cannot be written \(No space left on device"):
         download_source(study_from(tiny, "tiny"), layout)
     assert server.requests == 1

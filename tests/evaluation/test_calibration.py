@@ -21,7 +21,6 @@ from hybridlungvit.evaluation.calibration import (
 )
 from hybridlungvit.evaluation.predictions import rates, sensitive_threshold, youden_threshold
 from hybridlungvit.evaluation.temperature import TEMPERATURES, fit_temperature, logits, scaled
-from hybridlungvit.io import StudyError
 
 # Operating points
 
@@ -57,11 +56,6 @@ def test_a_threshold_lies_midway_between_separated_classes():
     assert youden_threshold(labels, scores) == pytest.approx(0.4)
     assert sensitive_threshold(labels, scores, 0.95) == pytest.approx(0.4)
     assert sensitive_threshold(labels, scores, 0.5) == pytest.approx(0.75)
-
-
-def test_one_class_has_no_operating_point():
-    with pytest.raises(StudyError, match="both classes"):
-        youden_threshold(np.ones(3, int), np.array([0.1, 0.2, 0.3]))
 
 
 # Calibration

@@ -2,13 +2,12 @@
 
 import itertools
 import math
-import subprocess
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import benchmark, has_proc
+from conftest import benchmark, proc
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_up import scored_images
@@ -26,6 +25,12 @@ from hybridlungvit.evaluation.seeds import VarianceComponents, auc_over_seeds
 
 coverage, speed = benchmark("coverage"), benchmark("bootstrap")
 METHODS = [lambda *data: auc_interval(*data, 1000), delong_interval]
+
+
+def over_seeds(labels, scores, patients):
+    return auc_over_seeds(labels, np.stack([scores] * 3), patients, 200)
+
+
 methods = pytest.mark.parametrize("method", METHODS, ids=["bootstrap", "DeLong"])
 
 
@@ -104,7 +109,6 @@ def test_delong_of_a_certain_difference_leaves_no_doubt():
 
 
 PROC = r"""
-suppressMessages(library(pROC)); d <- read.csv(commandArgs(TRUE)[1])
 for (k in unique(d$set)) {
   s <- d[d$set == k, ]
   a <- roc(s$y, s$a, quiet=TRUE, direction="<", levels=c(0, 1))
@@ -116,8 +120,6 @@ for (k in unique(d$set)) {
 
 
 def test_delong_agrees_with_r_proc(tmp_path):
-    if not has_proc():
-        pytest.skip("needs R with the package pROC: apt-get install r-cran-proc")
     sets = []
     for k, digits in enumerate((1, 2, 6)):  # many ties, some, none
         labels, scores, _ = coverage.one_model(np.random.default_rng(k), 0.9)
@@ -125,13 +127,7 @@ def test_delong_agrees_with_r_proc(tmp_path):
         sets.append(
             pd.DataFrame({"set": k, "y": labels, "a": scores.round(digits), "b": other.round(2)})
         )
-    table = pd.concat(sets)
-    table.to_csv(tmp_path / "data.csv", index=False)
-    (tmp_path / "proc.R").write_text(PROC)
-    command = ["Rscript", str(tmp_path / "proc.R"), str(tmp_path / "data.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [list(map(float, line.split())) for line in done.stdout.splitlines()]
-    assert len(lines) == len(sets)
+    lines = proc(pd.concat(sets), PROC, tmp_path)
     for part, (auc, variance, other, p_value) in zip(sets, lines, strict=True):
         labels, a, b = (part[name].to_numpy() for name in ("y", "a", "b"))
         own_auc, own_variance = auc_variance(labels, a)
@@ -240,7 +236,7 @@ def test_the_bootstrap_is_exact_and_stays_small():
     assert record["megabytes"] < 500
 
 
-@methods
+@pytest.mark.parametrize("method", [*METHODS, over_seeds], ids=["bootstrap", "DeLong", "seeds"])
 def test_scores_that_all_tie_have_an_auc_of_a_half(method):
     labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
     found = method(labels, np.full(6, 0.3), patients)
@@ -253,9 +249,3 @@ def test_one_patient_of_each_class_leaves_everything_open(method):
     found = method(labels, scores, np.array([0, 1, 1]))
     assert found.estimate == 0.5
     assert (found.low, found.high) == (0, 1)
-
-
-def test_tied_scores_over_seeds_have_an_auc_of_a_half():
-    labels, patients = np.array([0, 0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 2, 3])
-    found = auc_over_seeds(labels, np.full((3, 6), 0.3), patients, 200)
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)

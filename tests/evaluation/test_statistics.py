@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_up import save_predictions, weighted_images
 from scipy import stats
@@ -339,12 +339,6 @@ def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
     return labels, first, scores + rng.normal(0, noise, len(scores)), clusters
 
 
-def test_a_model_does_not_differ_from_itself():
-    labels, scores, _, clusters = two_models()
-    found = auc_difference_over_seeds(labels, scores, scores, clusters, resamples=200)
-    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
-
-
 @given(st.integers(0, 99), st.booleans())
 def test_swapping_the_models_swaps_the_sign(seed, several):
     labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
@@ -355,13 +349,6 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
     assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
-
-
-def test_pairing_narrows_the_interval_of_models_that_agree():
-    labels, a, b, clusters = two_models()
-    paired = auc_difference_over_seeds(labels, a, b, clusters, None, 1000)
-    alone = [width(auc_interval(labels, row, clusters, 1000)) for row in (a, b)]
-    assert 0 < width(paired) < 0.5 * math.hypot(*alone)
 
 
 def test_paired_difference_is_that_of_a_literal_loop():
@@ -388,30 +375,10 @@ def test_interval_and_p_value_never_contradict_each_other(seed, count):
     assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
 
 
-def test_p_value_is_small_for_different_models_and_large_for_like_ones():
-    labels, a, b, clusters = two_models(gap=2.0)
-    assert auc_difference_over_seeds(labels, a, b, clusters, None, 1000).p_value < 0.01
-    assert auc_difference_over_seeds(labels, b, a, clusters, None, 1000).p_value < 0.01
-    assert auc_difference_over_seeds(*two_models(), None, 1000).p_value > 0.1
-
-
 def test_p_values_are_never_zero():
     labels, _, _, clusters = two_models()
     found = auc_difference_over_seeds(labels, labels * 1.0, 1.0 - labels, clusters, None, 199)
     assert (found.estimate, found.p_value) == (1, pytest.approx(2 / 200))
-
-
-def test_seeds_that_disagree_widen_a_difference():
-    labels, scores, _, clusters = two_models(noise=0.1)
-    better, worse = scores + 1.5 * labels, scores - 1.5 * labels
-    alike = auc_difference_over_seeds(
-        labels, np.stack([better] * 2), np.stack([scores] * 2), clusters, None, 500
-    )
-    mixed = auc_difference_over_seeds(
-        labels, np.stack([better, worse]), np.stack([scores] * 2), clusters, None, 500
-    )
-    assert alike.low > 0
-    assert mixed.low < -0.1 < 0.1 < mixed.high
 
 
 def literal_holm(p_values):
@@ -425,7 +392,6 @@ def literal_holm(p_values):
     return adjusted
 
 
-@settings(max_examples=20)  # each collects garbage
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1)))
 def test_holm_is_the_literal_procedure(p_values):
     found = holm(p_values)
@@ -673,13 +639,6 @@ def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(
 def test_a_score_at_the_threshold_is_called_pneumonia(study, scored):
     alter(study, scored, probability=0.5)
     assert evaluate_variant(study, "no_seg", scored)["headline"]["sensitivity"]["estimate"] == 1
-
-
-@pytest.mark.parametrize("family", [["no_seg"], ["nonsense"]])
-def test_a_family_of_other_names_is_refused(tiny, family):
-    tiny["statistics"]["family"] = family
-    with pytest.raises(StudyError, match=r"statistics\.family.*choose from"):
-        study_from(tiny, "x")
 
 
 def test_subgroups_are_those_of_a_literal_selection(study, evaluated, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from scipy.stats import spearmanr
 
-from hybridlungvit.config import Study, study_from
+from hybridlungvit.config import study_from
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.score import score
 from hybridlungvit.explain import saliency
@@ -26,7 +26,6 @@ from hybridlungvit.explain.faithfulness import (
 from hybridlungvit.explain.focus import (
     central_boxes,
     focus_table,
-    heat_share,
     lowest_row,
     lung_focus,
     summarise,
@@ -47,7 +46,7 @@ from hybridlungvit.explain.similarity import (
 from hybridlungvit.explain.stage import explain
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.model import build_model
-from hybridlungvit.model.tokens import LungTokens, cut_positions
+from hybridlungvit.model.tokens import LungTokens
 from hybridlungvit.training.loop import train
 
 # The ROAD code of grad-cam compares torch with numpy in a way that numpy frowns upon.
@@ -75,14 +74,6 @@ def test_uniform_heat_has_focus_one(height, level):
     masks = np.zeros((2, 8, 8), bool)
     masks[:, :height, 1:5] = True
     assert lung_focus(np.full((2, 8, 8), level), masks) == pytest.approx([1, 1], rel=1e-12)
-
-
-def test_heat_inside_the_mask_alone_has_the_inverse_area_as_focus():
-    masks = lungs()
-    heat = rng.random(masks.shape) * masks
-    assert heat_share(heat, masks) == pytest.approx([1, 1, 1])
-    assert lung_focus(heat, masks) == pytest.approx(1 / masks.mean(axis=(1, 2)))
-    assert lung_focus(heat, ~masks) == pytest.approx([0, 0, 0])
 
 
 def test_focus_is_undefined_without_heat_or_region():
@@ -503,15 +494,6 @@ def test_the_subsample_is_seeded_and_within_the_test_set(tiny):
     assert subsample(study, 5).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_explanation_settings_decide_no_training(tiny):
-    one = study_from(tiny, "tiny")
-    two = study_from(tiny | {"explanation": {"subsample": 4, "seed": 9}}, "tiny")
-    assert isinstance(one, Study)
-    for variant in tiny["variants"]:
-        assert one.training_hash(variant) == two.training_hash(variant)
-        assert one.prediction_hash(variant) == two.prediction_hash(variant)
-
-
 def test_focus_is_measured_for_reference_and_plain_control(study, tiny):
     assert focus_variants(study) == ["no_seg", "plain_deit"]
     tiny["variants"].pop("plain_deit")
@@ -563,13 +545,3 @@ def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny,
     predictions.write_text(predictions.read_text() + "\n")
     with pytest.raises(StudyError, match="made from predictions"):
         read_focus(alone, trained)
-
-
-def test_cuts_of_the_painted_maps_are_the_models(study, tests_of_noise):
-    model = scrambled(study, "no_seg")
-    inputs = to_input(tests_of_noise.images, model.stem.mean, model.stem.std)
-    with torch.inference_mode():
-        output = model(inputs, tests_of_noise.masks)
-    assert torch.equal(output.cuts, cut_positions(tests_of_noise.masks))
-    painted = paint_attention(output.attention.numpy(), output.cuts.numpy(), 32)
-    assert painted.sum(axis=(1, 2)) == pytest.approx(np.ones(6), abs=1e-5)

@@ -27,7 +27,7 @@ from hybridlungvit.masks.annotated import (
     read_image,
     read_lungs,
 )
-from hybridlungvit.masks.examples import BY_DICE, at_quantiles
+from hybridlungvit.masks.examples import BY_CONFIDENCE, BY_DICE, at_quantiles
 from hybridlungvit.masks.fit import LungMask, lung_mask_steps, lung_mask_with_confidence
 from hybridlungvit.paper.format import format_interval
 
@@ -204,10 +204,18 @@ def test_report_writes_table_images_and_gallery(phantoms, tmp_path, capsys):
     assert set(images.half) == {"reporting"}
 
 
-def test_ranks_name_best_median_and_worst_of_each_class():
+@pytest.mark.parametrize(
+    ("quantiles", "names"),
+    [
+        (BY_DICE, ("worst", "median", "best")),
+        (BY_CONFIDENCE, ("least confident", "median", "most confident")),
+    ],
+)
+def test_ranks_name_the_extremes_and_the_median_of_each_class(quantiles, names):
     images = pd.DataFrame({"label": [0, 1, 0, 1, 0, 1], "dice": [0.5, 0.1, 0.9, 0.3, 0.7, 0.2]})
-    expected = [(2, "best"), (4, "median"), (0, "worst"), (3, "best"), (5, "median"), (1, "worst")]
-    assert at_quantiles(images.dice, images.label, BY_DICE) == expected
+    found = at_quantiles(images.dice, images.label, quantiles)
+    assert sorted(found) == sorted(zip((0, 4, 2, 1, 5, 3), names * 2, strict=True))
+    assert images.label[[row for row, _ in found]].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 # Unusable annotations

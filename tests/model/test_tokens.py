@@ -159,11 +159,6 @@ def test_cut_is_the_rounded_mean_of_the_lung_pixels(side, kind, seed):
         assert cut == (mean if tie else math.floor(mean + 0.5))
 
 
-def test_empty_mask_is_cut_at_the_centre():
-    assert cut_positions(torch.zeros(1, 8, 8, dtype=torch.bool)).tolist() == [4]
-    assert cut_positions(torch.zeros(1, 9, 9, dtype=torch.bool)).tolist() == [4.5]
-
-
 def test_a_column_cut_in_the_middle_belongs_to_both_sides():
     features = torch.zeros(1, 1, 1, 5)
     features[..., 2] = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SOURCES, TINY, append, replace, snakemake
+from conftest import TINY, append, commit, replace, snakemake
 
 from hybridlungvit.companions.readme import check_readme, render_block, write_readme
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
@@ -33,17 +33,8 @@ RESULTS = Path("paper/sections/results.tex")
 
 
 @pytest.fixture
-def paper(finished, tmp_path, monkeypatch):
-    """The study of a finished checkout, in a copy that a test may break."""
-    skip = shutil.ignore_patterns("phantom", "cache", "logs", "benchmarks", "*.safetensors")
-    shutil.copytree(finished / "results", tmp_path / "results", ignore=skip)
-    shutil.copytree(finished / "paper", tmp_path / "paper")
-    for name in ("README.md", "tiny.yaml"):
-        shutil.copy(finished / name, tmp_path)
-    for name in {*SOURCES} - {"README.md", "paper"}:
-        (tmp_path / name).symlink_to(finished / name)
-    monkeypatch.chdir(tmp_path)
-    return load_study(Path("tiny.yaml"))
+def paper(finished_copy):
+    return finished_copy
 
 
 def as_text(problems):
@@ -52,12 +43,6 @@ def as_text(problems):
 
 def change(path, **values):
     path.write_text(json.dumps(read_json(path) | values))
-
-
-def commit(folder, path):
-    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], ["add", path], ["commit", "-qm", "Results"]):
-        subprocess.run([*git, *command], cwd=folder, check=True)
 
 
 def test_a_finished_paper_passes_and_says_what_was_checked(paper, capsys):

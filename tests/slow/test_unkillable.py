@@ -3,14 +3,13 @@
 import os
 import random
 import resource
-import shutil
 import signal
 import time
-from dataclasses import replace
 from multiprocessing import get_context
 
 import pandas as pd
 import pytest
+from conftest import beside
 
 from hybridlungvit.config import study_from
 from hybridlungvit.evaluation.score import score
@@ -28,15 +27,6 @@ context.set_forkserver_preload(["hybridlungvit.training.loop"])
 def long(tiny):
     tiny["training"] |= {"epochs": EPOCHS, "patience": EPOCHS}
     return study_from(tiny, "long")
-
-
-def beside(layout, name):
-    """A results folder of its own over the same manifest and cache."""
-    own = replace(layout, results=layout.results.parent / name)
-    own.root.mkdir(parents=True)
-    for shared in (layout.manifest, layout.mask_table, layout.images.parent):
-        (own.root / shared.name).symlink_to(shared.resolve())
-    return own
 
 
 def start(function, *arguments):
@@ -59,7 +49,9 @@ def outcome(study, layout):
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(long, layout):
-    undisturbed, killed = beside(layout, "undisturbed"), beside(layout, "killed")
+    undisturbed, killed = (
+        beside(layout, layout.results.parent / name) for name in ("undisturbed", "killed")
+    )
     process = start(train, long, VARIANT, 0, undisturbed)
     process.join()
     assert process.exitcode == 0
@@ -118,38 +110,3 @@ def test_a_second_process_is_told_that_the_run_is_taken(study, layout):
         train(study, VARIANT, 0, layout)
     train(study, VARIANT, 0, layout)
     assert (layout.run(VARIANT, 0) / "run.json").is_file()
-
-
-def interrupted(study, layout, monkeypatch):
-    """The checkpoint of a run stopped after its first epoch."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hybridlungvit.training.loop.write_events", stop)
-        train(study, VARIANT, 0, layout)
-    (checkpoint,) = layout.work(VARIANT, 0).glob("epoch-0001")
-    return checkpoint
-
-
-def test_the_checkpoint_of_another_seed_is_refused(study, layout, monkeypatch):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    moved = layout.work(VARIANT, 1) / checkpoint.name
-    shutil.copytree(checkpoint, moved)
-    with pytest.raises(StudyError, match=f"{moved}: .*: seed 0 there, 1 here"):
-        train(study, VARIANT, 1, layout)
-
-
-def test_a_checkpoint_of_other_shapes_is_refused_by_name(study, layout, monkeypatch):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    shutil.copy(checkpoint / "state.pt", checkpoint / "model.safetensors")
-    with pytest.raises(StudyError, match=r"damaged checkpoint .* Delete this folder"):
-        train(study, VARIANT, 0, layout)
-
-
-def test_an_interruption_says_how_to_resume(study, layout, monkeypatch, caplog):
-    checkpoint = interrupted(study, layout, monkeypatch)
-    (message,) = [r.getMessage() for r in caplog.records if "interrupted" in r.getMessage()]
-    assert "run the same command again to resume" in message
-    assert str(checkpoint.parent) in message

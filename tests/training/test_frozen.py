@@ -1,7 +1,6 @@
 """Stored features of a frozen stem: what they are, what is trained on them, and interruptions."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import beside
 
 from hybridlungvit.cli import app
 from hybridlungvit.config import study_from
@@ -110,15 +110,8 @@ def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored):
 
 def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):
     study, layout = stored
-    again = replace(layout, results=tmp_path / "again")
-    again.root.mkdir(parents=True)
-    for shared in (
-        layout.manifest,
-        layout.mask_table,
-        layout.images.parent,
-        layout.root / "features",
-    ):
-        (again.root / shared.name).symlink_to(shared.resolve())
+    again = beside(layout, tmp_path / "again")
+    (again.root / "features").symlink_to(layout.root / "features")
     for folder in (layout, again):
         train(study, "no_seg", 0, folder)
     first, second = (folder.run("no_seg", 0) for folder in (layout, again))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from conftest import beside
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
@@ -18,7 +19,7 @@ from hybridlungvit.config import Augmentation, Training, study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.io import StudyError, file_sha256, rounded, write_json
+from hybridlungvit.io import StudyError, file_sha256, write_json
 from hybridlungvit.model import build_model
 from hybridlungvit.runtime import device_name
 from hybridlungvit.training import loop as training_loop
@@ -31,15 +32,6 @@ VARIANT = "seg_0.1"  # every part of the loss
 CPU = torch.device("cpu")
 
 
-def another(layout, tmp_path, name):
-    """A second results folder over the same manifest and cache."""
-    own = replace(layout, results=tmp_path / name)
-    own.root.mkdir(parents=True)
-    for shared in (layout.manifest, layout.mask_table, layout.images.parent):
-        (own.root / shared.name).symlink_to(shared.resolve())
-    return own
-
-
 def outcome(layout, variant=VARIANT, seed=0):
     run = layout.run(variant, seed)
     return (run / "model.safetensors").read_bytes(), (run / "history.csv").read_bytes()
@@ -48,7 +40,7 @@ def outcome(layout, variant=VARIANT, seed=0):
 @pytest.fixture(scope="module")
 def whole(study, cached, tmp_path_factory):
     """An uninterrupted run; tests must not alter it."""
-    layout = another(cached, tmp_path_factory.mktemp("whole"), "results")
+    layout = beside(cached, tmp_path_factory.mktemp("whole") / "results")
     train(study, VARIANT, 0, layout)
     return layout
 
@@ -130,16 +122,6 @@ def test_two_runs_are_identical_whatever_the_loader_and_the_global_state(tiny, l
     tiny["compute"]["loader_workers"] = 1
     train(study_from(tiny, "x"), VARIANT, 0, layout)
     assert outcome(layout) == outcome(whole)
-
-
-def test_the_kept_model_is_that_of_the_best_epoch(study, whole):
-    run = whole.run(VARIANT, 0)
-    best = json.loads((run / "run.json").read_text())["best_val_auc"]
-    assert best == rounded(pd.read_csv(run / "history.csv").val_auc.max())
-    recipe = study.recipe(VARIANT)
-    model = build_model(recipe, pretrained=False)
-    model.load_state_dict(load_file(run / "model.safetensors"))
-    assert assembled(study, whole, model).validate(0)["val_auc"] == pytest.approx(best, abs=1e-9)
 
 
 def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
@@ -283,7 +265,7 @@ def test_each_epoch_and_seed_has_views_of_its_own(study, cached):
 def test_the_optional_recipes_train_and_repeat(tiny, layout, tmp_path, whole, section, changes):
     tiny["training"]["epochs"] = 1
     tiny[section] = tiny.get(section, {}) | changes
-    again = another(layout, tmp_path, "again")
+    again = beside(layout, tmp_path / "again")
     for folder in (layout, again):
         train(study_from(tiny, "x"), VARIANT, 0, folder)
     assert outcome(layout) == outcome(again)
@@ -332,22 +314,28 @@ def test_a_run_without_progress_stops_early_and_says_why(tiny, layout, monkeypat
         assert words in caplog.text
 
 
-def test_neither_patience_nor_plateau_count_before_the_unfreezing(tiny, layout, monkeypatch):
-    tiny["training"] |= {"epochs": 6, "patience": 2, "plateau_patience": 0, "freeze_epochs": 3}
-    aucs = iter([0.9, 0.5, 0.5, 0.6, 0.6])
-    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
+@pytest.mark.parametrize(
+    ("changes", "aucs", "rates"),
+    [
+        # Neither patience nor plateau count before the unfreezing.
+        (
+            {"epochs": 6, "patience": 2, "freeze_epochs": 3},
+            [0.9, 0.5, 0.5, 0.6, 0.6],
+            [1e-3, 1e-3, 1e-3, 2e-4, 1e-4],
+        ),
+        # The smallest rise counts for the plateau as for the kept epoch.
+        ({"epochs": 5, "freeze_epochs": 0}, [0.9 + 2e-5 * k for k in range(5)], [1e-3] * 5),
+    ],
+)
+def test_the_learning_rate_falls_at_a_plateau_after_the_unfreezing(
+    tiny, layout, monkeypatch, changes, aucs, rates
+):
+    tiny["training"] |= {"plateau_patience": 0} | changes
+    left = iter(aucs)
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(left)})
     train(study_from(tiny, "x"), "no_seg", 0, layout)
     history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
-    assert history.learning_rate.tolist() == [1e-3, 1e-3, 1e-3, 2e-4, 1e-4]
-
-
-def test_the_smallest_rise_counts_for_the_plateau_as_for_the_kept_epoch(tiny, layout, monkeypatch):
-    tiny["training"] |= {"epochs": 5, "plateau_patience": 0, "freeze_epochs": 0}
-    aucs = iter([0.9 + 2e-5 * k for k in range(5)])
-    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_auc": next(aucs)})
-    train(study_from(tiny, "x"), "no_seg", 0, layout)
-    history = pd.read_csv(layout.run("no_seg", 0) / "history.csv")
-    assert history.learning_rate.tolist() == [1e-3] * 5
+    assert history.learning_rate.tolist() == rates
 
 
 # What goes wrong
@@ -378,18 +366,21 @@ def test_weights_that_explode_in_the_last_step_are_told_in_words(tiny, layout):
         train(study_from(tiny, "x"), "no_seg", 0, layout)
 
 
-@pytest.mark.parametrize("file", ["state.pt", "model.safetensors", "best.safetensors"])
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_a_damaged_checkpoint_names_its_folder(study, layout, monkeypatch, file, damage):
+def test_a_damaged_checkpoint_names_its_folder(study, layout, monkeypatch):
     interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(study, "plain_deit", 0, layout)
     (folder,) = layout.work("plain_deit", 0).glob("epoch-0001")
-    content = (folder / file).read_bytes()
-    (folder / file).unlink()
-    if damage == "truncated":
-        (folder / file).write_bytes(content[: len(content) // 2])
-    with pytest.raises(StudyError, match=str(folder)):
+    for name in ("state.pt", "model.safetensors", "best.safetensors"):
+        file = folder / name
+        whole_file = file.read_bytes()
+        for damaged in (None, whole_file[: len(whole_file) // 2]):
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            with pytest.raises(StudyError, match=f"{folder}: damaged .* Delete this folder"):
+                train(study, "plain_deit", 0, layout)
+        file.write_bytes(whole_file)
+    save_file({"other": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(StudyError, match=f"(?s){folder.parent}: damaged .* Delete this folder"):
         train(study, "plain_deit", 0, layout)
 
 
@@ -445,6 +436,8 @@ def test_validation_measures_are_those_of_scikit_learn(study, whole):
     probability, labels = ready.probabilities("val", tta=False), ready.labels["val"]
     found = ready.validate(0)
     assert found["val_auc"] == pytest.approx(roc_auc_score(labels, probability), abs=1e-12)
+    best = json.loads((whole.run(VARIANT, 0) / "run.json").read_text())["best_val_auc"]
+    assert found["val_auc"] == pytest.approx(best, abs=1e-9)
     assert found["val_accuracy"] == accuracy_score(labels, probability >= 0.5)
     assert found["val_loss"] == pytest.approx(log_loss(labels, probability), abs=1e-12)
 
@@ -645,28 +638,32 @@ def another_option(tiny, patch):
     return "model.stem_options.qkv_bias none there, true here"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        other_learning_rate, other_torch, other_timm_and_device, other_hub_weights, no_weights,
-        another_option,
-    ],
+CHANGES = (
+    other_learning_rate, other_torch, other_timm_and_device, other_hub_weights, no_weights,
+    another_option,
 )  # fmt: skip
-def test_a_checkpoint_that_does_not_fit_is_told_by_what_differs(tiny, layout, monkeypatch, change):
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_by_what_differs(tiny, layout, monkeypatch):
     hub(monkeypatch)
     tiny["model"]["pretrained"] = True
-    whole_config = copy.deepcopy(tiny)
     checkpoint, content = stopped(tiny, layout, monkeypatch)
-    with monkeypatch.context() as patch:
-        expected = change(tiny, patch)
-        with pytest.raises(StudyError) as told:
-            train(study_from(tiny, "x"), "no_seg", 0, layout)
-    message = str(told.value)
-    assert message.startswith(f"{checkpoint}: ") and expected in message
-    assert message.count(" there, ") == expected.count(" there, "), "and nothing else"
-    assert f"Restore that, or delete {checkpoint.parent} to train from the start" in message
-    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == content
-    train(study_from(whole_config, "x"), "no_seg", 0, layout)
+    for change in CHANGES:
+        values = copy.deepcopy(tiny)
+        with monkeypatch.context() as patch:
+            expected = change(values, patch)
+            with pytest.raises(StudyError) as told:
+                train(study_from(values, "x"), "no_seg", 0, layout)
+        message = str(told.value)
+        assert message.startswith(f"{checkpoint}: ") and expected in message
+        assert message.count(" there, ") == expected.count(" there, "), "and nothing else"
+        assert f"Restore that, or delete {checkpoint.parent} to train from the start" in message
+        assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == content
+    moved = layout.work("no_seg", 1) / checkpoint.name
+    shutil.copytree(checkpoint, moved)
+    with pytest.raises(StudyError, match=f"{moved}: .*: seed 0 there, 1 here"):
+        train(study_from(tiny, "x"), "no_seg", 1, layout)
+    train(study_from(tiny, "x"), "no_seg", 0, layout)
     assert len(pd.read_csv(layout.run("no_seg", 0) / "history.csv")) == 3
 
 
@@ -674,7 +671,7 @@ def test_a_deleted_checkpoint_lets_the_changed_training_start(tiny, layout, tmp_
     checkpoint, _ = stopped(tiny, layout, monkeypatch)
     tiny["training"]["learning_rate"] = 2e-3
     shutil.rmtree(checkpoint.parent)
-    other = another(layout, tmp_path, "other")
+    other = beside(layout, tmp_path / "other")
     for folder in (layout, other):
         train(study_from(tiny, "x"), "no_seg", 0, folder)
     assert outcome(layout, "no_seg") == outcome(other, "no_seg")
