@@ -1,6 +1,6 @@
 """Which rule for intervals over patients and training seeds covers as often as it says?
 
-    python benchmarks/coverage.py [--datasets 2000] [--seeds 3 5 10 20] [--output FILE]
+    python benchmarks/coverage.py [--datasets 2000] [--output FILE]
 
 Simulated test sets have the clusters of the committed test manifest: its patients are drawn with
 replacement within their class, each with as many images as they have. Latent scores are normal,
@@ -18,7 +18,6 @@ zero. The variances due to patients are DeLong's, for clusters (Obuchowski 1997)
 approximates. The run takes about 12 minutes of one core.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,11 +26,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from report import Measure, arguments
+from report import show as show_measures
 from rich.console import Console
 from rich.table import Table
 from scipy.special import chdtrc, logit, ndtr, ndtri, stdtr
 
-from hybridlungvit.io import write_json
 from hybridlungvit.runtime import track
 
 Array = NDArray[np.float64]
@@ -315,13 +315,29 @@ def show(cells: list[dict[str, Any]]) -> None:
     console.print(summary)
 
 
+def measures_of(cells: list[dict[str, Any]]) -> list[Measure]:
+    """How far the chosen rule strays from what it says, with 5 seeds or more."""
+    measures = []
+    for auc in sorted({cell["auc"] for cell in cells}):
+        enough = (cell for cell in cells if cell["auc"] == auc and cell["seeds"] >= 5)
+        rows = [cell["rules"]["chosen"] for cell in enough]
+        for name, what in (("level", "mean AUC"), ("difference", "difference of two")):
+            furthest = max((row[name] for row in rows), key=lambda share: abs(share - 0.95))
+            measures.append(
+                Measure(
+                    f"coverage of a {what}, AUC {auc:g}, 5 seeds or more: furthest from 95 %",
+                    abs(furthest - 0.95), 0.015, False, note=f"{furthest:.3f}",
+                )
+            )  # fmt: skip
+        most = max(row["rejected"] for row in rows)
+        name = f"equal models told apart at 5 %, AUC {auc:g}, 5 seeds or more: at most"
+        measures.append(Measure(name, most, 0.06, False))
+    return measures
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--datasets", type=int, default=2000, help="simulated test sets per cell")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds per model")
-    parser.add_argument("--aucs", type=float, nargs="+", choices=WORSE, default=list(WORSE))
-    parser.add_argument("--sds", type=float, nargs="+", default=SEED_SDS, help="SD between seeds")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     cells = [
         {
@@ -330,13 +346,12 @@ def main() -> None:
             "seeds": seeds,
             "rules": judge(auc, draw(auc, sd, seeds, options.datasets)),
         }
-        for auc in options.aucs
-        for sd in options.sds
-        for seeds in options.seeds
+        for auc in WORSE
+        for sd in SEED_SDS
+        for seeds in SEEDS
     ]
     show(cells)
-    if options.output is not None:
-        write_json(options.output, {"datasets": options.datasets, "cells": cells})
+    show_measures("Intervals over seeds", measures_of(cells), options.output)
 
 
 if __name__ == "__main__":

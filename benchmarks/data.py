@@ -14,11 +14,9 @@ the median of several repeats, in turns, so that both sides see the same load:
   masks made from either.
 """
 
-import argparse
 import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,13 +25,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from report import REPEATS, Measure, arguments, median_ratio, show, timed_rounds
 
 from hybridlungvit.data.cache import build_cache, open_cache, prepare_image
 from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.data.manifest import COLUMNS, read_manifest
-from hybridlungvit.io import write_json, write_text
+from hybridlungvit.io import write_text
 from hybridlungvit.masks.fit import lung_mask
 from hybridlungvit.paths import Layout
 from hybridlungvit.phantom import write_dataset
@@ -43,34 +40,23 @@ BATCH = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, help="folder searched for JPEG files")
     parser.add_argument("--images", type=int, default=600, help="files a repeat; repeated if fewer")
     parser.add_argument("--side", type=int, default=224, help="of the cached images, in pixels")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    args = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=REPEATS)
+    options = parser.parse_args()
+    side, repeats = options.side, options.repeats
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        root = args.data or make_phantoms(Path(scratch) / "phantoms", args.workers)
+        root = options.data or make_phantoms(Path(scratch) / "phantoms", options.workers)
         layout = Layout("benchmark", results=Path(scratch) / "results")
-        table = write_manifest(root, layout, args.images)
-        figures = {
-            "images": len(table),
-            "files": int(table.path.nunique()),
-            "median_width": float(table.width.median()),
-            "median_height": float(table.height.median()),
-            "side": args.side,
-            "workers": args.workers,
-            "repeats": args.repeats,
-            "building": building(root, layout, table, args),
-            "input": epoch_input(root, layout, args),
-            "loss": loss(root, table, args.side),
-        }
-    show(figures)
-    if args.output:
-        write_json(args.output, figures)
+        table = write_manifest(root, layout, options.images)
+        built = building(root, layout, table, side, options.workers, repeats)
+        measures = [epoch_input(root, layout, side, repeats), *built]
+    size = f"median {table.width.median():.0f}×{table.height.median():.0f} px"
+    show(f"{len(table)} JPEG files, {size}, cached at {side} px", measures, options.output)
 
 
 def make_phantoms(root: Path, workers: int) -> Path:
@@ -87,36 +73,14 @@ def write_manifest(root: Path, layout: Layout, count: int) -> pd.DataFrame:
     if not files:
         raise SystemExit(f"{root}: holds no JPEG file")
     facts = {file: inspect_image(file) for file in files}
-    rows = [
-        (
-            file.relative_to(root).as_posix(),
-            facts[file][0],
-            0,
-            "normal",
-            "p",
-            "train",
-            *facts[file][1:],
-        )
-        for file in itertools.islice(itertools.cycle(files), count)
-    ]
+    rows = []
+    for file in itertools.islice(itertools.cycle(files), count):
+        sha256, *others = facts[file]
+        path = file.relative_to(root).as_posix()
+        rows.append((path, sha256, 0, "normal", "p", "train", *others))
     table = pd.DataFrame(rows, columns=COLUMNS)
     write_text(layout.manifest, table.to_csv(index=False))
     return table
-
-
-def in_turns(repeats: int, **sides: Callable[[], Any]) -> dict[str, list[float]]:
-    """Seconds of each side, one after the other in each repeat.
-
-    Not ``report.timed_rounds``: report loads torch, and every process started here would load it
-    too, which is seconds of what is being timed.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, work in sides.items():
-            start = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def read_only(root: Path, path: str) -> None:
@@ -128,31 +92,34 @@ def nothing(path: str) -> None:
 
 
 def building(
-    root: Path, layout: Layout, table: pd.DataFrame, args: argparse.Namespace
-) -> dict[str, Any]:
+    root: Path, layout: Layout, table: pd.DataFrame, side: int, workers: int, repeats: int
+) -> list[Measure]:
     def spread(work: Callable[..., Any], paths: pd.Series) -> list[Any]:
-        name = "reading"
-        return list(each_in_processes(work, paths, workers=args.workers, description=name))
+        return list(each_in_processes(work, paths, workers=workers, description="reading"))
 
-    seconds = in_turns(
-        args.repeats,
-        cache=lambda: build_cache(root, layout, args.side, args.workers),
-        read=lambda: spread(partial(read_only, root), table.path),
-        start=lambda: spread(nothing, table.path[:1]),
-    )
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    pairs = zip(seconds["cache"], seconds["read"], strict=True)
-    return {
-        "seconds": median,
-        "ratio": statistics.median(a / b for a, b in pairs),
-        "ratio_without_start": (median["cache"] - median["start"])
-        / (median["read"] - median["start"]),
+    actions = {
+        "cache": lambda: build_cache(root, layout, side, workers),
+        "read": lambda: spread(partial(read_only, root), table.path),
+        "start": lambda: spread(nothing, table.path[:1]),
     }
+    seconds = timed_rounds(actions, repeats)
+    cache, read, start = (statistics.median(values) for values in seconds.values())
+    note = f"{cache:.2f} and {read:.2f} s, of it {start:.2f} s to start {workers} processes"
+    return [
+        Measure(
+            "cache building ÷ cv2.imread of the same files, processes running",
+            (cache - start) / (read - start), 1.0, False, note=loss(root, table, side),
+        ),
+        Measure(
+            "the same, start of the processes included",
+            median_ratio(seconds["cache"], seconds["read"]), 1.0, False, note=note,
+        ),
+    ]  # fmt: skip
 
 
-def epoch_input(root: Path, layout: Layout, args: argparse.Namespace) -> dict[str, Any]:
+def epoch_input(root: Path, layout: Layout, side: int, repeats: int) -> Measure:
     manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, args.side)
+    cache = open_cache(layout, manifest, side)
     rows = np.random.default_rng(0).permutation(len(manifest))
     batches = np.array_split(rows, max(1, len(rows) // BATCH))
     few = manifest.path[rows[: len(rows) // 4]]  # this side is slow, and its images alike
@@ -164,19 +131,20 @@ def epoch_input(root: Path, layout: Layout, args: argparse.Namespace) -> dict[st
 
     def decode() -> None:
         for path in few:
-            prepare_image(read_bytes(root / path), root / path, args.side)
+            prepare_image(read_bytes(root / path), root / path, side)
 
-    seconds = in_turns(args.repeats, cache=fetch, decode=decode)
-    cached = [value / len(rows) * 1e3 for value in seconds["cache"]]
-    decoded = [value / len(few) * 1e3 for value in seconds["decode"]]
-    return {
-        "cache_ms": statistics.median(cached),
-        "decode_ms": statistics.median(decoded),
-        "ratio": statistics.median(b / a for a, b in zip(cached, decoded, strict=True)),
-    }
+    seconds = timed_rounds({"decode": decode, "cache": fetch}, repeats)
+    decoded, cached = (
+        [1e3 * value / count for value in seconds[name]]
+        for name, count in (("decode", len(few)), ("cache", len(rows)))
+    )
+    return Measure(
+        "input of an epoch: decoding and masking ÷ from the cache", median_ratio(decoded, cached),
+        50, True, note=f"{statistics.median(cached):.3f} ms an image from the cache",
+    )  # fmt: skip
 
 
-def loss(root: Path, table: pd.DataFrame, side: int) -> dict[str, float]:
+def loss(root: Path, table: pd.DataFrame, side: int) -> str:
     differences, overlaps = [], []
     for path in table.path.unique():
         file = root / path
@@ -187,45 +155,12 @@ def loss(root: Path, table: pd.DataFrame, side: int) -> dict[str, float]:
         plain_mask = cv2.resize(drawn, (side, side), interpolation=cv2.INTER_AREA) > 127
         differences.append(np.abs(image.astype(int) - plain))
         overlaps.append((mask & plain_mask).sum() / (mask | plain_mask).sum())
-    differences = np.stack(differences)
-    return {
-        "mean_difference": float(differences.mean()),
-        "difference_99th_percentile": float(np.percentile(differences, 99)),
-        "psnr_db": float(10 * np.log10(255**2 / np.square(differences).mean())),
-        "mask_overlap_mean": float(np.mean(overlaps)),
-        "mask_overlap_lowest": float(min(overlaps)),
-    }
-
-
-def show(figures: dict[str, Any]) -> None:
-    build, feed, lost = figures["building"], figures["input"], figures["loss"]
-    size = f"{figures['median_width']:.0f}×{figures['median_height']:.0f} px"
-    title = f"{figures['images']} JPEG files, median {size}, cached at {figures['side']} px"
-    table = Table("question", "this", "compared with", "ratio", title=title)
-    seconds = build["seconds"]
-    table.add_row(
-        f"building, {figures['workers']} processes", f"{seconds['cache']:.2f} s",
-        f"imread {seconds['read']:.2f} s", f"{build['ratio']:.2f}",
-    )  # fmt: skip
-    table.add_row(
-        "the same without their start", f"{seconds['cache'] - seconds['start']:.2f} s",
-        f"imread {seconds['read'] - seconds['start']:.2f} s",
-        f"{build['ratio_without_start']:.2f}",
-    )  # fmt: skip
-    table.add_row(
-        "input of an epoch, per image", f"cache {feed['cache_ms']:.3f} ms",
-        f"decode and mask {feed['decode_ms']:.2f} ms", f"{feed['ratio']:.0f}",
-    )  # fmt: skip
-    table.add_row(
-        "grey value difference", f"mean {lost['mean_difference']:.2f}",
-        f"99 % below {lost['difference_99th_percentile']:.0f} of 255",
-        f"{lost['psnr_db']:.1f} dB",
-    )  # fmt: skip
-    table.add_row(
-        "mask overlap (IoU)", f"mean {lost['mask_overlap_mean']:.3f}",
-        f"lowest {lost['mask_overlap_lowest']:.3f}", "",
-    )  # fmt: skip
-    Console(width=110).print(table)
+    grey = np.stack(differences)
+    return (
+        f"scaled decoding differs by {grey.mean():.2f} grey values, by "
+        f"{np.percentile(grey, 99):.0f} in one pixel of 100; masks overlap by "
+        f"{np.mean(overlaps):.3f}, at least {min(overlaps):.3f}"
+    )
 
 
 if __name__ == "__main__":

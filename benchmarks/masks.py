@@ -1,6 +1,6 @@
 """The lung mask generator beside two baselines, on annotated radiographs.
 
-    python benchmarks/masks.py --data PATH --annotations CSV [--table FILE]
+    python benchmarks/masks.py --data PATH --annotations CSV --table FILE
 
 Both baselines are as simple as they look: a threshold that takes what is dark for lung, and the
 constant average shape of the annotations. What the generator gains over them is what it is worth.
@@ -20,12 +20,9 @@ from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
     RESAMPLES,
     SEED,
-    assess,
     mean_of,
     patient_interval,
-    print_summary,
     quantile_of,
-    title_of,
 )
 from hybridlungvit.masks.annotated import (
     Case,
@@ -115,10 +112,10 @@ def main() -> None:
     parser.add_argument("--annotations", type=Path, required=True, help="CSV: image, class, mask")
     halves = ("reporting", "development", "all")
     parser.add_argument("--half", choices=halves, default="reporting")
-    parser.add_argument("--table", type=Path, help="write Dice and cut error as TeX, print nothing")
-    parser.add_argument("--level", type=float, default=0.95, help="of the table's intervals")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="the table's bootstrap")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the table's bootstrap")
+    parser.add_argument("--table", type=Path, required=True, help="TeX file for the paper")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
     options = parser.parse_args()
     try:
         cases = read_cases(options.data, options.annotations, options.half)
@@ -127,13 +124,8 @@ def main() -> None:
             "CLAHE and Otsu": otsu,
             "Average shape": average_shape(cases),
         }
-        if options.table is not None:
-            size = (options.resamples, options.level, options.seed)
-            write_text(options.table, table_of(cases, methods, *size))
-            return
-        for name, segment in methods.items():
-            summary, images = assess(cases, segment)
-            print_summary(summary, f"{name}. {title_of(images, options.half)}")
+        size = (options.resamples, options.level, options.seed)
+        write_text(options.table, table_of(cases, methods, *size))
     except StudyError as error:
         sys.exit(f"error: {error}")
 

@@ -1,4 +1,7 @@
-"""What every benchmark returns, and the one table that shows it."""
+"""What every benchmark returns, and the one table that shows it.
+
+Torch is imported by what needs it: processes that a benchmark starts would load it, too.
+"""
 
 import argparse
 import platform
@@ -8,12 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from hybridlungvit.io import write_json
-from hybridlungvit.runtime import device_name
 
 REPEATS = 5
 
@@ -60,8 +61,8 @@ def median_ratio(above: list[float], below: list[float]) -> float:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The options every benchmark has."""
-    parser = argparse.ArgumentParser(description=description)
+    """The options every benchmark has; ``description`` is its docstring."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--output", type=Path, help="JSON file to write")
     return parser
 
@@ -74,16 +75,14 @@ def show(title: str, measures: list[Measure], output: Path | None = None) -> Non
     for m in measures:
         sign = "≥" if m.at_least else "≤"
         bound = "" if m.bound is None else f"{m.bound:.3g}"
-        table.add_row(
-            m.name,
-            f"{m.value:.3g}",
-            f"{sign} {m.target:g}",
-            bound,
-            "yes" if m.met else "no",
-            m.note,
-        )  # fmt: skip
+        met = "yes" if m.met else "no"
+        table.add_row(m.name, f"{m.value:.3g}", f"{sign} {m.target:g}", bound, met, m.note)
     Console(width=140).print(table)
     if output is not None:
+        import torch
+
+        from hybridlungvit.runtime import device_name
+
         machine = {
             "processor": device_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),

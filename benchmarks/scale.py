@@ -11,21 +11,18 @@ images need about 2.5 GB of disk for the time. Scores are of one seed and resamp
 hundredth of a study's: their time, too, is proportional to the number of resamples.
 """
 
-import argparse
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from report import Measure, arguments, show
 
 from hybridlungvit.config import Data, Study, study_from
 from hybridlungvit.data.cache import build_cache
@@ -44,25 +41,53 @@ VALIDATION = 2000  # images that thresholds and temperature are chosen on
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, nargs="*", default=[5_000, 10_000, 20_000])
     parser.add_argument("--scored", type=int, nargs="*", default=[25_000, 50_000, 100_000])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    args = parser.parse_args()
+    options = parser.parse_args()
     templates = [jpeg(seed) for seed in range(TEMPLATES)]
-    rows = []
-    for count in args.images:
+    rows: dict[str, list[Growth]] = {"manifest": [], "cache": [], "metrics": []}
+    for count in options.images:
         with tempfile.TemporaryDirectory() as scratch:
             write_images(Path(scratch) / "images", count, templates)
-            rows += [measured(stage, Path(scratch), count, args.workers) for stage in IMAGED]
-    for count in args.scored:
+            for stage in (manifest, cache):
+                rows[stage.__name__].append(alone(stage, Path(scratch), count, options.workers))
+    for count in options.scored:
         with tempfile.TemporaryDirectory() as scratch:
             write_scores(layout_in(Path(scratch)), count)
-            rows.append(measured(metrics, Path(scratch), count, args.workers))
-    show(rows)
-    if args.output:
-        write_json(args.output, {"workers": args.workers, "rows": rows})
+            rows["metrics"].append(alone(metrics, Path(scratch), count, options.workers))
+    show("Growth", growth(rows), options.output)
+
+
+class Growth(NamedTuple):
+    """What a stage took: seconds of processor and peak memory in MB, for so many images."""
+
+    images: int
+    seconds: float
+    megabytes: float
+
+
+def growth(rows: dict[str, list[Growth]]) -> list[Measure]:
+    """Memory of each stage in the largest run, and time an image beside the smallest."""
+    measures = []
+    for stage, sizes in rows.items():
+        if not sizes:
+            continue
+        small, large = sizes[0], sizes[-1]
+        ratio = (large.seconds / large.images) / (small.seconds / small.images)
+        note = f"{large.seconds:.0f} s of processor for {large.images:,} images"
+        measures += [
+            Measure(
+                f"memory of {stage} for {large.images:,} images, MB", large.megabytes, 2000, False,
+                note=note,
+            ),
+            Measure(
+                f"processor time an image of {stage}, {large.images:,} ÷ {small.images:,}",
+                ratio, 1.2, False,
+            ),
+        ]  # fmt: skip
+    return measures
 
 
 def jpeg(seed: int) -> bytes:
@@ -92,9 +117,6 @@ def manifest(root: Path, workers: int) -> None:
 
 def cache(root: Path, workers: int) -> None:
     build_cache(root / "images", layout_in(root), SIDE, workers)
-
-
-IMAGED = (manifest, cache)
 
 
 def metrics(root: Path, workers: int) -> None:
@@ -136,23 +158,8 @@ def layout_in(root: Path) -> Layout:
     return Layout("scale", results=root / "results")
 
 
-def measured(
-    stage: Callable[[Path, int], None], root: Path, count: int, workers: int
-) -> dict[str, Any]:
-    """A row of the table."""
-    elapsed, seconds, peak = alone(stage, root, workers)
-    name = stage.__name__
-    print(f"{count} {name}: {seconds:.1f} s, {peak:.0f} MB", file=sys.stderr)
-    return {
-        "images": count, "stage": name, "elapsed": elapsed, "seconds": seconds,
-        "ms_per_image": seconds / count * 1e3, "peak_mb": peak,
-    }  # fmt: skip
-
-
-def alone(
-    stage: Callable[[Path, int], None], root: Path, workers: int
-) -> tuple[float, float, float]:
-    """Seconds on the clock and of processor, and peak MB, of a stage in processes of its own."""
+def alone(stage: Callable[[Path, int], None], root: Path, count: int, workers: int) -> Growth:
+    """What a stage takes in processes of its own."""
     context = get_context("spawn")
     answers = context.Queue()
     process = context.Process(target=_measure, args=(stage, root, workers, answers))
@@ -160,7 +167,12 @@ def alone(
     process.join()
     if process.exitcode:
         raise SystemExit(f"{stage.__name__} failed")
-    return answers.get()
+    taken = Growth(count, *answers.get())
+    print(
+        f"{stage.__name__}, {count:,} images: {taken.seconds:.1f} s, {taken.megabytes:.0f} MB",
+        file=sys.stderr,
+    )
+    return taken
 
 
 def _measure(stage: Callable[[Path, int], None], root: Path, workers: int, answers: Any) -> None:
@@ -170,22 +182,11 @@ def _measure(stage: Callable[[Path, int], None], root: Path, workers: int, answe
         used = map(resource.getrusage, whose)
         return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
-    start, before = time.perf_counter(), processor()
+    before = processor()
     stage(root, workers)
-    elapsed, seconds = time.perf_counter() - start, processor() - before
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in whose) * unit / 1e6
-    answers.put((elapsed, seconds, peak))
-
-
-def show(rows: list[dict[str, Any]]) -> None:
-    table = Table("images", "stage", "processor time", "per image", "peak memory", title="Growth")
-    for row in rows:
-        table.add_row(
-            f"{row['images']:,}", row["stage"], f"{row['seconds']:.1f} s",
-            f"{row['ms_per_image']:.2f} ms", f"{row['peak_mb']:.0f} MB",
-        )  # fmt: skip
-    Console(width=90).print(table)
+    answers.put((processor() - before, peak))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -61,12 +62,10 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_growth_is_the_cost_of_an_image_in_the_largest_run_beside_the_smallest():
-    rows = [
-        {"stage": stage, "images": n, "seconds": t * n / 1e3, "ms_per_image": t, "peak_mb": mb}
-        for stage in ("manifest", "cache", "metrics")
-        for n, t, mb in ((1000, 2, 200), (2000, 5, 300), (4000, 3, 2100))
-    ]
-    measures = importlib.import_module("run").scale({"rows": rows})
+    scale = importlib.import_module("scale")
+    sizes = ((1000, 2, 200), (2000, 10, 300), (4000, 12, 2100))
+    stages = ("manifest", "cache", "metrics")
+    measures = scale.growth({stage: [scale.Growth(*size) for size in sizes] for stage in stages})
     assert [m.value for m in measures] == [2100, 1.5] * 3
     assert not any(m.met for m in measures)
     assert measures[3].name == "processor time an image of cache, 4,000 ÷ 1,000"
@@ -87,25 +86,24 @@ def run(name, output, *arguments):
     command = [sys.executable, REPOSITORY / "benchmarks" / name, "--output", output, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(output.read_text())
+    return json.loads(output.read_text())["measures"]
 
 
 def test_data_benchmark(phantoms, tmp_path):
-    figures = run(
+    measures = run(
         "data.py", tmp_path / "out.json", "--data", phantoms / "test", "--images", "40",
         "--repeats", "1", "--side", "32",
     )  # fmt: skip
-    assert (figures["images"], figures["files"]) == (40, 30)
-    assert figures["building"]["ratio"] > 0
-    assert figures["input"]["ratio"] > 0
-    assert figures["loss"]["mean_difference"] < 3
-    assert figures["loss"]["mask_overlap_lowest"] > 0.8
+    assert [m["value"] > 0 for m in measures] == [True] * 3
+    difference, overlap = re.search(r"by (\S+) grey.*least (\S+)", measures[1]["note"]).groups()
+    assert float(difference) < 3
+    assert float(overlap) > 0.8
 
 
 @pytest.mark.slow
 def test_scale_benchmark(tmp_path):
     sizes = ("--images", "300", "--scored", "300", "600")
-    figures = run("scale.py", tmp_path / "out.json", *sizes)
-    stages = [(row["stage"], row["images"]) for row in figures["rows"]]
-    assert stages == [("manifest", 300), ("cache", 300), ("metrics", 300), ("metrics", 600)]
-    assert all(row["seconds"] > 0 and row["peak_mb"] > 10 for row in figures["rows"])
+    measures = run("scale.py", tmp_path / "out.json", *sizes)
+    assert len(measures) == 6
+    assert "metrics, 600 ÷ 300" in measures[-1]["name"]
+    assert all(m["value"] > 0 for m in measures)
