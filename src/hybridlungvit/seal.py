@@ -69,14 +69,10 @@ def check_seal(study: Study, layout: Layout) -> None:
         elif file_sha256(path) != recorded[path.as_posix()]:
             wrong.append(f"{path}: altered")
     if wrong:
+        listed = "\n".join(wrong)
         raise StudyError(
-            "\n".join(
-                [
-                    f"{layout.seal}: {len(wrong)} of {len(recorded)} results are not those that "
-                    "the study ended with. Restore them, or finish the study again.",
-                    *wrong,
-                ]
-            )
+            f"{layout.seal}: {len(wrong)} of {len(recorded)} results are not those that the study "
+            f"ended with. Restore them, or finish the study again.\n{listed}"
         )
 
 
@@ -96,15 +92,11 @@ def check_runs(study: Study, layout: Layout) -> None:
                 if record[key] != digest
             ]
     if outdated:
+        listed = "\n".join(outdated)
         raise StudyError(
-            "\n".join(
-                [
-                    f"{layout.root}: {len(outdated)} runs were made otherwise than they would be "
-                    "now. Restore that code, config or manifest; or remove these runs, to have "
-                    "them trained again.",
-                    *outdated,
-                ]
-            )
+            f"{layout.root}: {len(outdated)} runs were made otherwise than they would be now. "
+            "Restore that code, config or manifest; or remove these runs, to have them trained "
+            f"again.\n{listed}"
         )
 
 

@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from hybridlungvit.io import StudyError
-
 SERIES = {"person": "person", "study": "IM-"}  # how the numbers of a series begin
 
 
@@ -20,26 +18,6 @@ def strict_key(patients: pd.Series) -> pd.Series:
     """The stricter key of each patient key; keys of other forms stay as they are."""
     keys = patients.str.replace(r"^(person\d+)_(?:bacteria|virus)$", r"\1", regex=True)
     return keys.str.replace(r"^NORMAL2-(IM-\d+)$", r"\1", regex=True)
-
-
-def require_patients_apart(manifest: pd.DataFrame, validation_split: str) -> None:
-    """Raise ``StudyError`` when a patient stands on two sides.
-
-    Training and validation may share patients only where the config asks for such a split.
-    """
-    side = manifest.split
-    if validation_split == "image":
-        side = side.replace("val", "train")
-    sides = side.groupby(manifest.patient).nunique()
-    leaked = sides.index[sides > 1]
-    if len(leaked):
-        group = manifest[manifest.patient == leaked[0]]
-        one_each = group[~side[group.index].duplicated()]
-        raise StudyError(
-            f"leak: patient {leaked[0]} is in {' and '.join(one_each.split)} "
-            f"({', '.join(one_each.path)}); {len(leaked)} such patients. Move all images of a "
-            "patient to one side and build the manifest again."
-        )
 
 
 def shared_numbers(manifest: pd.DataFrame) -> pd.Series:

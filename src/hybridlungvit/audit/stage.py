@@ -8,11 +8,11 @@ import pandas as pd
 
 from hybridlungvit.audit.copies import COPY, describe_copies, find_copies
 from hybridlungvit.audit.leakage import pixel_features, price_of_leakage
-from hybridlungvit.audit.patients import describe_patients, require_patients_apart
+from hybridlungvit.audit.patients import describe_patients
 from hybridlungvit.audit.shortcuts import class_balance, shift_aucs, shortcut_aucs
 from hybridlungvit.config import Study
 from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.manifest import read_manifest, require_patients_apart
 from hybridlungvit.io import StudyError, file_sha256, write_record
 from hybridlungvit.paths import Layout
 
@@ -54,7 +54,9 @@ def write_audit(study: Study, layout: Layout) -> dict[str, Any]:
 def _checked(study: Study, layout: Layout) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
     """Manifest, images and pairs of copies of a study without a leak."""
     manifest = read_manifest(layout.manifest)
-    require_patients_apart(manifest, study.data.validation_split)
+    by_image = study.data.validation_split == "image"  # then train and val may share patients
+    side = manifest.split.replace("val", "train") if by_image else manifest.split
+    require_patients_apart(manifest, side)
     images = open_cache(layout, manifest, study.data.image_size).images
     copies = find_copies(manifest, images)
     require_no_copies(copies)

@@ -27,7 +27,7 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     own_split = data.source == "pneumoniamnist"
     sides = SPLITS if own_split else ("train", "test")
     table = find_images(root, sides, data.classes, data.patients)
-    require_disjoint_patients(table, table.side)
+    require_patients_apart(table, table.side)
     if data.max_train_images is not None:
         table = keep_whole_patients(table, data.max_train_images, data.split_seed)
     if own_split:
@@ -73,15 +73,17 @@ def unit_of(table: pd.DataFrame) -> str:
     return "image" if table.patient.str.startswith("image:").all() else "patient"
 
 
-def require_disjoint_patients(table: pd.DataFrame, side: pd.Series) -> None:
-    """Raise ``StudyError`` naming the patients that stand on more than one side."""
+def require_patients_apart(table: pd.DataFrame, side: pd.Series) -> None:
+    """Raise ``StudyError`` naming a patient that stands on more than one ``side`` (N,)."""
     sides = side.groupby(table.patient).nunique()
-    leaked = sorted(sides.index[sides > 1])
-    if leaked:
-        images = table.path[table.patient == leaked[0]].tolist()
+    leaked = sides.index[sides > 1]
+    if len(leaked):
+        group = table[table.patient == leaked[0]]
+        one_each = group.index[~side[group.index].duplicated()]
         raise StudyError(
-            f"patient {leaked[0]} is in train and test ({', '.join(images[:4])}); "
-            f"{len(leaked)} such patients. Move all images of a patient to one side."
+            f"leak: patient {leaked[0]} is in {' and '.join(side[one_each])} "
+            f"({', '.join(table.path[one_each])}); {len(leaked)} such patients. Move all images of "
+            "a patient to one side and build the manifest again."
         )
 
 

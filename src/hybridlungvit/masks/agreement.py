@@ -18,7 +18,6 @@ from hybridlungvit.io import write_table
 from hybridlungvit.masks.annotated import (
     Case,
     Half,
-    Segment,
     generator,
     measure,
     measure_mirror,
@@ -108,8 +107,11 @@ def report_masks(root: Path, annotations: Path, output: Path, half: Half) -> pd.
     and ``gallery.png`` below ``output``. Raises ``StudyError`` for unusable annotations.
     """
     cases = read_cases(root, annotations, half)
-    summary, images = assess(cases)
-    print_summary(summary, title_of(images, half))
+    images = pd.concat([measure(cases), measure_mirror(cases)], axis=1)
+    summary = summarise(cases, images)
+    part = "all annotations" if half == "all" else f"{half} half"
+    count = f"{len(images)} images of {images.patient.nunique()} patients"
+    print_summary(summary, f"Lung masks, {part}: {count}")
     write_table(output / "table.csv", summary, "%.6f")
     write_table(output / "images.csv", images.drop(columns="label"), "%.6f")
     save_annotation_gallery(cases, images, output)
@@ -117,13 +119,12 @@ def report_masks(root: Path, annotations: Path, output: Path, half: Half) -> pd.
     return summary
 
 
-def assess(cases: list[Case], segment: Segment = generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The summary of a mask method on annotated images, and the row of each image.
+def summarise(cases: list[Case], images: pd.DataFrame) -> pd.DataFrame:
+    """The columns measure, estimate, low, high, target and met, of the generator on ``cases``.
 
-    Columns of the summary: measure, estimate, low, high, target, met; low and high are NaN where no
-    interval is due. Those of the images: see ``measure`` and ``measure_mirror``.
+    ``images`` are their rows by ``measure`` and ``measure_mirror``; low and high are NaN where no
+    interval is due.
     """
-    images = pd.concat([measure(cases, segment), measure_mirror(cases, segment)], axis=1)
     rows: list[tuple[Any, ...]] = []
     for name, (statistic, target, meets) in MEASURES.items():
         value = patient_interval(images, statistic)
@@ -137,13 +138,12 @@ def assess(cases: list[Case], segment: Segment = generator) -> tuple[pd.DataFram
     ):
         rows.append((name, value, np.nan, np.nan, target, "yes" if meets else "no"))
     speed = f"time at {TIMED_SIDE} px, median (ms)"
-    rows.append((speed, time_masks(cases, segment), np.nan, np.nan, "", ""))
-    columns = ["measure", "estimate", "low", "high", "target", "met"]
-    return pd.DataFrame(rows, columns=columns), images
+    rows.append((speed, time_masks(cases), np.nan, np.nan, "", ""))
+    return pd.DataFrame(rows, columns=["measure", "estimate", "low", "high", "target", "met"])
 
 
-def time_masks(cases: list[Case], segment: Segment) -> float:
-    """Median milliseconds of ``segment`` for an image of 224 by 224 px, on one thread."""
+def time_masks(cases: list[Case]) -> float:
+    """Median milliseconds of the generator for an image of 224 by 224 px, on one thread."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     side = (TIMED_SIDE, TIMED_SIDE)
@@ -152,17 +152,11 @@ def time_masks(cases: list[Case], segment: Segment) -> float:
         for case in cases:
             image = cv2.resize(read_image(case), side, interpolation=cv2.INTER_AREA)
             start = time.perf_counter()
-            segment(image, case)
+            generator(image, case)
             times.append(time.perf_counter() - start)
     finally:
         cv2.setNumThreads(threads)
     return 1000 * float(np.median(times))
-
-
-def title_of(images: pd.DataFrame, half: Half) -> str:
-    """How many images and patients a table is about."""
-    part = "all annotations" if half == "all" else f"{half} half"
-    return f"Lung masks, {part}: {len(images)} images of {images.patient.nunique()} patients"
 
 
 def print_summary(summary: pd.DataFrame, title: str) -> None:
