@@ -76,7 +76,7 @@ def ready(
     model = build_model(recipe, pretrained=False).to(device)
     if literal:
         model.tokens = LiteralTokens(recipe.model.map_size, SIDE, recipe.model.token_grid)
-    return Trainer.assemble(recipe, 0, device, model, cache, rows, labels)
+    return Trainer(recipe, 0, device, model, cache, rows, labels)
 
 
 def own_step(trainer: Trainer) -> Callable[[], object]:

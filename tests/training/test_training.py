@@ -148,7 +148,7 @@ def assembled(study, layout, model=None, variant=VARIANT):
     rows = {name: np.flatnonzero(manifest.split == name) for name in ("train", "val")}
     labels = {name: manifest.label.to_numpy()[index] for name, index in rows.items()}
     model = model or build_model(recipe, pretrained=True)
-    return Trainer.assemble(recipe, 0, torch.device("cpu"), model, cache, rows, labels)
+    return Trainer(recipe, 0, torch.device("cpu"), model, cache, rows, labels)
 
 
 @pytest.mark.parametrize("lowers", ["all", "stem"])
@@ -227,7 +227,8 @@ def test_attention_is_compared_with_the_lungs_at_the_models_own_cut(tiny, cached
 def test_each_epoch_and_seed_has_a_random_stream_of_its_own(study, cached):
     ready, draws = assembled(study, cached), set()
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        replace(ready, seed=seed).start_epoch(epoch)
+        ready.seed = seed
+        ready.start_epoch(epoch)
         draws.add(torch.rand(1).item())
     ready.start_epoch(0)
     assert torch.rand(1).item() in draws and len(draws) == 4
@@ -239,7 +240,8 @@ def first_inputs(ready, epoch):
 
 def test_each_epoch_and_seed_has_views_of_its_own(study, cached):
     ready = assembled(study, cached)
-    other = replace(ready, seed=1)
+    other = copy.copy(ready)
+    other.seed = 1
     still = Augmentation(
         crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, rotation=0, brightness=0, contrast=0
     )

@@ -1,6 +1,7 @@
 """Training: the run of epochs, resumed where it was interrupted."""
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,13 @@ from hybridlungvit.training.checkpoint import (
     sole_owner,
 )
 from hybridlungvit.training.frozen import open_store
-from hybridlungvit.training.record import run_key, weights_sha256, write_run
+from hybridlungvit.training.record import (
+    Description,
+    portable,
+    run_key,
+    weights_sha256,
+    write_run,
+)
 from hybridlungvit.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -61,7 +68,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     model = build_model(recipe, pretrained=True).to(device)
     manifest_hash, weights_hash = file_sha256(layout.manifest), weights_sha256(recipe, model.stem)
     store = open_store(study, variant, layout, recipe)
-    trainer = Trainer.assemble(recipe, seed, device, model, cache, rows, labels, store)
+    trainer = Trainer(recipe, seed, device, model, cache, rows, labels, store)
     key = run_key(recipe, seed, manifest_hash, weights_hash, device)
     if recipe.data.masks is not None:
         key["masks"] = file_sha256(layout.mask_table)  # fitted ones follow from code and manifest
@@ -80,15 +87,9 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
             trainer.watch(epoch, auc)
             history.append({"epoch": epoch + 1, "learning_rate": rate, **losses, **values})
             seconds = time.monotonic() - start
-            speed = len(rows["train"]) / seconds
-            timing.append(
-                {
-                    "epoch": epoch + 1,
-                    "seconds": seconds,
-                    "images_per_second": speed,
-                    "peak_memory_mb": peak_memory_mb(device),
-                }
-            )
+            speed, peak = len(rows["train"]) / seconds, peak_memory_mb(device)
+            taken = {"seconds": seconds, "images_per_second": speed, "peak_memory_mb": peak}
+            timing.append({"epoch": epoch + 1, **taken})
             state = {"key": key, "epoch": epoch + 1, "history": history, "timing": timing}
             state |= {name: getattr(trainer, name).state_dict() for name in RESUMED}
             save_checkpoint(work, state, _weights(model), best)
@@ -106,13 +107,15 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
             )  # fmt: skip
         log.info("kept epoch %d, validation AUC %.4f", kept + 1, history[kept]["val_auc"])
         model.load_state_dict(best)
-        temperature = fit_temperature(
-            labels["val"], trainer.probabilities("val", recipe.evaluation.tta)
+        probabilities = trainer.probabilities("val", recipe.evaluation.tta)
+        description = Description(
+            recipe=portable(recipe),
+            ranges=training_ranges(cache, rows["train"]),
+            temperature=fit_temperature(labels["val"], probabilities),
         )
-        write_run(
-            study, variant, seed, layout, manifest_hash, weights_hash, model, best, history, timing,
-            device, training_ranges(cache, rows["train"]), temperature,
-        )  # fmt: skip
+        origin = {"manifest_sha256": manifest_hash, "weights_sha256": weights_hash}
+        write_run(study, variant, seed, layout, origin, model, description, history, timing, device)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _resume(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hybridlungvit.config import Compute, Recipe, Section, Study
-from hybridlungvit.data.statistics import Ranges
-from hybridlungvit.io import file_sha256, replacing, write_record, write_text
+from hybridlungvit.io import file_sha256, replacing, write_record, write_table
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, code_sha256, environment_record
 from hybridlungvit.runtime import device_name
@@ -57,7 +55,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _portable(recipe: Recipe) -> Recipe:
+def portable(recipe: Recipe) -> Recipe:
     """The recipe without what belongs to this machine: paths, threads and devices."""
     pretrained = recipe.model.pretrained
     name = Path(pretrained).name if isinstance(pretrained, str) else pretrained
@@ -109,48 +107,35 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def write_run(
-    study: Study,
-    variant: str,
-    seed: int,
-    layout: Layout,
-    manifest_sha256: str,
-    weights_sha256: str | None,
-    model: nn.Module,
-    weights: dict[str, Tensor],
-    history: list[dict[str, float]],
-    timing: list[dict[str, float]],
-    device: torch.device,
-    ranges: Ranges,
-    temperature: float,
-) -> None:
-    """Write model.safetensors, history.csv, timing.csv and run.json, then drop the checkpoints.
+    study: Study, variant: str, seed: int, layout: Layout, origin: dict[str, str | None],
+    model: nn.Module, description: Description, history: list[dict[str, float]],
+    timing: list[dict[str, float]], device: torch.device,
+) -> None:  # fmt: skip
+    """Write model.safetensors, history.csv, timing.csv and run.json of a finished training.
 
-    The hashes are those of the manifest and the pretrained weights that the training began with;
-    ``ranges`` of the training images' statistics and the validation's ``temperature`` travel with
-    the weights.
+    ``origin`` has the hashes of the manifest and the pretrained weights that it began with,
+    ``model`` the best weights, and ``description`` travels with them.
     """
     recipe = study.recipe(variant)
     run = layout.run(variant, seed)
     with replacing(run / "model.safetensors") as temporary:
-        # What describes the weights travels with them: predicting needs no other file.
-        description = Description(recipe=_portable(recipe), ranges=ranges, temperature=temperature)
+        weights = {name: value.cpu() for name, value in model.state_dict().items()}
         temporary.write_bytes(save(weights, {KEY: description.model_dump_json()}))
     epochs, times = pd.DataFrame(history), pd.DataFrame(timing)
-    write_text(run / "history.csv", epochs.to_csv(index=False, lineterminator="\n"))
-    write_text(run / "timing.csv", times.to_csv(index=False, lineterminator="\n"))
+    write_table(run / "history.csv", epochs)
+    write_table(run / "timing.csv", times)
     best = epochs.val_auc.idxmax()
+    pretrained = recipe.model.pretrained
     record: dict[str, Any] = {
         "study": study.study,
         "variant": variant,
         "seed": seed,
         "config_sha256": study.training_hash(variant),
-        "manifest_sha256": manifest_sha256,
+        "manifest_sha256": origin["manifest_sha256"],
         "code_sha256": code_sha256("train"),
         "code_commit": code_commit(),
-        "pretrained": "file"
-        if isinstance(recipe.model.pretrained, str)
-        else recipe.model.pretrained,
-        "weights_sha256": weights_sha256,
+        "pretrained": "file" if isinstance(pretrained, str) else pretrained,
+        "weights_sha256": origin["weights_sha256"],
         "model_sha256": file_sha256(run / "model.safetensors"),
         "parameters": sum(p.numel() for p in model.parameters()),
         "stem_parameters": sum(p.numel() for p in model.stem.parameters()),
@@ -158,7 +143,7 @@ def write_run(
         "best_epoch": int(epochs.epoch[best]),
         "epochs_run": len(epochs),
         "best_val_auc": float(epochs.val_auc[best]),
-        "temperature": temperature,
+        "temperature": description.temperature,
         "wall_seconds": float(times.seconds.sum()),
         "device": device_name(device),
         "device_kind": device.type,
@@ -167,4 +152,3 @@ def write_run(
         **environment_record(),
     }
     write_record(run / "run.json", record)
-    shutil.rmtree(layout.work(variant, seed), ignore_errors=True)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -54,28 +53,16 @@ class Batch(NamedTuple):
     """Class probabilities (B, 2)."""
 
 
-@dataclass
 class Trainer:
-    """What an epoch needs; the random state is derived afresh from (seed, epoch) each time."""
+    """What an epoch needs; the random state is derived afresh from (seed, epoch) each time.
 
-    recipe: Recipe
-    seed: int
-    device: torch.device
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau
-    scaler: torch.amp.GradScaler
-    cache: Cache
-    rows: dict[str, np.ndarray]
-    """Places of the train and val images in the cache."""
-    labels: dict[str, np.ndarray]
-    """Their classes, int64."""
-    store: FeatureStore | None = None
-    """The features of a stem that never learns, where the config wants them computed once."""
+    ``rows`` are the places of the train and val images in the cache, ``labels`` their classes,
+    int64. ``store`` holds the features of a stem that never learns, where the config wants them
+    computed once.
+    """
 
-    @classmethod
-    def assemble(
-        cls,
+    def __init__(
+        self,
         recipe: Recipe,
         seed: int,
         device: torch.device,
@@ -84,12 +71,14 @@ class Trainer:
         rows: dict[str, np.ndarray],
         labels: dict[str, np.ndarray],
         store: FeatureStore | None = None,
-    ) -> "Trainer":
+    ) -> None:
         """Optimizer, scheduler and scaler for ``model``, the stem in a parameter group of its own.
 
         AdamW (Loshchilov & Hutter 2019). The rate falls when the validation AUC rests: any rise,
         however small, is a better epoch here as it is for the model that is kept.
         """
+        self.recipe, self.seed, self.device, self.model = recipe, seed, device, model
+        self.cache, self.rows, self.labels, self.store = cache, rows, labels, store
         training = recipe.training
         stem = list(model.stem.parameters())
         inside = {id(parameter) for parameter in stem}
@@ -99,15 +88,13 @@ class Trainer:
         groups = [{"params": head, "lr": rate}, {"params": stem, "lr": rate * slow}]
         if training.freeze_epochs == "all":
             groups.pop()  # fewer tensors to go through in each step
-        optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay, fused=True)
-        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, "max", training.plateau_factor, training.plateau_patience, threshold=0
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=training.weight_decay, fused=True)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimizer, "max", training.plateau_factor, training.plateau_patience, threshold=0
         )
         # bfloat16 has float32's range; only float16 needs its losses scaled.
         scaled = training.amp and device.type == "cuda" and mixed_dtype(device) == torch.float16
-        scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-        parts = (model, optimizer, scheduler, scaler, cache, rows, labels, store)
-        return cls(recipe, seed, device, *parts)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
 
     def start_epoch(self, epoch: int) -> None:
         """Freeze or unfreeze the stem and seed dropout for this epoch, counted from 0."""
