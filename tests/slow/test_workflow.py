@@ -71,7 +71,9 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     assert f"train/NORMAL/{source.name} and test/NORMAL/IM-9999-0001.jpeg" in message
     assert "same radiograph" in message
     error = message.rpartition(" ERROR ")[2].strip()
-    last = [line for line in done.stderr.splitlines() if line][-2:]  # the two jobs fail in any order
+    last = [line for line in done.stderr.splitlines() if line][
+        -2:
+    ]  # the two jobs fail in any order
     assert sorted(last) == [
         f"{rule} failed: {error} (results/tiny/logs/{rule}.log)" for rule in ("audit", "leaks")
     ]
@@ -90,8 +92,8 @@ def test_workflow_ends_with_a_clean_pdf(finished):
     assert "multiply defined" not in log
     macros = (finished / "paper" / "generated" / "tiny" / "macros.tex").read_text()
     assert r"\phantomtrue" in macros
-    assert r"\setresult{auc}{no_seg}" in macros
-    assert r"\setdifference{plain_deit}" in macros
+    assert r"\setstudy{result/auc}" in macros
+    assert r"\setstudy{difference/plain_deit}" in macros
 
 
 @pytest.mark.slow
