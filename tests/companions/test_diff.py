@@ -14,13 +14,16 @@ from hybridlungvit.paths import Layout
 
 WORD = re.compile(r"[a-z]+|[0-9.]*[0-9]", re.IGNORECASE)
 MACROS = r"""\phantomtrue
+\setstudy{seedcount}{3~seeds}{}
+\setstudy{positiveclass}{pneumonia}{}
 \setstudy{level}{95}{}
-\setstudy{reference}{no_seg}{record:config}
-\setstudy{seeds.count}{3}{}
 \setstudy{nested}{at \given{level}\,\%}{}
-\setvariant{midline}{midline cut}{Cut at the image's centre, no {lung} mask}
-\setresult{auc}{no_seg}{0.969}{0.951}{0.981}{0.006}
-\setdifference{midline}{-0.001}{-0.015}{+0.013}{equivalent to}
+\setstudy{price}{$+0.30$ (\ensuremath{-0.10})}{}
+\setstudy{result/auc/no_seg}{0.969 (95\,\%~CI 0.951 to~0.981)}{}
+\setstudy{sd/auc}{0.006}{}
+\setstudy{name/midline}{midline cut, no {lung} mask}{}
+\setstudy{difference/midline}{\ensuremath{-0.001}}{}
+\setstudy{outcome/midline}{equivalent}{}
 """
 
 
@@ -37,18 +40,14 @@ def known(tmp_path):
     [
         (r"\given{audit.near} and \given{nested}", r"0.98 and at 95\,\%"),
         (r"\result{auc}{no_seg}.", r"0.969 (95\,\%~CI 0.951 to~0.981)."),
-        (r"\referenceestimate{auc}, \referencesd{auc}", "0.969, 0.006"),
-        (r"\interval {auc} {no_seg}", "0.951 to~0.981"),
-        (r"\difference{midline}", r"$-$0.001 (95\,\%~CI $-$0.015 to~$+$0.013)"),
-        (r"\variantname{midline} is \verdict{midline} it", "midline cut is equivalent to it"),
-        (r"\variantdescription{midline}", "Cut at the image's centre, no {lung} mask"),
+        (r"\referencesd{auc}, \result {auc} {no_seg}", r"0.006, 0.969 (95\,\%~CI 0.951 to~0.981)"),
+        (r"\given{price} \difference{midline}", r"$+$0.30 ($-$0.10) $-$0.001"),
+        (r"\variantname{midline}: \outcome{midline}", "midline cut, no {lung} mask: equivalent"),
         (r"\seedcount{} of \positiveclass\ x", r"3~seeds{} of pneumonia\ x"),
-        (r"\negativeclass, x", "normal, x"),
         (r"\positiveclass and", "pneumoniaand"),  # as TeX reads it
         (r"\ifgiven{level}{\ifgivenis{level}{90}{a}{b}}{c}", "b"),
         (r"\ifgiven{level}{\positiveclass}{} x", "pneumonia{} x"),
         (r"\ifgivenis{unknown}{x}{a}{b}\ifcompared{no_seg}{c}{d}", "bd"),
-        (r"\ifresult{auc}{midline}{a}{b}", "b"),
         (r"\ifverdict{midline}{h}{l}{\textbf{e}}{u}", r"\textbf{e}"),
         (r"\given{unknown} \ifverdict{no_seg}{h}{l}{e}{u}", None),
         (r"\newcommand\given[1]{#1} \ifphantom x\fi \result{auc}", None),

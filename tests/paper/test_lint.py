@@ -6,7 +6,6 @@ import shutil
 import pytest
 from conftest import REPOSITORY, append, replace
 
-from hybridlungvit.evaluation.paired import UNDECIDED
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.lint import lint_text
 from hybridlungvit.paper.manuscript import manuscript_paths
@@ -38,8 +37,8 @@ def text_file(layout):
 def decide(layout, variant, verdict):
     """Give a comparison another outcome."""
     macros = layout.generated / "macros.tex"
-    line = re.search(rf"\\setdifference{{{variant}}}.*", macros.read_text())[0]
-    replace(macros, line, f"{line.rpartition('{')[0]}{{{verdict}}}")
+    line = re.search(rf"\\setstudy{{outcome/{variant}}}.*", macros.read_text())[0]
+    replace(macros, line, rf"\setstudy{{outcome/{variant}}}{{{verdict}}}{{run:{variant}}}")
 
 
 def test_the_published_manuscript_passes(layout):
@@ -107,7 +106,7 @@ def test_a_bad_entry_of_the_allowed_numbers_is_named(layout, entry, message):
     "words", ["significantly higher", "it outperforms DeiT", "an improvement", "better than DeiT"]
 )
 def test_a_claim_needs_its_comparison(layout, words):
-    decide(layout, "plain_deit", "lower than")
+    decide(layout, "plain_deit", "lower")
     append(text_file(layout), f"\nThis is {words}. The difference is \\difference{{plain_deit}}.\n")
     assert "claims a difference without its comparison" in problems(layout)
     replace(text_file(layout), f"is {words}. The difference", f"is {words}: the difference")
@@ -133,12 +132,12 @@ def test_a_claim_needs_its_comparison(layout, words):
         (r"\generatedtable{mine}", "no table 'mine'"),
         (r"\includegraphics{mine.pdf}", "mine.pdf is neither generated nor checked"),
         (r"\input{sections/sub/mine}", "sections/sub/mine is neither generated nor checked"),
-        (r"\let\result\estimate", "may change what a number prints"),
-        (r"\renewcommand{\verdict}[1]{better}", "may change what a number prints"),
+        (r"\let\result\difference", "may change what a number prints"),
+        (r"\renewcommand{\outcome}[1]{better}", "may change what a number prints"),
     ],
 )
 def test_false_claims_and_ways_round_the_lints_are_named(layout, words, message):
-    decide(layout, "plain_deit", UNDECIDED)
+    decide(layout, "plain_deit", "undecided")
     append(text_file(layout), f"\n{words}\n")
     assert message in problems(layout)
 
@@ -157,7 +156,7 @@ def test_false_claims_and_ways_round_the_lints_are_named(layout, words, message)
     ],
 )
 def test_names_lengths_comments_and_words_that_claim_nothing_pass(layout, words):
-    decide(layout, "plain_deit", UNDECIDED)
+    decide(layout, "plain_deit", "undecided")
     append(text_file(layout), f"\n{words}\n")
     assert not problems(layout)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlungvit.io import StudyError
-from hybridlungvit.paper.manuscript import Source, commands, group_end, read_source, used_macros
+from hybridlungvit.paper.manuscript import Source, commands, group_end, read_source, used_keys
 
 nested = st.recursive(
     st.text(st.sampled_from("ab \\%"), max_size=4).map(lambda t: t.replace("\\", "\\{")),
@@ -50,11 +50,8 @@ def test_macros_are_found_in_every_branch(tmp_path):
         "\\ifgivenis{loss}{focal}{\\given{gamma}}{\\ifverdict{midline}{a}{b}{\\result{auc}{x}}}"
         "\\referenceresult{f1}\\ifcompared{y}{\\variantname{y}\\difference{y}}{}"
     )
-    used = used_macros(tmp_path)
-    assert used.study == {"reference", "level", "title", "loss", "gamma"}
-    assert used.results == {("auc", "x"), ("f1", "")}
-    assert used.differences == {"midline", "y"}
-    assert used.names == {"y"}
+    of_study = {"title", "loss", "gamma", "result/auc/x", "result/f1"}
+    assert used_keys(tmp_path) == of_study | {"outcome/midline", "difference/y", "name/y"}
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path):

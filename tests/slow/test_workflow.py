@@ -92,8 +92,8 @@ def test_workflow_ends_with_a_clean_pdf(finished):
     assert "multiply defined" not in log
     macros = (finished / "paper" / "generated" / "tiny" / "macros.tex").read_text()
     assert r"\phantomtrue" in macros
-    assert r"\setresult{auc}{no_seg}" in macros
-    assert r"\setdifference{plain_deit}" in macros
+    assert r"\setstudy{result/auc}" in macros
+    assert r"\setstudy{difference/plain_deit}" in macros
 
 
 @pytest.mark.slow

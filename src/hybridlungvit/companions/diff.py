@@ -11,24 +11,18 @@ from io import BytesIO
 from pathlib import Path
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER
 from hybridlungvit.io import StudyError, replacing
-from hybridlungvit.paper.manuscript import argument_end, read_source
+from hybridlungvit.paper.manuscript import KEYS, argument_end, commands, read_source
 from hybridlungvit.paper.pdf import LATEXMK, run_tex
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 Meanings = dict[str, tuple[int, Callable[..., str]]]
 """Of each command its number of arguments, and what it prints for them."""
-SETTERS = {"setstudy": 3, "setvariant": 3, "setresult": 6, "setdifference": 5}
 COMMAND = re.compile(r"\\([A-Za-z]+)")
 ENDS_IN_COMMAND = re.compile(r"(\\[A-Za-z]+)$")
 SECTION = re.compile(r"\\input\{(sections/[^}]*?)(?:\.tex)?\}")
-FIGURE = re.compile(r"\\generatedfigure(?:\[([^]]*)\])?\{([^}]*)\}")
-SHOWN = (
-    r"\\includegraphics[max width=\\linewidth,max height=0.78\\textheight,\1]"
-    r"{\\generated/figures/\2.pdf}"
-)
+SIGNED = re.compile(r"(?:\\ensuremath\{|\$)([-+])([\d.]+)[}$]")
 TABLE = r"""{\footnotesize\setlength{\tabcolsep}{4.5pt}%%
 \begin{adjustbox}{max width=\linewidth,center}
 %s\end{adjustbox}}"""
@@ -62,11 +56,6 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
         for name, paper in versions.items():
             text = flatten(paper, study.study, rebuilt)
             (build / f"{name}.tex").write_text(text, encoding="utf-8")
-        for name in re.findall(r"\{\\generated/figures/([^}]*)\}", text):
-            if not (figure := layout.generated / "figures" / name).is_file():
-                raise StudyError(
-                    f"{figure}: not found. Run `make paper STUDY={study.study}` first."
-                )
         changes = _run(["latexdiff", "before.tex", "after.tex"], build)
         (build / "changes.tex").write_text(changes, encoding="utf-8")
         search = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
@@ -82,7 +71,8 @@ def _run(command: list[str], folder: Path, variables: dict[str, str] | None = No
     done = run_tex(command, folder, variables)
     if done.returncode:
         error = re.search(r"^! .*(?:\n.*){0,6}", done.stdout, re.MULTILINE)
-        raise StudyError(f"{command[0]} failed: {error[0] if error else done.stderr[-1500:]}")
+        reason = error[0] if error else done.stderr[-1500:]
+        raise StudyError(f"{command[0]} failed; `make paper` draws missing figures. {reason}")
     return done.stdout
 
 
@@ -120,7 +110,7 @@ def flatten(paper: Path, study: str, rebuilt: Collection[str] = ()) -> str:
     preamble, begin, body = read_source(paper / "main.tex").text.partition(r"\begin{document}")
     while SECTION.search(body):
         body = SECTION.sub(lambda use: read_source(paper / f"{use[1]}.tex").text, body)
-    body = FIGURE.sub(SHOWN, expand(body, meanings(generated, rebuilt)))
+    body = expand(body, meanings(generated, rebuilt))
     opening = rf"\def\study{{{study}}}\newenvironment{{DIFnomarkup}}{{}}{{}}" + "\n"
     return opening + preamble + begin + body
 
@@ -143,7 +133,7 @@ def expand(text: str, known: Meanings) -> str:
                 # A command at the end of an argument takes no space from behind it.
                 text = text[: use.start()] + ENDS_IN_COMMAND.sub(r"\1{}", printed) + text[end:]
                 start = use.start()
-            except (KeyError, TypeError, StudyError):
+            except (KeyError, IndexError, TypeError, StudyError):
                 pass
         use = COMMAND.search(text, start)
     return text
@@ -163,66 +153,28 @@ def meanings(generated: Path, rebuilt: Collection[str] = ()) -> Meanings:
 
     A function raises ``KeyError`` for a value that is not set.
     """
-    rows = {}
-    for path in (generated / "macros.tex", generated / "audit.tex"):
-        for line in read_source(path).text.splitlines():
-            command = COMMAND.match(line)
-            if command and command[1] in SETTERS:
-                words, _ = _arguments(line, command.end(), SETTERS[command[1]])
-                names = 2 if command[1] == "setresult" else 1
-                rows[command[1], *words[:names]] = words[names:]
-    given = {key: text for (kind, key, *_), (text, *_) in rows.items() if kind == "setstudy"}
+    values = {}
+    for name in ("macros", "audit"):
+        for use in commands(read_source(generated / f"{name}.tex"), ("setstudy",), 2):
+            # Only the sign in math: latexdiff marks numbers of the text and passes over formulas.
+            values[use.arguments[0]] = SIGNED.sub(r"$\1$\2", use.arguments[1])
 
-    def value(text: str) -> str:
-        # Only the sign in math: latexdiff marks numbers of the text and passes over formulas.
-        return text if text == "--" else text.replace("-", "$-$").replace("+", "$+$")
-
-    def with_interval(estimate: str, low: str, high: str, *_: str) -> str:
-        level = rf"{given['level']}\,\%~CI"
-        return f"{value(estimate)} ({level} {value(low)} to~{value(high)})"
-
-    def of_result(metric: str, variant: str) -> list[str]:
-        return rows["setresult", metric, variant]
-
-    def choose(condition: bool, yes: str, no: str) -> str:
-        return yes if condition else no
+    def by_verdict(variant: str, higher: str, lower: str, equivalent: str, undecided: str) -> str:
+        words = {"higher": higher, "lower": lower, "equivalent": equivalent}
+        return words.get(values[f"outcome/{variant}"], undecided)
 
     def table(name: str) -> str:
         text = TABLE % read_source(generated / "tables" / f"{name}.tex").text
         return WHOLE % text if name in rebuilt else text
 
-    def by_verdict(variant: str, higher: str, lower: str, equivalent: str, neither: str) -> str:
-        outcomes = {HIGHER: higher, LOWER: lower, EQUIVALENT: equivalent}
-        return outcomes.get(rows["setdifference", variant][3], neither)
-
-    known = {
-        "given": (1, lambda key: given[key]),
-        "variantname": (1, lambda variant: rows["setvariant", variant][0]),
-        "variantdescription": (1, lambda variant: rows["setvariant", variant][1]),
-        "estimate": (2, lambda *names: value(of_result(*names)[0])),
-        "interval": (2, lambda *names: " to~".join(map(value, of_result(*names)[1:3]))),
-        "seedsd": (2, lambda *names: value(of_result(*names)[3])),
-        "result": (2, lambda *names: with_interval(*of_result(*names))),
-        "difference": (1, lambda variant: with_interval(*rows["setdifference", variant])),
-        "verdict": (1, lambda variant: rows["setdifference", variant][3]),
-        "ifgiven": (3, lambda key, *words: choose(key in given, *words)),
-        "ifgivenis": (4, lambda key, text, *words: choose(given.get(key) == text, *words)),
-        "ifcompared": (3, lambda name, *words: choose(("setdifference", name) in rows, *words)),
-        "ifresult": (4, lambda m, v, *words: choose(("setresult", m, v) in rows, *words)),
+    known: Meanings = {
+        command: (key.count("{}"), lambda *names, key=key: values[key.format(*names)])
+        for command, key in KEYS.items()
+    }
+    return known | {
+        "ifgiven": (3, lambda key, yes, no: yes if key in values else no),
+        "ifgivenis": (4, lambda key, text, yes, no: yes if values.get(key) == text else no),
+        "ifcompared": (3, lambda name, yes, no: yes if f"difference/{name}" in values else no),
         "ifverdict": (5, by_verdict),
-        "seedcount": (
-            0,
-            lambda: given["seeds.count"] + choose(given["seeds.count"] == "1", "~seed", "~seeds"),
-        ),
-        "positiveclass": (0, lambda: given.get("class.positive", "pneumonia")),
-        "negativeclass": (0, lambda: given.get("class.negative", "normal")),
         "generatedtable": (1, table),
     }
-    for name, command in {
-        "result": "referenceresult",
-        "estimate": "referenceestimate",
-        "interval": "referenceinterval",
-        "seedsd": "referencesd",
-    }.items():
-        known[command] = 1, lambda metric, print_=known[name][1]: print_(metric, given["reference"])
-    return known

@@ -10,14 +10,11 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from hybridlungvit.config import Section, read_model
-from hybridlungvit.evaluation.paired import EQUIVALENT, UNDECIDED
 from hybridlungvit.paper.contents import FIGURES, GALLERIES, TABLES
 from hybridlungvit.paper.manuscript import (
     CITED,
+    KEYS,
     OF_DIFFERENCE,
-    OF_NAME,
-    OF_REFERENCE,
-    OF_VARIANT,
     Problem,
     Source,
     argument_end,
@@ -63,9 +60,8 @@ def _blank_span(text: str, start: int, end: int) -> str:
 # Commands with what their first arguments are: names, places or lengths, not words of the text.
 NAMES = {1: ("label", "ref", "eqref", "pageref", "citep", "citet", "citealt", "citealp",
              "citeyearpar", "cite", "input", "generatedtable", "generatedfigure", "doi", "url",
-             "href", "begin", "end", "given", "ifgiven", "vspace", "hspace",
-             "cmidrule", *OF_REFERENCE, *OF_DIFFERENCE, *OF_NAME),
-         2: ("ifgivenis", "ifresult", "multicolumn", "setcounter", *OF_VARIANT)}  # fmt: skip
+             "href", "begin", "end", "vspace", "hspace", "cmidrule", *KEYS),
+         2: ("ifgivenis", "multicolumn", "setcounter", "result")}  # fmt: skip
 UNIT = r"(?:pt|cm|mm|ex|em|in)"
 # Only where TeX expects a length: "0.97 in all seeds" is not one.
 LENGTH = re.compile(
@@ -172,7 +168,7 @@ CLAIM = re.compile(
     r"|on\s+par\s+with)\b",
     re.IGNORECASE,
 )
-COMPARED = re.compile(r"\\(?:difference|verdict|ifverdict)\b|\\given\{[\w.]*(?:verdict|price)\}")
+COMPARED = re.compile(r"\\(?:difference|outcome|ifverdict)\b|\\given\{[\w.]*(?:verdict|price)\}")
 NEGATED = re.compile(r"\b(?:no|not|nor|neither|cannot|whether)\b", re.IGNORECASE)
 OWN = re.compile(r"\\(?:result|referenceresult|variantname)\b|HybridLungViT|\b(?:we|our)\b", re.I)
 SENTENCE_END = re.compile(r"(?<!vs)(?<!cf)(?<!i\.e)(?<!e\.g)(?<!Fig)(?<!al)[.!?][)}]*\s")
@@ -182,18 +178,19 @@ def lint_claims(layout: Layout, sources: list[Source]) -> Iterator[Problem]:
     """Claims without a comparison or against its verdict, and values of another variant.
 
     A claim may stand in the branches of ``\\ifverdict`` for a difference, in a sentence with the
-    ``\\difference`` or ``\\verdict`` of a variant that is distinguishable, or beside the citation
+    ``\\difference`` or ``\\outcome`` of a variant that is distinguishable, or beside the citation
     of the work whose claim it is.
     """
     macros = read_source(layout.generated / "macros.tex")
-    verdicts = {c.arguments[0]: c.arguments[4] for c in commands(macros, ("setdifference",), 5)}
+    values = dict(c.arguments for c in commands(macros, ("setstudy",), 2))
+    outcomes = {k.removeprefix("outcome/"): v for k, v in values.items() if "outcome/" in k}
     keys = bibliography_keys(layout.paper)
     for source in sources:
-        yield from _unproven(source, verdicts, keys)
+        yield from _unproven(source, outcomes, keys)
         yield from _confused(source)
 
 
-def _unproven(source: Source, verdicts: dict[str, str], keys: set[str]) -> Iterator[Problem]:
+def _unproven(source: Source, outcomes: dict[str, str], keys: set[str]) -> Iterator[Problem]:
     guarded = [_branches(source, use.end) for use in commands(source, ("ifverdict",))]
     for claim in CLAIM.finditer(source.text):
         if any(start <= claim.start() < end for start, end in guarded):
@@ -205,12 +202,12 @@ def _unproven(source: Source, verdicts: dict[str, str], keys: set[str]) -> Itera
                 yield source.problem(
                     claim.start(),
                     f"{claim[0]!r} claims a difference without its comparison. Add \\difference or "
-                    "\\verdict to the sentence, choose it with \\ifverdict, or cite whose claim it "
+                    "\\outcome to the sentence, choose it with \\ifverdict, or cite whose claim it "
                     "is.",
                 )
             continue
-        variants = {c.arguments[0] for c in commands(sentence, OF_DIFFERENCE)} & set(verdicts)
-        unproven = {verdicts[variant] for variant in variants} <= {EQUIVALENT, UNDECIDED}
+        variants = {c.arguments[0] for c in commands(sentence, OF_DIFFERENCE)} & set(outcomes)
+        unproven = {outcomes[variant] for variant in variants} <= {"equivalent", "undecided"}
         empty = variants and unproven
         if empty and not NEGATED.search(sentence.text):
             yield source.problem(
@@ -238,8 +235,8 @@ def _confused(source: Source) -> Iterator[Problem]:
     """Words for one variant that print values of another: a slip of copying."""
     for use in commands(source, ("ifcompared",), 2):
         variant, words = use.arguments[0], replace(source, text=use.arguments[1])
-        printed = {c.arguments[1] for c in commands(words, OF_VARIANT, 2)}
-        printed |= {c.arguments[0] for c in commands(words, (*OF_DIFFERENCE, *OF_NAME))}
+        printed = {c.arguments[1] for c in commands(words, ("result",), 2)}
+        printed |= {c.arguments[0] for c in commands(words, (*OF_DIFFERENCE, "variantname"))}
         for other in sorted(printed - {variant}):
             yield source.problem(
                 use.start,
@@ -258,7 +255,7 @@ LABEL = re.compile(r"\\label\{([^}]*)\}")
 REFERENCE = re.compile(r"\\(?:auto|page|name|eq|[cC])?ref\*?\{([^}#]*)\}|\\hyperref\[([^]#]*)\]")
 DEFINITION = re.compile(
     r"\\(?:(?:re|provide)?newcommand|renewcommand|let|g?def|edef|xdef"
-    r"|set(?:study|result|difference|variant))\b"
+    r"|setstudy)\b"
 )
 
 

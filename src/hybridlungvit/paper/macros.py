@@ -1,6 +1,6 @@
 """Every number and study-dependent word of the manuscript, as TeX macros."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from hybridlungvit.paper.format import (
     percent,
     setting,
     short_verdict,
-    signed,
     source_names,
     tex,
     tex_interval,
@@ -37,7 +36,7 @@ from hybridlungvit.paper.format import (
     whole_number,
     whole_signed,
 )
-from hybridlungvit.paper.manuscript import UsedMacros, used_macros
+from hybridlungvit.paper.manuscript import used_keys
 from hybridlungvit.paper.provenance_tables import run_anchor
 from hybridlungvit.paper.result_tables import seed_share
 from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset, read_results
@@ -56,43 +55,33 @@ def write_macros(study: Study, layout: Layout) -> None:
     They hold what the text asks for, each value with the row of the provenance supplement that it
     links to. Raises ``StudyError`` for records that do not belong together.
     """
-    results, used = read_results(study, layout), used_macros(layout.paper)
-    phantom = study.data.source == "phantom"
-    lines = [HEADER, r"\phantomtrue" if phantom else r"\phantomfalse"]
-    for row, macros in _by_record(results):
-        lines += _study_lines(macros, row, used)
-    for name, variant in study.variants.items():
-        if name in used.names:
-            cells = name, tex(variant.label), tex(variant.description)
-            lines.append(r"\setvariant" + braced(cells))
-    lines += list(_result_lines(results, used))
-    write_text(layout.generated / "macros.tex", "\n".join(lines) + "\n")
+    results, used = read_results(study, layout), used_keys(layout.paper)
+    phantom = r"\phantomtrue" if study.data.source == "phantom" else r"\phantomfalse"
     audit = ((f"audit.{key}", text) for key, text in audit_macros(results))
-    lines = [HEADER, *_study_lines(audit, "record:audit", used)]
-    write_text(layout.generated / "audit.tex", "\n".join(lines) + "\n")
+    for name, lines, records in (
+        ("macros", [HEADER, phantom], _by_record(results)),
+        ("audit", [HEADER], [("record:audit", audit)]),
+    ):
+        for row, macros in records:
+            lines += [rf"\setstudy{{{k}}}{{{text}}}{{{row}}}" for k, text in macros if k in used]
+        write_text(layout.generated / f"{name}.tex", "\n".join(lines) + "\n")
 
 
-def _study_lines(macros: Macros, row: str, used: UsedMacros) -> list[str]:
-    return [r"\setstudy" + braced((key, text, row)) for key, text in macros if key in used.study]
-
-
-def braced(cells: Iterable[str]) -> str:
-    """The arguments of a TeX command."""
-    return "".join(f"{{{cell}}}" for cell in cells)
-
-
-def _result_lines(results: StudyResults, used: UsedMacros) -> Iterator[str]:
-    for variant, record in results.metrics.items():
-        for metric in METRICS:
-            of_reference = variant == results.study.reference and (metric, "") in used.results
-            if of_reference or (metric, variant) in used.results:
-                value = record["headline"][metric]
-                cells = [number(value[key]) for key in ("estimate", "low", "high", "sd")]
-                yield r"\setresult" + braced([metric, variant, *cells])
-    for variant, value in results.differences.items():
-        if variant in used.differences:
-            cells = [signed(value[key]) for key in ("estimate", "low", "high")]
-            yield r"\setdifference" + braced([variant, *cells, value["verdict"]])
+def _variant_macros(results: StudyResults, variant: str) -> Macros:
+    """Name, metrics over seeds and comparison of a variant; the reference's also without name."""
+    study, level = results.study, results.study.statistics.level
+    yield f"name/{variant}", tex(study.variants[variant].label)
+    for metric in METRICS:
+        value = results.metrics[variant]["headline"][metric]
+        yield f"result/{metric}/{variant}", tex_interval(value, level)
+        if variant == study.reference:
+            yield f"result/{metric}", tex_interval(value, level)
+            yield f"estimate/{metric}", number(value["estimate"])
+            yield f"sd/{metric}", number(value["sd"])
+    if variant in results.differences:
+        difference = results.differences[variant]
+        yield f"difference/{variant}", tex_interval(difference, level, show=tex_signed)
+        yield f"outcome/{variant}", short_verdict(difference["verdict"])
 
 
 def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
@@ -111,6 +100,8 @@ def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
             break
     yield "record:focus", focus_macros(results)
     yield "record:saliency", saliency_macros(results)
+    for variant in results.study.variants:
+        yield run_anchor(variant), _variant_macros(results, variant)
 
 
 def _segmentation_macros(record: Record, results: StudyResults) -> Macros:
@@ -199,17 +190,18 @@ def _method_macros(results: StudyResults) -> Macros:
         yield key, setting(getattr(recipe.augmentation, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
     yield "seeds.count", str(len(study.seeds))
+    yield "seedcount", "1~seed" if len(study.seeds) == 1 else f"{len(study.seeds)}~seeds"
     yield "resamples", f"{study.statistics.resamples:,}"
     yield "level", results.level
-    yield "reference", study.reference
     yield "reference.name", tex(study.variants[study.reference].label)
     if study.data.patients is not None:
         yield "patients.source", "own"
     if study.data.masks is not None:
         yield "mask.source", "files"
+    for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):
+        yield f"{key}class", tex(word)
     if study.data.classes != CLASSES:
-        for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):
-            yield f"class.{key}", tex(word)
+        yield "classes", "own"
     if study.data.max_train_images is not None:
         yield "train.limit", f"{study.data.max_train_images:,}"
     for key in ("source_note", "stem_note", "protocol_note"):

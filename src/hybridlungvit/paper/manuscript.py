@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hybridlungvit.io import StudyError
@@ -24,11 +24,15 @@ class Problem:
 # A percent sign starts a comment unless a backslash of its own stands before it.
 COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
 CITED = re.compile(r"\\cite\w*\*?(?:\[[^]]*\])*\{([^}]*)\}")
-OF_VARIANT = ("result", "estimate", "interval", "seedsd")
-OF_REFERENCE = ("referenceresult", "referenceestimate", "referenceinterval", "referencesd")
-OF_STUDY = ("given", "ifgiven", "ifgivenis")
-OF_DIFFERENCE = ("difference", "verdict", "outcome", "ifverdict", "ifcompared")
-OF_NAME = ("variantname", "variantdescription")
+KEYS = {
+    "given": "{}", "ifgiven": "{}", "ifgivenis": "{}", "result": "result/{}/{}",
+    "referenceresult": "result/{}", "referenceestimate": "estimate/{}", "referencesd": "sd/{}",
+    "difference": "difference/{}", "ifcompared": "difference/{}", "outcome": "outcome/{}",
+    "ifverdict": "outcome/{}", "variantname": "name/{}", "seedcount": "seedcount",
+    "positiveclass": "positiveclass", "negativeclass": "negativeclass",
+}  # fmt: skip
+"""The key that each command of ``paper/results-macros.tex`` reads, from its first arguments."""
+OF_DIFFERENCE = ("difference", "outcome", "ifverdict", "ifcompared")
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,6 @@ class Command:
     start: int
     end: int
     """Just behind the last argument."""
-
-
-@dataclass
-class UsedMacros:
-    """The macros that a manuscript uses."""
-
-    study: set[str] = field(default_factory=lambda: {"reference", "level"})
-    """Keys of the study; these two are what ``\\referenceresult`` and ``\\result`` start from."""
-    results: set[tuple[str, str]] = field(default_factory=set)
-    """Metric and variant; the variant is empty where the text means the reference."""
-    differences: set[str] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
-    """Variants whose name or description is printed."""
 
 
 def read_source(path: Path) -> Source:
@@ -123,17 +114,15 @@ def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator
             yield Command(use[1], tuple(arguments), use.start(), end)
 
 
-def used_macros(paper: Path) -> UsedMacros:
-    """The macros that the manuscript in a folder uses, in whatever branch of a condition."""
-    used = UsedMacros()
-    for path in manuscript_paths(paper):
-        source = read_source(path)
-        used.study |= {c.arguments[0] for c in commands(source, OF_STUDY)}
-        used.results |= {c.arguments for c in commands(source, (*OF_VARIANT, "ifresult"), 2)}
-        used.results |= {(c.arguments[0], "") for c in commands(source, OF_REFERENCE)}
-        used.differences |= {c.arguments[0] for c in commands(source, OF_DIFFERENCE)}
-        used.names |= {c.arguments[0] for c in commands(source, OF_NAME)}
-    return used
+def used_keys(paper: Path) -> set[str]:
+    """The keys that the manuscript in a folder reads, in whatever branch of a condition."""
+    sources = [read_source(path) for path in manuscript_paths(paper)]
+    return {
+        template.format(*use.arguments)
+        for source in sources
+        for name, template in KEYS.items()
+        for use in commands(source, (name,), template.count("{}"))
+    }
 
 
 def paragraph(source: Source, position: int) -> tuple[int, int]:
