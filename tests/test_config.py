@@ -26,7 +26,7 @@ from hybridlungvit.config import (
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
-CONFIGS = ("demo", "kermany", "kermany-cpu")
+CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-frozen")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
