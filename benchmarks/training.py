@@ -28,6 +28,7 @@ from hybridlungvit.config import Recipe, load_study
 from hybridlungvit.data.cache import Cache
 from hybridlungvit.model import build_model
 from hybridlungvit.runtime import autocast, peak_memory_mb, prepare_device, start_logging
+from hybridlungvit.training.frozen import FeatureStore
 from hybridlungvit.training.losses import class_weights
 from hybridlungvit.training.trainer import Batch, Trainer
 
@@ -189,6 +190,32 @@ def frozen_epoch(data: tuple) -> Measure:
     )  # fmt: skip
 
 
+def stored_features(data: tuple, folder: Path) -> Measure:
+    """A head on a frozen stem of the size of the study that stores its features."""
+    recipe = load_study(ROOT / "config" / "kermany-frozen.yaml").recipe("no_seg")
+    recipe = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"pretrained": False})}
+    )
+    with_stem = ready(recipe, *data, literal=False)
+    stem, views = with_stem.model.stem, recipe.training.frozen_views
+    tokens = 1 + stem.grid[0] * stem.grid[1]
+    rng = np.random.default_rng(0)
+    for name, count in (("still", 2), ("moved", views)):
+        values = rng.standard_normal((IMAGES, count, tokens, stem.dim), np.float32)
+        np.save(folder / f"{name}.npy", values.astype(np.float16))
+    affine = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (IMAGES, views, 2, 3))
+    still, moved = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("still", "moved"))
+    stored = ready(recipe, *data, literal=False)
+    stored.store = FeatureStore(still, moved, affine, np.arange(IMAGES))
+    actions = {"stem": lambda: with_stem.run_epoch(0), "stored": lambda: stored.run_epoch(0)}
+    seconds = timed_rounds(actions)
+    return Measure(
+        "an epoch of a head, with its frozen stem ÷ from stored features (ViT-S/14, batch 64)",
+        median_ratio(seconds["stem"], seconds["stored"]), 20, True,
+        note=f"{IMAGES / statistics.median(seconds['stored']):.0f} images/s from features",
+    )  # fmt: skip
+
+
 def waiting(data: tuple) -> Measure:
     trainer = ready(recipe_of(TINY, 16), *data, literal=False)
     trainer.start_epoch(0)
@@ -242,6 +269,7 @@ def measure_all(literal: bool) -> list[Measure]:
             *([against_literal(data)] if literal else []),
             memory(Path(name)),
             frozen_epoch(data),
+            stored_features(data, Path(name)),
             waiting(data),
             scaling(data),
         ]
