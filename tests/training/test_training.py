@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
