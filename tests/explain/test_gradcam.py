@@ -6,12 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hybridlungvit.config import study_from
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import score
 from hybridlungvit.explain.cases import RULES, choose_cases
 from hybridlungvit.explain.gradcam import (
     gradcam_maps,
+    heat_of,
     load_explained,
     load_tests,
     write_cases,
@@ -199,7 +201,12 @@ def test_cases_are_the_extremes_of_each_class(normal, pneumonia, threshold, expe
     assert found == [(row, names[rule]) for row, rule in expected]
 
 
-def test_explained_cases_belong_to_the_test_set_and_to_each_other(study, layout):
+def test_explained_cases_belong_to_the_test_set_and_to_each_other(tiny, layout):
+    other = {"label": "other", "description": "Another's mask", "model": {"mask": "other"}}
+    tiny["variants"] = {"no_seg": tiny["variants"]["no_seg"], "swapped": other}
+    tiny["statistics"]["family"] = []
+    study = study_from(tiny, "tiny")
+    train(study, "swapped", 0, layout)
     train(study, "no_seg", 0, layout)
     scored = score(study, "no_seg", 0, layout)
     tests = load_tests(study, "no_seg", layout)
@@ -218,3 +225,9 @@ def test_explained_cases_belong_to_the_test_set_and_to_each_other(study, layout)
         assert abs(cases["cuts"][i] - columns.mean()) <= 0.5
     assert cases["heat"].shape == cases["images"].shape
     assert (cases["heat"].max(axis=(1, 2)) > 0).any()
+    score(study, "swapped", 0, layout)
+    seen = load_tests(study, "swapped", layout)
+    heat = heat_of(load_explained(study, "swapped", 0, layout), seen, 30)
+    rows = seen.table.reset_index().set_index("path").loc[cases["path"], "index"].to_numpy()
+    assert np.allclose(cases["heat of swapped"], heat[rows], atol=2e-3)
+    assert not np.array_equal(seen.masks.numpy()[rows], cases["masks"])

@@ -16,8 +16,9 @@ from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
 from hybridlungvit.config import study_from
-from hybridlungvit.explain.cases import RULES
+from hybridlungvit.explain.cases import RULES, other_variants
 from hybridlungvit.paper.figures import saliency
+from hybridlungvit.paper.format import heading
 from hybridlungvit.paper.galleries import gradcam
 from hybridlungvit.paper.manuscript import read_source
 from hybridlungvit.paper.result_figures import GRID, dose_response, power, roc_curves
@@ -203,6 +204,8 @@ def test_the_gallery_has_a_row_for_attention_where_there_is_one(study, tmp_path,
     masks = np.zeros((2, 16, 16), bool)
     masks[:, 4:12, 3:13] = True
     arrays = {"attention": rng.random((2, 16, 16))} if attention else {}
+    others = other_variants(study, study.reference)
+    arrays |= {f"heat of {other}": rng.random((2, 16, 16)) for other in others}
     np.savez(
         path,
         images=rng.integers(0, 256, (2, 16, 16), np.uint8),
@@ -217,9 +220,12 @@ def test_the_gallery_has_a_row_for_attention_where_there_is_one(study, tmp_path,
     use_style()
     figure = gradcam(study, layout)
     *panels, bar = figure.axes
-    assert len(panels) == 2 * (2 + attention)
+    assert len(panels) == 2 * (2 + attention + len(others))
     assert (bar.get_ylabel(), bar.get_ylim()) == ("Share of the map's peak", (0, 1))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Image, mask"]
+    assert [axes.texts[0].get_text() for axes in panels[-2 * len(others) :: 2]] == [
+        heading(study.variants[other].label) for other in others
+    ]
     assert "P = 0.25" in figure.axes[0].get_title()
     if attention:
         shown = figure.axes[4].images[1].get_array()

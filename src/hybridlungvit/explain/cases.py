@@ -45,6 +45,11 @@ def focus_variants(study: Study) -> list[str]:
     return list(dict.fromkeys([study.reference, *plain[:1]]))
 
 
+def other_variants(study: Study, variant: str) -> list[str]:
+    """The other trained variants, whose maps are shown beside those of ``variant``."""
+    return [other for other in study.trained_variants() if other != study.trained_as(variant)]
+
+
 def subsample(study: Study, count: int) -> NDArray[np.int64]:
     """The test images, by row, that the costly checks look at: seeded, in ascending order."""
     rng = np.random.default_rng(study.explanation.seed)

@@ -18,7 +18,12 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.explain.cases import TARGET, choose_cases, decision_threshold
+from hybridlungvit.explain.cases import (
+    TARGET,
+    choose_cases,
+    decision_threshold,
+    other_variants,
+)
 from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.model import HybridLungViT
 from hybridlungvit.model.tokens import cut_positions
@@ -118,11 +123,16 @@ def attention_of(
 
 def load_tests(study: Study, variant: str, layout: Layout) -> TestImages:
     """The test images with a variant's predictions; raises ``StudyError`` when they disagree."""
+    predictions = read_predictions(study, variant, study.seeds[0], layout)
+    table = predictions[predictions.split == "test"].reset_index(drop=True)
+    return read_images(study, variant, table, layout)
+
+
+def read_images(study: Study, variant: str, table: pd.DataFrame, layout: Layout) -> TestImages:
+    """The images of a table's column path, with the masks that a variant is given."""
     manifest = read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, study.data.image_size)
     cache = control_masks(cache, manifest, study.recipe(variant).model.mask)
-    predictions = read_predictions(study, variant, study.seeds[0], layout)
-    table = predictions[predictions.split == "test"].reset_index(drop=True)
     rows = manifest.reset_index().set_index("path").loc[table.path, "index"].to_numpy()
     images, masks = cache.images[rows], cache.masks(rows)
     return TestImages(table, torch.from_numpy(images), torch.from_numpy(masks))
@@ -167,7 +177,10 @@ def cell_coverage(start: float, stop: float, grid: int, side: int) -> NDArray[np
 def write_cases(
     study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
 ) -> None:
-    """Write images, masks, cuts, Grad-CAM and attention of the test cases that the rule chooses."""
+    """Write images, masks, cuts, Grad-CAM and attention of the test cases that the rule chooses.
+
+    With them goes the Grad-CAM of the other trained variants, first seed, on the same images.
+    """
     index, rules = zip(*choose_cases(tests.table, decision_threshold(study, variant)), strict=True)
     cases = tests.select(np.array(index))
     arrays = {"heat": heat_of(model, cases, study.explanation.batch_size).astype(np.float16)}
@@ -181,6 +194,11 @@ def write_cases(
         attention = output.attention.cpu().numpy()
         painted = paint_attention(attention, cuts.numpy(), cases.images.shape[-1])
         arrays["attention"] = painted.astype(np.float32)
+    for other in other_variants(study, variant):
+        trained = load_explained(study, other, study.seeds[0], layout)
+        seen = read_images(study, other, cases.table, layout)
+        heat = heat_of(trained, seen, study.explanation.batch_size)
+        arrays[f"heat of {other}"] = heat.astype(np.float16)
     with replacing(layout.gradcam(variant)) as temporary:
         np.savez_compressed(
             temporary,

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 
 from hybridlungvit.config import Study
-from hybridlungvit.explain.cases import settings, subsample
+from hybridlungvit.explain.cases import other_variants, settings, subsample
 from hybridlungvit.explain.faithfulness import check_faithfulness
 from hybridlungvit.explain.focus import write_focus
 from hybridlungvit.explain.gradcam import (
@@ -51,6 +51,7 @@ def write_checks(
         "model_sha256": {
             str(seed): file_sha256(run / "model.safetensors") for seed, run in runs.items()
         },
+        "compared": other_variants(study, variant),
         "images": len(tests.table),
         "patients": int(tests.table.patient.nunique()),
         "sanity": check_sanity(study, variant, model, tests, heats[0]),

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
+from hybridlungvit.explain.cases import other_variants
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.contents import MAKERS, gallery
 from hybridlungvit.paper.format import heading
@@ -42,16 +43,20 @@ def read_cases(path: Path) -> dict[str, NDArray]:
 
 @gallery
 def gradcam(study: Study, layout: Layout) -> Figure:
-    """Grad-CAM of the reference, and its attention where it has one, for test images chosen by a
-    fixed rule. The maps illustrate; the manuscript tests what they are worth."""
+    """Grad-CAM of the reference and of the other trained variants, and the reference's attention
+    where it has one, for test images chosen by a fixed rule. The maps illustrate; the manuscript
+    tests what they are worth."""
     cases = read_cases(layout.gradcam(study.reference))
     layers = {"Grad-CAM": cases["heat"].astype(float)}
     if "attention" in cases:
         peak = cases["attention"].max(axis=(1, 2), keepdims=True)
         layers["Attention"] = cases["attention"] / peak
+    for other in other_variants(study, study.reference):
+        layers[heading(study.variants[other].label)] = cases[f"heat of {other}"].astype(float)
     words = study.data.class_words
     count, rows = len(cases["rule"]), 1 + len(layers)
-    size = (FULL_WIDTH, rows * FULL_WIDTH / count + 0.55)
+    side = min(FULL_WIDTH / count, 7.5 / rows)  # inches: a page has room for no more
+    size = (FULL_WIDTH, rows * side + 0.55)
     figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
@@ -60,11 +65,11 @@ def gradcam(study: Study, layout: Layout) -> Figure:
         column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             shown = _overlay(axes, cases["images"][i], heat[i])
-    bar = figure.colorbar(shown, ax=panels[1:], fraction=0.02, pad=0.01, ticks=(0, 0.5, 1))
+    bar = figure.colorbar(shown, ax=panels, fraction=0.02, pad=0.01, ticks=(0, 0.5, 1))
     bar.ax.tick_params(labelsize=SMALL)
     bar.set_label("Share of the map's peak", fontsize=SMALL)
     for axes, name in zip(panels[:, 0], ("Image, mask", *layers), strict=True):
-        axes.text(-0.04, 0.5, name, rotation=90, ha="right", va="center", fontsize=SMALL,
+        axes.text(-0.06, 0.5, name, ha="right", va="center", fontsize=SMALL,
                   transform=axes.transAxes)  # fmt: skip
     if "attention" in cases:
         for axes, cut in zip(panels[2], cases["cuts"], strict=True):

@@ -333,6 +333,8 @@ def saliency_macros(results: StudyResults) -> Macros:
     level, record = results.study.statistics.level, results.saliency
     yield "saliency.images", f"{record['images']:,}"
     yield "saliency.patients", f"{record['patients']:,}"
+    if record.get("compared"):
+        yield "gradcam.others", "shown"
     checks = ("sanity", "faithfulness", "agreement")
     sanity, faithfulness, agreement = (record[check] for check in checks)
     pairs = {"last": sanity["stages"][-1], "others": sanity["others"]}
