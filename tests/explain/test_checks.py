@@ -511,7 +511,10 @@ def trained(study, layout):
     return layout
 
 
-def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny, trained):
+def test_stages_write_the_same_bits_twice_and_refuse_other_settings(tiny, trained):
+    for other in ("seg_0.1", "plain_deit"):  # neither is trained here
+        tiny["variants"].pop(other)
+    study = study_from(tiny, "tiny")
     explain(study, "no_seg", trained)
     paths = [
         trained.focus("no_seg"),
@@ -534,14 +537,12 @@ def test_stages_write_the_same_bits_twice_and_refuse_other_settings(study, tiny,
     assert checks["stability"]["noise"]["estimate"] > 0
     assert checks["agreement"]["pairs"] == 1
 
-    tiny["variants"].pop("plain_deit")
-    alone = study_from(tiny, "tiny")
-    assert read_focus(alone, trained)["no_seg"]["groups"] == record["groups"]
-    assert read_saliency(alone, trained)["sanity"] == checks["sanity"]
+    assert read_focus(study, trained)["no_seg"]["groups"] == record["groups"]
+    assert read_saliency(study, trained)["sanity"] == checks["sanity"]
     other = study_from(tiny | {"explanation": {"subsample": 5}}, "tiny")
     with pytest.raises(StudyError, match=r"explanation.*Run `explain --variant no_seg` again"):
         read_saliency(other, trained)
     predictions = trained.predictions("no_seg", 0)
     predictions.write_text(predictions.read_text() + "\n")
     with pytest.raises(StudyError, match="made from predictions"):
-        read_focus(alone, trained)
+        read_focus(study, trained)
