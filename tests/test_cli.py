@@ -41,6 +41,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
     tiny["training"] |= {"epochs": 500, "patience": 500}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
     beside(cached, tmp_path / "results")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a shell's "&" ignore it
     job = start(tmp_path, "train", "--config", "study.yaml", "--variant", "no_seg", "--seed", "0")
     work = tmp_path / "results" / "tiny" / "work"
     while job.poll() is None and not list(work.glob("no_seg/seed-0/epoch-*")):
