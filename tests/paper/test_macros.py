@@ -15,6 +15,7 @@ from hybridlungvit.explain.cases import RULES
 from hybridlungvit.paper.macros import (
     _comparison_macros,
     _cut_macros,
+    _method_macros,
     data_macros,
     focus_macros,
     saliency_macros,
@@ -153,3 +154,13 @@ def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
         people = ("normal.patients", "bacteria.patients", "virus.patients")
         assert count(part, "patients") == sum(count(part, group) for group in people)
     assert count("all", "images") == len(results.manifest) == 90
+
+
+def test_variants_with_a_learning_rate_of_their_own_are_named(tiny):
+    def told(values):
+        results = SimpleNamespace(study=study_from(values, "tiny"), level="95")
+        return dict(_method_macros(results)).get("learning_rate.others")
+
+    assert told(tiny) is None
+    tiny["variants"]["plain_deit"]["training"] = {"learning_rate": 0.05}
+    assert told(tiny) == "plain DeiT: 0.05"

@@ -186,6 +186,11 @@ def _method_macros(results: StudyResults) -> Macros:
     )  # fmt: skip
     for key in settings:
         yield key, setting(getattr(training, key))
+    rates = {v: study.recipe(v).training.learning_rate for v in study.variants}
+    others = {v: rate for v, rate in rates.items() if rate != training.learning_rate}
+    if others:
+        texts = [f"{tex(study.variants[v].label)}: {setting(rate)}" for v, rate in others.items()]
+        yield "learning_rate.others", "; ".join(texts)
     for key in ("mix", "randaugment"):
         yield key, setting(getattr(recipe.augmentation, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
