@@ -169,10 +169,10 @@ def setting(value: bool | float | str | None) -> str:
 
 
 def tex(text: object) -> str:
-    """Plain text made safe for TeX."""
+    """Plain text made safe for TeX; no line breaks between a number and its percent sign."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {sign: "\\" + sign for sign in "&%$#_{}"}
-    return "".join(special.get(sign, sign) for sign in str(text))
+    return "".join(special.get(sign, sign) for sign in str(text)).replace(r" \%", r"\,\%")
 
 
 def code(text: object) -> str:
