@@ -100,7 +100,6 @@ def test_data_benchmark(phantoms, tmp_path):
     assert float(overlap) > 0.8
 
 
-@pytest.mark.slow
 def test_scale_benchmark(tmp_path):
     sizes = ("--images", "300", "--scored", "300", "600")
     measures = run("scale.py", tmp_path / "out.json", *sizes)

@@ -26,7 +26,6 @@ from hybridlungvit.paper.check import (
 from hybridlungvit.paper.pdf import build_pdf, pack_sources
 from hybridlungvit.paths import Layout
 
-pytestmark = pytest.mark.slow
 LAYOUT = Layout("tiny")
 MACROS = LAYOUT.generated / "macros.tex"
 RESULTS = Path("paper/sections/results.tex")

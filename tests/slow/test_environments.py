@@ -137,7 +137,6 @@ def test_an_environment_has_what_its_packages_need(created, name):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_a_rule_fails_in_an_environment_without_what_it_needs(tmp_path):
     folder = checkout(tmp_path)
     rules = folder / "workflow" / "rules" / "data.smk"
@@ -156,7 +155,6 @@ rule added_{number}:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment")
 def test_a_new_rule_finds_the_packages_of_its_environment_alone(tmp_path):
     folder = checkout(tmp_path)

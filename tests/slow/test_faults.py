@@ -5,7 +5,6 @@ import subprocess
 import time
 
 import psutil
-import pytest
 from conftest import checkout, snakemake, snakemake_call
 
 # Everything that computes, from nothing to the numbers of the paper.
@@ -90,7 +89,6 @@ def kill_something(folder, kind, goal, moments):
     assert snakemake(folder, "--unlock", "--configfile", "tiny.yaml").returncode == 0
 
 
-@pytest.mark.slow
 def test_a_workflow_doubled_and_killed_five_times_ends_as_an_undisturbed_one(finished, tmp_path):
     folder, moments = checkout(tmp_path, origin=finished), random.Random(5)
     process = start(folder, *CALL)

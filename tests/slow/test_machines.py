@@ -15,7 +15,6 @@ from conftest import TINY
 
 from hybridlungvit.paths import Layout
 
-pytestmark = pytest.mark.slow
 UMATH = np._core._multiarray_umath
 WIDE = [name for name in UMATH.__cpu_dispatch__ if name == "X86_V4" or name.startswith("AVX512")]
 HAS = {name for name, present in UMATH.__cpu_features__.items() if present}

@@ -21,7 +21,6 @@ from hybridlungvit.paths import Layout
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
 ]
 STUDY = "kermany-cpu"

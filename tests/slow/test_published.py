@@ -26,7 +26,6 @@ def published(request, monkeypatch):
     return load_study(Path("config") / f"{request.param}.yaml"), Layout(request.param)
 
 
-@pytest.mark.slow
 def test_the_published_paper_passes_its_check(published):
     study, layout = published
     before = layout.check.read_bytes()

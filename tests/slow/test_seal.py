@@ -11,7 +11,6 @@ from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal, sealed_files, write_seal
 
-pytestmark = pytest.mark.slow
 LAYOUT = Layout("tiny")
 FIGURES = LAYOUT.generated / "figures"
 

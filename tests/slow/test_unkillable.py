@@ -47,7 +47,6 @@ def outcome(study, layout):
     return [file.read_bytes() for file in files]
 
 
-@pytest.mark.slow
 def test_a_run_killed_ten_times_ends_as_an_undisturbed_one(long, layout):
     undisturbed, killed = (
         beside(layout, layout.results.parent / name) for name in ("undisturbed", "killed")

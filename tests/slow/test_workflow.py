@@ -53,7 +53,6 @@ def test_a_bad_config_stops_with_one_message(tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     folder = checkout(tmp_path)
     shutil.copytree(phantoms, folder / "images")
@@ -84,7 +83,6 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     assert not (root / "work").exists()
 
 
-@pytest.mark.slow
 def test_workflow_ends_with_a_clean_pdf(finished):
     assert (finished / "paper" / "tiny.pdf").stat().st_size > 50_000
     log = (finished / "paper" / "build" / "tiny" / "tiny.log").read_text(errors="replace")
@@ -96,7 +94,6 @@ def test_workflow_ends_with_a_clean_pdf(finished):
     assert r"\setstudy{difference/plain_deit}" in macros
 
 
-@pytest.mark.slow
 def test_the_companions_say_what_the_records_say(finished):
     folder = finished / "paper" / "generated" / "tiny" / "companions"
     assert {path.name for path in folder.iterdir()} == set(COMPANIONS)
@@ -125,7 +122,6 @@ def test_the_companions_say_what_the_records_say(finished):
             assert len(cells) == 1, (name, table)
 
 
-@pytest.mark.slow
 def test_predictions_cover_validation_and_test(finished):
     root = finished / "results" / "tiny"
     manifest = pd.read_csv(root / "manifest.csv")
@@ -136,7 +132,6 @@ def test_predictions_cover_validation_and_test(finished):
         assert table.probability.between(0, 1).all()
 
 
-@pytest.mark.slow
 def test_a_second_call_does_nothing(finished):
     done = snakemake(finished, "--configfile", "tiny.yaml")
     assert done.returncode == 0
@@ -146,7 +141,6 @@ def test_a_second_call_does_nothing(finished):
 FROZEN = "epoch < self.freeze_epochs"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "runs", "rests"),
     [
@@ -186,7 +180,6 @@ def test_an_edit_reruns_its_stage_and_what_follows(edited, file, old, new, runs,
     assert runs or not rules
 
 
-@pytest.mark.slow
 def test_shuffled_file_times_plan_nothing(edited):
     paths = [p for p in edited.rglob("*") if p.is_file() and ".snakemake" not in p.parts]
     times = {path: path.stat() for path in paths}
@@ -201,7 +194,6 @@ def test_shuffled_file_times_plan_nothing(edited):
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-@pytest.mark.slow
 def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished, tmp_path):
     folder = checkout(tmp_path, origin=finished)
     shutil.copytree(finished / "results", folder / "results")
@@ -220,7 +212,6 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
     assert "run.json: altered" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "runs"),
     [
@@ -251,7 +242,6 @@ def test_a_changed_value_reruns_the_stages_it_matters_to(edited, change, runs):
         assert rules == runs
 
 
-@pytest.mark.slow
 def test_weights_copied_again_do_not_train_again(finished, tmp_path):
     """Weights of more than a megabyte, the size up to which Snakemake would compare contents."""
     folder = tmp_path / "own"
@@ -273,7 +263,6 @@ def test_weights_copied_again_do_not_train_again(finished, tmp_path):
     assert "train" in planned(folder)
 
 
-@pytest.mark.slow
 def test_another_reference_reaches_the_checked_paper(finished, tmp_path):
     folder = tmp_path / "own"
     shutil.copytree(finished, folder, symlinks=True)
