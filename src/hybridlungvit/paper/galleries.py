@@ -2,6 +2,7 @@
 
 import zlib
 from pathlib import Path
+from textwrap import fill
 from zipfile import BadZipFile
 
 import matplotlib.pyplot as plt
@@ -55,14 +56,16 @@ def gradcam(study: Study, layout: Layout) -> Figure:
         layers[heading(study.variants[other].label)] = cases[f"heat of {other}"].astype(float)
     words = study.data.class_words
     count, rows = len(cases["rule"]), 1 + len(layers)
-    side = min(FULL_WIDTH / count, 7.5 / rows)  # inches: a page has room for no more
+    # Inches: beside the panels stand names and the colour bar, and a page has room for no more.
+    side = min((FULL_WIDTH - 1.4) / count, 7.5 / rows)
     size = (FULL_WIDTH, rows * side + 0.55)
     figure, panels = plt.subplots(rows, count, figsize=size, squeeze=False)
     for i, column in enumerate(panels.T):
         _show(column[0], cases["images"][i], cases["masks"][i], cases["cuts"][i])
         name = heading(words[cases["label"][i]])
         probability = f"P = {cases['probability'][i]:.2f}"
-        column[0].set_title(f"{name}:\n{cases['rule'][i]}\n{probability}", fontsize=SMALL)
+        rule = fill(str(cases["rule"][i]), 13)
+        column[0].set_title(f"{name}:\n{rule}\n{probability}", fontsize=SMALL)
         for axes, heat in zip(column[1:], layers.values(), strict=True):
             shown = _overlay(axes, cases["images"][i], heat[i])
     bar = figure.colorbar(shown, ax=panels, fraction=0.02, pad=0.01, ticks=(0, 0.5, 1))
