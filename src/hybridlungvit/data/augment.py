@@ -96,7 +96,7 @@ def move_masks(masks: Tensor, affine: Tensor) -> Tensor:
 def _places(affine: Tensor, side: int) -> Tensor:
     """Where ``affine`` (B, 2, 3) looks for each pixel: (B, S, S, 2), as ``F.affine_grid``.
 
-    The sum of what a column and what a row gives, in a fifth of the time.
+    The sum of what a column and what a row gives, in a quarter of the time.
     """
     centres = (2 * torch.arange(side, device=affine.device) + 1) / side - 1  # (S,)
     columns = centres.view(1, 1, -1, 1) * affine[:, None, None, :, 0]  # (B, 1, S, 2)
