@@ -1,7 +1,7 @@
 """Features of a stem that never learns: computed once for each image and view, kept on disk.
 
-An epoch then costs what the head costs. Stored are, in half precision, what the stem makes of every
-image, of its mirror image, and of a fixed number of augmented views of each training image. The
+An epoch then costs what the head costs. Stored are, in half precision, what the stem makes of a
+fixed number of augmented views of each training image, and of every other image and its mirror. The
 rows of an array are written in order, and ``progress.json`` says how many there are, so that an
 interrupted computation goes on where it stopped.
 """
@@ -29,19 +29,19 @@ CHUNK = 16  # images at a time, each with all its views
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Read-only view of the stored features, in the order of the manifest.
+    """Read-only view of the stored features of N images, M of them for training.
 
     T is 1 + h·w: the vector that timm's classifier reads, then the patch tokens.
     """
 
     still: np.ndarray
-    """float16 (N, 2, T, C): each image and its mirror image."""
+    """float16 (N − M, 2, T, C): each image that is not for training, and its mirror image."""
     moved: np.ndarray
     """float16 (M, V, T, C): the augmented views of the training images."""
     affine: np.ndarray
     """float32 (M, V, 2, 3): see ``Views.affine``."""
     places: np.ndarray
-    """int64 (N,): where an image stands among the training images."""
+    """int64 (N,): where an image of the manifest stands among those for training, or the others."""
 
     @property
     def views(self) -> int:
@@ -59,14 +59,18 @@ class FeatureStore:
     def probabilities(
         self, model: nn.Module, cache: Cache, rows: np.ndarray, tta: bool, device: torch.device
     ) -> np.ndarray:
-        """Probability of pneumonia of some rows (R,), float64: as ``pneumonia_probability``."""
+        """Probability of pneumonia of some rows (R,), float64: as ``pneumonia_probability``.
+
+        None of the rows may be for training.
+        """
         scores = []
         with torch.inference_mode():
             for part in np.array_split(rows, -(-len(rows) // 64)):
                 masks = torch.from_numpy(cache.masks(part)).to(device)
-                score = probability_of(model.read(_features(self.still[part, 0], device), masks))
+                still = self.still[self.places[part]]  # (B, 2, T, C)
+                score = probability_of(model.read(_features(still[:, 0], device), masks))
                 if tta:
-                    mirror = _features(self.still[part, 1], device)
+                    mirror = _features(still[:, 1], device)
                     score = (score + probability_of(model.read(mirror, masks.flip(2)))) / 2
                 scores.append(score.cpu().numpy())
         return np.concatenate(scores)
@@ -96,11 +100,12 @@ def open_store(study: Study, variant: str, layout: Layout, recipe: Recipe) -> Fe
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
     except (OSError, ValueError) as error:
         raise StudyError(f"{folder}: damaged ({error}). Delete it and run `features`.") from None
-    return FeatureStore(*arrays, _places(manifest.split == "train"))
+    return FeatureStore(*arrays, _places((manifest.split == "train").to_numpy()))
 
 
-def _places(trained: Any) -> np.ndarray:
-    return np.cumsum(np.asarray(trained)) - 1
+def _places(trained: np.ndarray) -> np.ndarray:
+    """Of each image, how many before it are of its kind: bool (N,) → int64 (N,)."""
+    return np.where(trained, np.cumsum(trained), np.cumsum(~trained)) - 1
 
 
 def _identity(recipe: Recipe, layout: Layout, weights: str | None) -> dict[str, Any]:
@@ -131,7 +136,7 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
     folder = layout.features(variant)
     tokens, width = 1 + stem.grid[0] * stem.grid[1], stem.dim
     shapes = {
-        "still": ((len(manifest), 2, tokens, width), np.float16),
+        "still": ((int((~trained).sum()), 2, tokens, width), np.float16),
         "moved": ((int(trained.sum()), views, tokens, width), np.float16),
         "affine": ((int(trained.sum()), views, 2, 3), np.float32),
     }
@@ -148,10 +153,11 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
     starts = range(known["done"] if begun else 0, len(manifest), CHUNK)
     for start in track(starts, len(starts), f"features of {variant}"):
         rows = np.arange(start, min(start + CHUNK, len(manifest)))
-        images = torch.from_numpy(cache.images[rows]).to(device)
-        for mirror, pixels in enumerate((images, images.flip(2))):
-            arrays["still"][rows, mirror] = _encode(stem, pixels)
-        drawn = rows[trained[rows]]
+        drawn, others = rows[trained[rows]], rows[~trained[rows]]
+        if len(others):
+            pixels = torch.from_numpy(cache.images[others]).to(device)
+            arrays["still"][places[others], 0] = _encode(stem, pixels)
+            arrays["still"][places[others], 1] = _encode(stem, pixels.flip(2))
         if len(drawn):
             pixels = torch.from_numpy(cache.images[drawn]).to(device)
             masks = torch.zeros_like(pixels, dtype=torch.bool)  # moved when a batch is made
