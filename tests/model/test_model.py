@@ -156,10 +156,14 @@ def test_each_query_of_the_fusion_starts_from_the_last_answer():
 
 
 @pytest.mark.parametrize("pooling", ["side", "lung"])
-def test_training_projects_pooled_tokens_and_evaluation_the_map_to_the_same_logits(pooling):
+def test_pooled_tokens_are_projected_and_under_grad_cam_the_map_to_the_same_logits(pooling):
     model, (images, masks) = hybrid(dropout=0, pooling=pooling), batch()
-    trained = model.train()(images, masks)
-    assert torch.allclose(trained.logits, model.eval()(images, masks).logits, atol=1e-5)
+    trained, explained = model.train()(images, masks), model.eval()(images, masks)
+    with torch.inference_mode():
+        scored = model(images, masks)
+    for output in (trained, scored):
+        assert torch.allclose(output.logits, explained.logits, atol=1e-5)
+        assert torch.equal(output.cuts, explained.cuts)
 
 
 def test_the_segmentation_head_rests_where_nobody_reads_it():

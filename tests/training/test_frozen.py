@@ -12,7 +12,7 @@ from conftest import beside
 
 from hybridlungvit.cli import app
 from hybridlungvit.config import study_from
-from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, move_masks, to_input
+from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, to_input
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
@@ -20,7 +20,7 @@ from hybridlungvit.io import StudyError
 from hybridlungvit.model import build_model
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.training import frozen
-from hybridlungvit.training.frozen import build_features, open_store
+from hybridlungvit.training.frozen import PooledViews, build_features, open_store
 from hybridlungvit.training.loop import train
 
 HALF = 2e-3  # what rounding features to half precision may change
@@ -87,25 +87,29 @@ def test_logits_from_stored_features_are_those_of_the_images(stored, variant):
         assert np.ptp(expected) > 20 * HALF, "images differ by more than rounding"
 
 
-def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored):
+@pytest.mark.parametrize("variant", ["no_seg", "plain_deit", "readout"])
+def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored, variant):
     study, layout = stored
-    recipe, manifest = study.recipe("no_seg"), read_manifest(layout.manifest)
-    cache, store = open_cache(layout, manifest, 32), open_store(study, "no_seg", layout, recipe)
-    stem = build_model(recipe, pretrained=True).eval().stem
+    recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
+    cache, store = open_cache(layout, manifest, 32), open_store(study, variant, layout, recipe)
+    model = build_model(recipe, pretrained=True).eval()
     start = frozen.CHUNK  # the second chunk
     rows = np.arange(start, start + frozen.CHUNK)
     rows = rows[(manifest.split == "train").to_numpy()[rows]]
     images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
+    trained, device = np.flatnonzero(manifest.split == "train"), torch.device("cpu")
+    pooled_views = PooledViews(store, cache, trained, model, masks=True, device=device)
     for view in range(2):
         generator = torch.Generator().manual_seed(derive_seed("views", start, view))
         views = draw_views(recipe.augmentation, len(rows), generator)
         moved, moved_masks = apply_views(images, masks, views)
         with torch.inference_mode():
-            expected = stem(to_input(moved, stem.mean, stem.std)).patches
+            features = model.stem(to_input(moved, model.stem.mean, model.stem.std))
+            expected = model.pool(features, moved_masks)
         chosen = np.full(len(rows), view)
-        features, affine = store.augmented(rows, chosen, torch.device("cpu"))
-        assert (features.patches - expected).abs().max() < HALF * expected.abs().max()
-        assert torch.equal(move_masks(masks, affine), moved_masks)
+        pooled, found = pooled_views(rows, chosen)
+        assert (pooled - expected).abs().max() < HALF * expected.abs().max()
+        assert torch.equal(found, moved_masks)
 
 
 def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):

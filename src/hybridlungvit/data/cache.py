@@ -52,9 +52,13 @@ class Cache:
 
     def masks(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """The lung masks of some rows, bool (len(rows), S, S)."""
-        side = self.images.shape[1]
-        bits = np.unpackbits(self.packed_masks[rows], axis=1, count=side * side)  # (R, S·S)
-        return bits.reshape(len(bits), side, side).astype(bool)  # (R, S, S)
+        return unpack_masks(self.packed_masks[rows], self.images.shape[1])
+
+
+def unpack_masks(packed: np.ndarray, side: int) -> np.ndarray:
+    """Masks of one bit a pixel, uint8 (R, ceil(S·S / 8)) → bool (R, S, S)."""
+    bits = np.unpackbits(packed, axis=1, count=side * side)  # (R, S·S)
+    return bits.reshape(len(bits), side, side).view(bool)  # (R, S, S)
 
 
 def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache:

@@ -90,19 +90,36 @@ class HybridLungViT(HubModel):
 
     def read(self, features: Features, masks: Tensor, segment: bool = True) -> ModelOutput:
         """What ``forward`` makes of the stem's features of the images."""
-        cuts, map_ = self._cuts(masks), features.map(self.stem.grid)  # (B,), (B, C, h, w)
-        if self.training and self.segment is None:
-            # Pooling and projecting are linear and a token's weights add up to 1, so their order is
-            # free; few tokens are sooner projected than many patches.
-            pooled = self.tokens(map_, cuts, masks)  # (B, g², C) each
-            left, right, whole = (nn.Linear.forward(self.project, tokens) for tokens in pooled)
-        else:  # the projected map is what Grad-CAM and the segmentation head read
-            projected = self.project(map_)  # (B, D, h, w)
-            left, right, whole = self.tokens(projected, cuts, masks)
+        explained = torch.is_grad_enabled() and not self.training
+        if self.segment is None and not explained:
+            return self.read_pooled(self.pool(features, masks), masks)
+        # The projected map is what Grad-CAM and the segmentation head read.
+        projected = self.project(features.map(self.stem.grid))  # (B, D, h, w)
+        cuts = self._cuts(masks)  # (B,)
+        logits, attention = self._decide(*self.tokens(projected, cuts, masks))
+        segmentation = self.segment(projected) if segment and self.segment is not None else None
+        return ModelOutput(logits, attention, segmentation, cuts)
+
+    def pool(self, features: Features, masks: Tensor) -> Tensor:
+        """Left, right and global tokens of the stem's features, not projected yet: (B, 3·g², C)."""
+        map_ = features.map(self.stem.grid)  # (B, C, h, w)
+        return torch.cat(self.tokens(map_, self._cuts(masks), masks), dim=1)
+
+    def read_pooled(self, pooled: Tensor, masks: Tensor | None) -> ModelOutput:
+        """What ``read`` makes of pooled tokens (B, 3·g², C); without ``masks``, no cuts.
+
+        Pooling and projecting are linear and a token's weights add up to 1, so their order is free;
+        few tokens are sooner projected than many patches.
+        """
+        tokens = nn.Linear.forward(self.project, pooled)  # (B, 3·g², D)
+        logits, attention = self._decide(*tokens.chunk(3, dim=1))
+        return ModelOutput(logits, attention, None, None if masks is None else self._cuts(masks))
+
+    def _decide(self, left: Tensor, right: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """Three token sets (B, g², D) → logits (B, 2), attention (B, 2·g²)."""
         sides = (whole, whole) if self.cut == "none" else (left, right)
         embedding, attention = self.fusion(*sides, whole)
-        segmentation = self.segment(projected) if segment and self.segment is not None else None
-        return ModelOutput(self.classify(embedding), attention, segmentation, cuts)
+        return self.classify(embedding), attention
 
     def _cuts(self, masks: Tensor) -> Tensor:
         """Where to part left from right, float (B,), in pixels."""
@@ -140,10 +157,17 @@ class PlainViT(HubModel):
 
     def read(self, features: Features, masks: Tensor, segment: bool = True) -> ModelOutput:
         """What ``forward`` makes of the stem's features of the images."""
-        vector = features.pooled  # (B, C)
-        if self.readout == "class_and_mean":
-            vector = torch.cat([vector, features.patches.mean(dim=1)], dim=1)  # (B, 2·C)
-        return ModelOutput(self.classify(vector), None, None)
+        return self.read_pooled(self.pool(features, masks), masks)
+
+    def pool(self, features: Features, masks: Tensor) -> Tensor:
+        """The vector that the linear layer reads: (B, C) or (B, 2·C); ``masks`` are ignored."""
+        if self.readout == "timm":
+            return features.pooled  # (B, C)
+        return torch.cat([features.pooled, features.patches.mean(dim=1)], dim=1)  # (B, 2·C)
+
+    def read_pooled(self, pooled: Tensor, masks: Tensor | None) -> ModelOutput:
+        """What ``read`` makes of pooled vectors; ``masks`` are ignored."""
+        return ModelOutput(self.classify(pooled), None, None)
 
 
 def _streams() -> Callable[[str], AbstractContextManager[None]]:

@@ -27,7 +27,7 @@ def cut_positions(masks: Tensor) -> Tensor:
     break a tie differently in the mirror.
     """
     side = masks.shape[-1]
-    counts = masks.sum(dim=1)  # (B, S) pixels per column
+    counts = masks.sum(dim=1, dtype=torch.int32)  # (B, S) pixels per column; int64 would be copied
     doubled = torch.arange(1, 2 * side, 2, device=masks.device)  # twice the column centres
     total = counts.sum(dim=1)  # (B,)
     moment = (counts * doubled).sum(dim=1)  # (B,) is 2·total·mean

@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from hybridlungvit.config import Recipe, Study
-from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, to_input
-from hybridlungvit.data.cache import Cache, open_cache
+from hybridlungvit.data.augment import (
+    apply_views,
+    derive_seed,
+    draw_views,
+    move_masks,
+    to_input,
+)
+from hybridlungvit.data.cache import Cache, open_cache, unpack_masks
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
 from hybridlungvit.model.inference import probability_of
@@ -48,13 +54,9 @@ class FeatureStore:
         """Augmented views of each training image."""
         return self.moved.shape[1]
 
-    def augmented(
-        self, rows: np.ndarray, views: np.ndarray, device: torch.device
-    ) -> tuple[Features, Tensor]:
-        """Features of one view (B,) of each training image of some rows (B,), and its affine."""
-        places = self.places[rows]
-        affine = torch.from_numpy(self.affine[places, views]).to(device)
-        return _features(self.moved[places, views], device), affine
+    def augmented(self, rows: np.ndarray, views: np.ndarray, device: torch.device) -> Features:
+        """Features of one view (B,) of each training image of some rows (B,)."""
+        return _features(self.moved[self.places[rows], views], device)
 
     def probabilities(
         self, model: nn.Module, cache: Cache, rows: np.ndarray, tta: bool, device: torch.device
@@ -74,6 +76,46 @@ class FeatureStore:
                     score = (score + probability_of(model.read(mirror, masks.flip(2)))) / 2
                 scores.append(score.cpu().numpy())
         return np.concatenate(scores)
+
+
+class PooledViews:
+    """What a head pools from the stored views by the lung masks, kept in memory.
+
+    Neither features nor masks change while the head learns; an epoch so reads far fewer numbers.
+    All is computed at the start and in one order: a resumed training gets the same bits. ``masks``
+    says whether the loss wants the moved masks as well.
+    """
+
+    def __init__(
+        self, store: FeatureStore, cache: Cache, rows: np.ndarray, model: nn.Module, masks: bool,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.places, self.side, self.device = store.places, cache.images.shape[1], device
+        parts: list[tuple[Tensor, np.ndarray | None]] = []
+        starts = range(0, len(rows), CHUNK)
+        for start in track(starts, len(starts), "pooling of the stored views"):
+            part = rows[start : start + CHUNK].repeat(store.views)  # (CHUNK·V,)
+            views = np.arange(len(part)) % store.views
+            affine = torch.from_numpy(store.affine[store.places[part], views]).to(device)
+            moved = move_masks(torch.from_numpy(cache.masks(part)).to(device), affine)
+            with torch.no_grad():
+                pooled = model.pool(store.augmented(part, views, device), moved)
+            bits = np.packbits(moved.flatten(1).cpu().numpy(), axis=1) if masks else None
+            parts.append((pooled.unflatten(0, (-1, store.views)), bits))  # (CHUNK, V, …)
+        self.pooled = torch.cat([pooled for pooled, _ in parts])  # (M, V, …)
+        self.packed = np.concatenate([bits for _, bits in parts]) if masks else None  # (M·V, …)
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """One view (B,) of each training image of some rows (B,), on the device.
+
+        Returns the model's pooled features, float32 (B, …), and masks bool (B, S, S) if wanted.
+        """
+        places = self.places[rows]
+        pooled = self.pooled[places, views]
+        if self.packed is None:
+            return pooled, None
+        bits = self.packed[places * self.pooled.shape[1] + views]
+        return pooled, torch.from_numpy(unpack_masks(bits, self.side)).to(self.device)
 
 
 def _features(stored: np.ndarray, device: torch.device) -> Features:

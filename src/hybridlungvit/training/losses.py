@@ -98,11 +98,16 @@ def attention_loss(attention: Tensor, shares: Tensor) -> Tensor:
 
 
 def loss_parts(
-    output: ModelOutput, targets: Tensor, masks: Tensor, training: Training, weights: Tensor | None
+    output: ModelOutput,
+    targets: Tensor,
+    masks: Tensor | None,
+    training: Training,
+    weights: Tensor | None,
 ) -> dict[str, Tensor]:
     """The weighted parts of the loss by name; their sum is what training minimises.
 
-    ``targets`` class probabilities (B, 2); ``masks`` (B, S, S), bool or in [0, 1].
+    ``targets`` class probabilities (B, 2); ``masks`` (B, S, S), bool or in [0, 1], or None
+    where neither segmentation nor attention has a weight.
     """
     parts = {
         "classification": classification_loss(output.logits.float(), targets, training, weights)

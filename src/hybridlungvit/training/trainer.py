@@ -17,7 +17,6 @@ from hybridlungvit.data.augment import (
     derive_seed,
     draw_views,
     mix_batch,
-    move_masks,
     to_input,
 )
 from hybridlungvit.data.batches import CachedBatches, class_shares, draw_order, load_batches
@@ -26,9 +25,8 @@ from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.temperature import clipped
 from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import output_of, pneumonia_probability, probability_of
-from hybridlungvit.model.stem import Features
 from hybridlungvit.runtime import autocast, mixed_dtype, track
-from hybridlungvit.training.frozen import FeatureStore
+from hybridlungvit.training.frozen import FeatureStore, PooledViews
 from hybridlungvit.training.losses import (
     class_weights,
     loss_parts,
@@ -45,10 +43,10 @@ MIXERS = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 class Batch(NamedTuple):
     """What a step needs, on the device."""
 
-    inputs: Tensor | Features
-    """Normalised images, float32 (B, 3, S, S), or what a frozen stem made of them."""
-    masks: Tensor
-    """(B, S, S): bool, or in [0, 1] where images were mixed."""
+    inputs: Tensor
+    """Normalised images, float32 (B, 3, S, S), or what the head pools of stored features."""
+    masks: Tensor | None
+    """(B, S, S): bool, or in [0, 1] where images were mixed; None where no loss wants them."""
     targets: Tensor
     """Class probabilities (B, 2)."""
 
@@ -79,6 +77,9 @@ class Trainer:
         """
         self.recipe, self.seed, self.device, self.model = recipe, seed, device, model
         self.cache, self.rows, self.labels, self.store = cache, rows, labels, store
+        if store is not None:
+            masked = recipe.training.lambda_att > 0
+            self.views = PooledViews(store, cache, rows["train"], model, masked, device)
         training = recipe.training
         stem = list(model.stem.parameters())
         inside = {id(parameter) for parameter in stem}
@@ -165,21 +166,18 @@ class Trainer:
         size = self.recipe.training.batch_size
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            features, affine = self.store.augmented(rows[part], views[part], self.device)
-            masks = torch.from_numpy(self.cache.masks(rows[part])).to(self.device)
+            pooled, masks = self.views(rows[part], views[part])
             targets = torch.eye(2)[classes[part]].to(self.device)  # (B, 2)
-            yield Batch(features, move_masks(masks, affine), targets)
+            yield Batch(pooled, masks, targets)
 
     def step(self, batch: Batch, weights: Tensor | None) -> dict[str, Tensor]:
         """One optimizer step; the parts of the loss, whether finite or not."""
         training = self.recipe.training
-        # The cut wants lungs or no lungs: a mixed pixel counts for the heavier image.
-        lungs = batch.masks >= 0.5
         with autocast(self.device, training.amp):
-            if isinstance(batch.inputs, Features):
-                output = self.model.read(batch.inputs, lungs)
-            else:
-                output = self.model(batch.inputs, lungs)
+            if self.store is not None:
+                output = self.model.read_pooled(batch.inputs, batch.masks)
+            else:  # the cut wants lungs or no lungs: a mixed pixel counts for the heavier image
+                output = self.model(batch.inputs, batch.masks >= 0.5)
         parts = loss_parts(output, batch.targets, batch.masks, training, weights)
         loss = sum(parts.values())
         self.optimizer.zero_grad()
