@@ -25,7 +25,7 @@ from hybridlungvit.config import (
 )
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.predictions import evaluated_from
-from hybridlungvit.explain.cases import focus_variants, other_variants
+from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_variants
 from hybridlungvit.io import StudyError, folder_sha256, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout

@@ -1,5 +1,5 @@
 # Grad-CAM: lung focus on all test images and, of the reference, cases that a fixed rule chooses, with
-# all variants' maps of them, and checks. Of the reference all seeds are looked at, of others the first.
+# all variants' maps of them, and checks. Of the reference the first seeds are looked at, of others the first.
 
 for explained in focus_variants(study):
     reference = explained == study.reference
@@ -11,7 +11,7 @@ for explained in focus_variants(study):
             manifest=layout.manifest,
             images=layout.images,
             masks=layout.masks,
-            models=weights(explained) if reference else weights(explained)[:1],
+            models=weights(explained)[: COMPARED_SEEDS if reference else 1],
             others=[weights(v)[0] for v in other_variants(study, explained)] if reference else [],
             predictions=layout.predictions(explained, study.seeds[0]),
         output:

@@ -14,6 +14,7 @@ from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.paths import Layout
 
 RULES = ("surest right", "surest wrong", "nearest the threshold")
+COMPARED_SEEDS = 5  # of the reference, whose maps are compared: ten pairs, and each seed a training
 TARGET = 1  # the class whose heat is shown and measured: pneumonia
 
 

@@ -365,6 +365,7 @@ def saliency_macros(results: StudyResults) -> Macros:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
         yield "agreement.verdict", agreement["verdict"]
+        yield "agreement.compared", str(len(record["model_sha256"]))
 
 
 def _similarity_macros(check: str, pairs: dict[str, dict[str, Any]], level: float) -> Macros:
