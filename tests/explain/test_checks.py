@@ -16,7 +16,13 @@ from hybridlungvit.config import study_from
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.score import score
 from hybridlungvit.explain import saliency
-from hybridlungvit.explain.cases import focus_variants, read_focus, read_saliency, subsample
+from hybridlungvit.explain.cases import (
+    COMPARED_SEEDS,
+    focus_variants,
+    read_focus,
+    read_saliency,
+    subsample,
+)
 from hybridlungvit.explain.faithfulness import (
     check_faithfulness,
     margin_changes,
@@ -536,6 +542,7 @@ def test_stages_write_the_same_bits_twice_and_refuse_other_settings(tiny, traine
     assert checks["images"] == 8
     assert checks["stability"]["noise"]["estimate"] > 0
     assert checks["agreement"]["pairs"] == 1
+    assert list(checks["model_sha256"]) == [str(s) for s in study.seeds[:COMPARED_SEEDS]]
 
     assert read_focus(study, trained)["no_seg"]["groups"] == record["groups"]
     assert read_saliency(study, trained)["sanity"] == checks["sanity"]
