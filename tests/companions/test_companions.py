@@ -164,20 +164,22 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
         "seg_0.1": compared(LOWER, 0.5),
         "frozen_stem": compared(LOWER, 0.012),
         "plain_deit": compared(HIGHER, 0.03),
+        "global_only": compared(UNDECIDED, 0.006),
     }
     assert answer(differences) == (
         "At this scale the lung cut is **equivalent** (within 0.01) to a cut at the image's "
-        "centre, the fusion **worse** than the plain stem and fine-tuning **better** than a frozen "
-        "stem, with 0.005, 0.030 and 0.012 as the smallest differences in AUC that the study can "
+        "centre, the fusion **worse** than a linear head, telling left from right **undecided** "
+        "against the whole image on both sides and fine-tuning **better** than a frozen stem, with "
+        "0.005, 0.030, 0.006 and 0.012 as the smallest differences in AUC that the study can "
         "detect (80 % power)."
     )
 
 
 def test_the_answer_of_one_comparison_and_of_none():
     assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
-        "At this scale the fusion is **undecided** against the plain stem, with 0.020 as the "
+        "At this scale the fusion is **undecided** against a linear head, with 0.020 as the "
         "smallest difference in AUC that the study can detect (80 % power)."
     )
     single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
-    assert single_seed == "At this scale the fusion is **undecided** against the plain stem."
+    assert single_seed == "At this scale the fusion is **undecided** against a linear head."
     assert answer({"seg_0.1": compared(LOWER, 0.5)}) == ""

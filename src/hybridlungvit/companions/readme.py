@@ -29,7 +29,8 @@ PICTURE, WIDTH = "preview.png", 900  # its file below paper/ and its width in pi
 
 PARTS = {
     "midline": ("the lung cut", "a cut at the image's centre"),
-    "plain_deit": ("the fusion", "the plain stem"),
+    "plain_deit": ("the fusion", "a linear head"),
+    "global_only": ("telling left from right", "the whole image on both sides"),
     "frozen_stem": ("fine-tuning", "a frozen stem"),
 }
 """The part of the reference that a variant goes without, and what stands in its place."""
