@@ -11,6 +11,7 @@ import yaml
 from conftest import REPOSITORY, TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snakemake.utils import update_config
 
 from hybridlungvit.config import (
     NEUTRAL,
@@ -32,6 +33,18 @@ CONFIGS = ("demo", "kermany", "kermany-cpu", "kermany-frozen")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_committed_configs_are_valid(name):
     assert load_study(REPOSITORY / "config" / f"{name}.yaml").study == name
+
+
+@pytest.mark.parametrize(
+    ("name", "overlay"), [("kermany-cpu", "leak"), ("kermany-frozen", "publisher_weights")]
+)
+def test_committed_overlays_are_valid(name, overlay):
+    values, changes = (read_yaml(REPOSITORY / f"config/{file}.yaml") for file in (name, overlay))
+    update_config(values, changes)  # as Snakemake lays them over each other
+    study = study_from(values, overlay)
+    assert study.study.startswith(f"{name}-")
+    if overlay == "publisher_weights":
+        assert all(study.recipe(v).model.pretrained is True for v in study.variants)
 
 
 def variant(**changes):
