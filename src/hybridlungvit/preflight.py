@@ -83,9 +83,10 @@ def core_hours(study: Study, layout: Layout) -> float:
         tokens = (recipe.data.image_size / int(patch[1])) ** 2 if patch else 0
         epochs = range(recipe.training.epochs)
         passes = sum(2 if recipe.training.frozen(epoch) else 6 for epoch in epochs)
-        stored = 2 * (recipe.training.frozen_views + 2)  # once for all seeds
-        each = stored / max(left, 1) if recipe.training.frozen_views else passes
-        operations += left * images * tokens * size * each
+        if recipe.training.frozen_views:  # once for all seeds and variants with this stem
+            left = int(left > 0 and study.features_as(variant) == variant)
+            passes = 2 * recipe.training.frozen_views
+        operations += left * images * tokens * size * passes
     return operations / SPEED / 3600
 
 

@@ -83,6 +83,14 @@ def test_a_mistyped_folder_removes_no_stored_result(tmp_path):
     assert stored.read_text() == "kept"
 
 
+def test_stored_features_cost_their_stem_once(tmp_path):
+    frozen = load_study(REPOSITORY / "config" / "kermany-frozen.yaml")
+    # Two operations for each parameter, patch and view, of ViT-S/14 and of DeiT-Tiny.
+    work = 4_700 * 2 * 4 * (256 * 21.7e6 + 196 * 5.5e6)
+    hours = core_hours(frozen, Layout("kermany-frozen", results=tmp_path))
+    assert hours == pytest.approx(work / 60e9 / 3600, rel=0.03)
+
+
 def test_a_large_study_without_a_gpu_says_what_it_costs_before_it_begins(tmp_path, caplog):
     full = load_study(REPOSITORY / "config" / "kermany.yaml")
     layout = Layout("kermany", results=tmp_path)
