@@ -70,14 +70,14 @@ def random_cache(folder: Path) -> tuple[Cache, dict[str, np.ndarray], dict[str, 
 
 
 def ready(
-    recipe: Recipe, cache: Cache, rows: dict, labels: dict, literal: bool, device=CPU
+    recipe: Recipe, cache: Cache, rows: dict, labels: dict, literal: bool, device=CPU, store=None
 ) -> Trainer:
     """A trainer before its first epoch, the tokens fused or in the literal form."""
     torch.manual_seed(0)
     model = build_model(recipe, pretrained=False).to(device)
     if literal:
         model.tokens = LiteralTokens(recipe.model.map_size, SIDE, recipe.model.token_grid)
-    return Trainer(recipe, 0, device, model, cache, rows, labels)
+    return Trainer(recipe, 0, device, model, cache, rows, labels, store)
 
 
 def own_step(trainer: Trainer) -> Callable[[], object]:
@@ -200,13 +200,12 @@ def stored_features(data: tuple, folder: Path) -> Measure:
     stem, views = with_stem.model.stem, recipe.training.frozen_views
     tokens = 1 + stem.grid[0] * stem.grid[1]
     rng = np.random.default_rng(0)
-    for name, count in (("still", 2), ("moved", views)):
-        values = rng.standard_normal((IMAGES, count, tokens, stem.dim), np.float32)
-        np.save(folder / f"{name}.npy", values.astype(np.float16))
+    values = rng.standard_normal((IMAGES, views, tokens, stem.dim), np.float32)
+    np.save(folder / "moved.npy", values.astype(np.float16))
+    moved = np.load(folder / "moved.npy", mmap_mode="r")
     affine = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (IMAGES, views, 2, 3))
-    still, moved = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("still", "moved"))
-    stored = ready(recipe, *data, literal=False)
-    stored.store = FeatureStore(still, moved, affine, np.arange(IMAGES))
+    store = FeatureStore(moved[:, :0], moved, affine, np.arange(IMAGES))
+    stored = ready(recipe, *data, literal=False, store=store)
     actions = {"stem": lambda: with_stem.run_epoch(0), "stored": lambda: stored.run_epoch(0)}
     seconds = timed_rounds(actions)
     return Measure(
