@@ -59,6 +59,7 @@ def explained(study, agreement=True):
                 "others": interval(0.9),
                 "verdict": "below",
             },
+            "model_sha256": {"0": "a", "1": "b"},
             "agreement": {"seeds": pair, "others": pair, "verdict": "above"} if agreement else None,
         },
     )
