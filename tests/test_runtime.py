@@ -6,7 +6,7 @@ import torch
 from hybridlungvit import runtime
 from hybridlungvit.config import Compute
 from hybridlungvit.io import StudyError
-from hybridlungvit.runtime import autocast, prepare_device, track
+from hybridlungvit.runtime import autocast, flushing_subnormals, prepare_device, track
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,14 @@ def test_threads_and_kernels_are_those_of_the_config():
 def test_the_cpu_computes_in_float32(wanted):
     with autocast(torch.device("cpu"), wanted):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_subnormals_are_zero_only_where_asked():
+    small = torch.tensor([1e-30])
+    with pytest.raises(ZeroDivisionError), flushing_subnormals():
+        assert (small * 1e-10).item() == 0
+        raise ZeroDivisionError
+    assert (small * 1e-10).item() > 0
 
 
 def test_a_gpu_gets_mixed_precision_when_the_config_allows_it(monkeypatch):

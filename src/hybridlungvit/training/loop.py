@@ -23,7 +23,7 @@ from hybridlungvit.evaluation.temperature import fit_temperature
 from hybridlungvit.io import StudyError, file_sha256
 from hybridlungvit.model import build_model
 from hybridlungvit.paths import Layout
-from hybridlungvit.runtime import peak_memory_mb, prepare_device
+from hybridlungvit.runtime import flushing_subnormals, peak_memory_mb, prepare_device
 from hybridlungvit.training.checkpoint import (
     Weights,
     load_checkpoint,
@@ -73,7 +73,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     if recipe.data.masks is not None:
         key["masks"] = file_sha256(layout.mask_table)  # fitted ones follow from code and manifest
     work = layout.work(variant, seed)
-    with sole_owner(work), _interruptible(work):
+    with sole_owner(work), _interruptible(work), flushing_subnormals():
         history, timing, best = _resume(trainer, work, key)
         if history:
             log.info("resuming %s, seed %d, after epoch %d", variant, seed, len(history))
