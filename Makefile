@@ -5,7 +5,7 @@
 VENV := .venv
 PYTHON ?= python3
 CORES ?= 2
-STUDY ?= kermany-cpu
+STUDY ?= kermany-frozen
 CONFIG ?= config/kermany.yaml
 ARGS ?=
 AGAINST ?= HEAD

@@ -9,7 +9,7 @@ import typer
 from conftest import REPOSITORY
 from snakemake.cli import get_argument_parser
 
-from hybridlungvit.cli import app
+from hybridlungvit.cli import MAIN_STUDY, app
 from hybridlungvit.companions.readme import MARKED
 from hybridlungvit.io import read_json
 
@@ -72,7 +72,7 @@ def test_the_readmes_snippet_gives_the_published_aucs(monkeypatch, capsys):
     assert len(snippet.splitlines()) <= 10
     exec(snippet, {})
     printed = dict(re.findall(r"^(\S+) +(0\.\d+)$", capsys.readouterr().out, re.MULTILINE))
-    paths = (REPOSITORY / "results" / "kermany-cpu" / "metrics").glob("*.json")
+    paths = (REPOSITORY / "results" / MAIN_STUDY / "metrics").glob("*.json")
     records = {path.stem: read_json(path) for path in paths if path.stem != "comparisons"}
     estimates = {name: record["headline"]["auc"]["estimate"] for name, record in records.items()}
     assert {name: float(auc) for name, auc in printed.items()} == {

@@ -26,6 +26,7 @@ Config = Annotated[
 VariantName = Annotated[str, typer.Option(help="A variant of the study.")]
 Seed = Annotated[int, typer.Option(help="A seed of the study.")]
 StudyName = Annotated[str, typer.Option(help="A study: config/STUDY.yaml.")]
+MAIN_STUDY = "kermany-frozen"  # which opens the README
 Half = Literal["reporting", "development", "all"]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to use.")]
 
@@ -277,7 +278,7 @@ def arxiv(config: Config) -> None:
 
 @app.command()
 def diff(
-    study: StudyName = "kermany-cpu",
+    study: StudyName = MAIN_STUDY,
     against: Annotated[str, typer.Option(help="Git revision of the earlier paper.")] = "HEAD",
 ) -> None:
     """Mark what changed in the paper since a git revision, in paper/STUDY-diff.pdf."""
@@ -287,7 +288,7 @@ def diff(
 
 
 @app.command()
-def readme(study: StudyName = "kermany-cpu") -> None:
+def readme(study: StudyName = MAIN_STUDY) -> None:
     """Write a study's main table and first page into the README."""
     from hybridlungvit.companions.readme import write_readme
 
@@ -297,7 +298,7 @@ def readme(study: StudyName = "kermany-cpu") -> None:
 
 @app.command()
 def verify(
-    study: StudyName = "kermany-cpu",
+    study: StudyName = MAIN_STUDY,
     against: Annotated[
         str, typer.Option(help="Git revision, or folder with the published metrics.")
     ] = "HEAD",
@@ -312,7 +313,7 @@ def verify(
 
 @app.command()
 def power(
-    study: StudyName = "kermany-cpu",
+    study: StudyName = MAIN_STUDY,
     seeds: Annotated[
         list[int] | None, typer.Option(help="Seeds of each model; may be repeated.")
     ] = None,
@@ -379,7 +380,7 @@ def predict(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    study: StudyName = "kermany-cpu",
+    study: StudyName = MAIN_STUDY,
     variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
     seed: Annotated[int | None, typer.Option(help="Default: the study's first.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision.")] = False,
@@ -400,7 +401,7 @@ def keys() -> None:
 
 @app.command()
 def cite(
-    study: StudyName = "kermany-cpu",
+    study: StudyName = MAIN_STUDY,
     variant: Annotated[str | None, typer.Option(help="Default: the study's reference.")] = None,
 ) -> None:
     """Print the metric sentence with its interval, and BibTeX."""

@@ -165,6 +165,15 @@ def test_results_in_the_readme_are_compared(paper):
     assert "0.123" not in text
 
 
+def test_the_readme_shows_what_was_declared_and_counts_the_rest(paper):
+    statistics = paper.statistics.model_copy(update={"family": ["midline"]})
+    few = render_block(paper.model_copy(update={"statistics": statistics}), LAYOUT, picture=False)
+    shown = re.findall(r"^\| .*\(`(\w+)`\)", few, re.MULTILINE)
+    assert shown == [paper.reference, "midline"]
+    assert f"The paper explores {len(paper.variants) - 2} more variant" in few
+    assert "explores" not in render_block(paper, LAYOUT, picture=False)
+
+
 # What is made from a finished study
 
 

@@ -80,7 +80,7 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
 
 
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
-    """The marked lines: the answer, the picture, the main table, what its intervals cover."""
+    """The marked lines: the answer, the picture, the declared comparisons, what intervals cover."""
     level = f"{100 * study.statistics.level:g} %"
     comparisons = read_json(layout.comparisons)
     lines = [f"<!-- results: {study.study} -->"]
@@ -98,27 +98,38 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
         "| --- | --- | --- | --- |",
     ]
+    declared = {study.reference, *study.comparison_family()}
     for name, variant in study.variants.items():
+        if name not in declared:
+            continue
         auc = format_interval(read_json(layout.metrics(name))["headline"]["auc"])
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
         if name in comparisons["differences"]:
             difference = comparisons["differences"][name]
-            p = difference["p_value_adjusted"]
             verdict = short_verdict(difference["verdict"])
             cells[2] = f"{format_interval(difference, show=signed)}, {verdict}"
-            cells[3] = "exploratory" if p is None else p_value(p, "<0.001")
+            cells[3] = p_value(difference["p_value_adjusted"], "<0.001")
         lines.append(f"| {' | '.join(cells)} |")
     reference = read_json(layout.metrics(study.reference))
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     sd = reference["headline"]["auc"]["sd"]
     spread = f"; the reference's seeds have a standard deviation of {number(sd)}"
+    others = len(study.variants) - len(declared)
+    plural = "s" if others > 1 else ""
+    elsewhere = f" The paper explores {others} more variant{plural}." if others else ""
+    verdicts = {comparisons["differences"][v]["verdict"] for v in study.comparison_family()}
+    undecided = (
+        "Undecided: neither a difference nor equivalence within "
+        f"{study.statistics.margin:g} is shown. "
+    )
+    if UNDECIDED not in verdicts:
+        undecided = ""
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
-        "Undecided: neither a difference nor equivalence within "
-        f"{study.statistics.margin:g} is shown. Verdicts are adjusted for the number of "
-        "comparisons, intervals are not.",
+        f"{undecided}Verdicts are adjusted for the number of comparisons, intervals are not."
+        f"{elsewhere}",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
