@@ -118,18 +118,14 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     plural = "s" if others > 1 else ""
     elsewhere = f" The paper explores {others} more variant{plural}." if others else ""
     verdicts = {comparisons["differences"][v]["verdict"] for v in study.comparison_family()}
-    undecided = (
-        "Undecided: neither a difference nor equivalence within "
-        f"{study.statistics.margin:g} is shown. "
-    )
-    if UNDECIDED not in verdicts:
-        undecided = ""
+    margin = f"{study.statistics.margin:g}"
+    undecided = f"Undecided: neither a difference nor equivalence within {margin} is shown. "
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
-        f"{undecided}Verdicts are adjusted for the number of comparisons, intervals are not."
-        f"{elsewhere}",
+        f"{undecided if UNDECIDED in verdicts else ''}Verdicts are adjusted for the "
+        f"number of comparisons, intervals are not.{elsewhere}",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
