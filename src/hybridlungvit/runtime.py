@@ -60,8 +60,8 @@ def autocast(device: "torch.device", wanted: bool) -> AbstractContextManager[Non
 def flushing_subnormals() -> Iterator[None]:
     """Floats too small for full precision (below 1e-38 in float32) are zero here, where possible.
 
-    Gradients and moments of a fitted model are full of them, and some processors take a hundred
-    times as long for each: without this an epoch takes up to twice as long as the first one did.
+    They come as a model is fitted, and some processors compute with them slowly: without this, late
+    epochs of a head on stored features took twice as long as the first.
     """
     import torch
 
