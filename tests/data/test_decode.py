@@ -72,16 +72,17 @@ JPEG = encoded(Image.fromarray(GREY), "JPEG", quality=95)
 REFUSED = {
     "empty": (b"", "is empty"),
     "truncated": (JPEG[: len(JPEG) // 2], "cannot be read as an image"),
+    "truncated PNG": (png(GREY)[:-2000], "cannot be read as an image"),
     "text": (b"I am no picture", "holds no JPEG or PNG image"),
     "tiny": (encoded(Image.new("L", (1, 1)), "PNG"), "is 1 × 1 px"),
     "huge PNG": (bomb("PNG"), "more than 50,000,000 pixels"),
     "huge JPEG": (bomb("JPEG"), "more than 50,000,000 pixels"),
     "large PNG": (bomb("PNG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
     "large JPEG": (bomb("JPEG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
-    "gif": (animation("GIF"), "is a GIF file"),
+    "gif": (animation("GIF"), "holds no JPEG or PNG image"),
     "animated": (animation("PNG"), "animation of 2 pictures"),
     "dicom": (b"\0" * 128 + b"DICM" + b"\0" * 100, "is a DICOM file. Convert it first"),
-    "tiff": (encoded(Image.fromarray(GREY), "TIFF"), "is a TIFF file"),
+    "tiff": (encoded(Image.fromarray(GREY), "TIFF"), "holds no JPEG or PNG image"),
 }
 
 
@@ -339,37 +340,6 @@ def test_checking_a_jpeg_leaves_stderr_as_it_was(tmp_path, capfd):
     inspect_image(path)
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
-
-
-def with_data_behind(content, extra):
-    """A PNG whose stream of pixels goes on with ``extra`` zeros."""
-    parts, position = [content[:8]], 8
-    while position < len(content):
-        size = int.from_bytes(content[position : position + 4], "big")
-        kind, body = content[position + 4 : position + 8], content[position + 8 :][:size]
-        if kind == b"IDAT":
-            packer = zlib.compressobj()
-            body = packer.compress(zlib.decompress(body))
-            body += b"".join(packer.compress(bytes(10**6)) for _ in range(extra // 10**6))
-            body += packer.flush()
-        parts += [len(body).to_bytes(4, "big"), kind, body]
-        parts.append(zlib.crc32(kind + body).to_bytes(4, "big"))
-        position += 12 + size
-    return b"".join(parts)
-
-
-def test_a_png_with_compressed_data_behind_its_pixels_is_refused(tmp_path):
-    path = tmp_path / "file.png"
-    whole = encoded(Image.fromarray(GREY), "PNG", compress_level=1)
-    assert whole.count(b"IDAT") == 1
-    path.write_bytes(with_data_behind(whole, 100 * 10**6))
-    tracemalloc.start()
-    with pytest.raises(StudyError, match="holds compressed data far beyond its pixels"):
-        inspect_image(path)
-    assert tracemalloc.get_traced_memory()[1] < 10**7
-    tracemalloc.stop()
-    path.write_bytes(with_data_behind(whole, 0) + b"trailing")
-    inspect_image(path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
