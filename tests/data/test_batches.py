@@ -25,12 +25,12 @@ def test_other_masks_are_another_patients_of_the_same_split(opened):
     cache, manifest = opened
     other = control_masks(cache, manifest, "other")
     rows = np.arange(len(manifest))
-    assert np.array_equal(other.masks(rows), cache.masks(other.sources))
+    assert np.array_equal(other.masks(rows), cache.masks(other.mask_rows))
     patients, splits = manifest.patient.to_numpy(), manifest.split.to_numpy()
-    assert (patients[other.sources] != patients).all()
-    assert (splits[other.sources] == splits).all()
+    assert (patients[other.mask_rows] != patients).all()
+    assert (splits[other.mask_rows] == splits).all()
     again = control_masks(cache, manifest, "other")
-    assert np.array_equal(again.sources, other.sources), "the same for every seed and variant"
+    assert np.array_equal(again.mask_rows, other.mask_rows), "the same for every seed and variant"
     assert np.array_equal(other.images, cache.images)
 
 
