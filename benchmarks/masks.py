@@ -20,15 +20,13 @@ from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
     RESAMPLES,
     SEED,
-    mean_of,
-    patient_interval,
-    quantile_of,
-)
-from hybridlungvit.masks.annotated import (
     Case,
     Segment,
     generator,
+    mean_of,
     measure,
+    patient_interval,
+    quantile_of,
     read_cases,
     read_lungs,
 )

@@ -11,9 +11,8 @@ from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, folder_sha256, read_json
-from hybridlungvit.masks.examples import write_examples
 from hybridlungvit.masks.files import mask_files, read_mask
-from hybridlungvit.masks.quality import write_quality
+from hybridlungvit.masks.quality import write_examples, write_quality
 from hybridlungvit.paths import Layout
 from hybridlungvit.training.loop import train
 
