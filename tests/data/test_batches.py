@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlungvit.data.augment import derive_seed
-from hybridlungvit.data.batches import class_shares, control_masks, draw_order
+from hybridlungvit.data.batches import (
+    CachedBatches,
+    class_shares,
+    control_masks,
+    draw_order,
+    load_batches,
+)
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.training.losses import class_weights
@@ -53,6 +59,31 @@ def test_another_process_gets_the_names_of_mapped_files_not_their_content(opened
     copy = pickle.loads(content)
     assert isinstance(copy.images, np.memmap)
     assert np.array_equal(copy.masks([3, 5]), chosen.masks(np.array([3, 5])))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_every_sample_once_in_order_and_leave_the_global_stream(opened, workers):
+    cache, manifest = opened
+    rows = np.flatnonzero(manifest.split == "train")
+    labels = manifest.label.to_numpy()[rows]
+    torch.manual_seed(0)
+    parts = list(load_batches(CachedBatches(cache, rows, labels, 7), workers, pinned=False))
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+    assert {len(images) for images, _, _ in parts[:-1]} == {7}
+    found = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+    for values, expected in zip(
+        found, (cache.images[rows], cache.masks(rows), labels), strict=True
+    ):
+        assert np.array_equal(values, expected)
+
+
+def test_an_unweighted_epoch_is_a_permutation_of_its_own():
+    orders = [draw_order(None, 50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert orders[0] == draw_order(None, 50, 0, 0).tolist()
 
 
 def test_equal_shares_are_the_balanced_class_weights():
