@@ -59,7 +59,13 @@ def find_images(
         for label, name in enumerate(classes):
             folder = root / side / name
             if not folder.is_dir():
-                raise StudyError(_other_layout(root, folder, sides, classes))
+                above = folder.parent if folder.parent.is_dir() else root
+                found = sorted(f"{path.name}/" for path in above.iterdir() if path.is_dir())
+                raise StudyError(
+                    f"{folder}: no such folder; found {', '.join(found) or 'none'} in {above}. "
+                    f"Move the images to {', '.join(sides)}, each with {' and '.join(classes)}, "
+                    "or name your two classes in data.classes."
+                )
             for file in _images_in(folder):
                 path = file.relative_to(root).as_posix()
                 patient, subtype = read_patient(path, label)
@@ -146,17 +152,3 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
             "Add them, by their path below the data folder or their file name."
         )
     return keys
-
-
-def _other_layout(
-    root: Path, folder: Path, sides: tuple[str, ...], classes: tuple[str, str]
-) -> str:
-    """What is missing, what was expected, and what is there instead."""
-    above = folder.parent if folder.parent.is_dir() else root
-    inside = sorted(f"{path.name}/" for path in above.iterdir() if path.is_dir())
-    there = ", ".join(inside[:8]) + ", …" * (len(inside) > 8) if inside else "no folder"
-    expected = ", ".join(f"{side}/{name}" for side in sides for name in classes)
-    return (
-        f"{folder}: no such folder; expected {expected}; found {there} in {above}. Move the images "
-        "there, or name your two classes in data.classes."
-    )
