@@ -97,17 +97,6 @@ def test_images_of_a_patient_share_the_anatomy_but_not_the_pixels():
     assert np.corrcoef(aspects)[0, 1] > 0.7
 
 
-def test_masks_have_two_sides_parted_by_the_spine(labelled):
-    for made in labelled[1]:
-        count, _, stats, centres = cv2.connectedComponentsWithStats(made.lungs.astype(np.uint8))
-        assert count == 3, "background and two lungs"
-        areas = stats[1:, cv2.CC_STAT_AREA] / made.lungs.size
-        assert areas.min() > 0.05 and areas.sum() < 0.6 and areas.max() < 2 * areas.min()
-        spine = made.image[:, int(centres[1:, 0].mean())]
-        rows = np.flatnonzero(made.lungs.any(axis=1))
-        assert spine[rows].mean() > made.image[made.lungs].mean() + 20
-
-
 @pytest.mark.parametrize("subtype", ["bacteria", "virus"])
 def test_opacities_stay_in_the_lungs_and_grow_with_contrast(subtype):
     growth = np.zeros(3)
@@ -127,24 +116,6 @@ def test_opacities_stay_in_the_lungs_and_grow_with_contrast(subtype):
 
 def test_the_mask_generator_fits_them(labelled):
     assert np.mean([dice(lung_mask(made.image), made.lungs) for made in labelled[1][::4]]) > 0.88
-
-
-def test_contrast_decides_how_well_the_classes_part():
-    """Mean grey of the lungs against the spine between them, as the simplest of classifiers."""
-
-    def whiteness(made):
-        middle = made.image[:, int(np.flatnonzero(made.lungs.any(axis=0)).mean())]
-        return made.image[made.lungs].mean() / middle[made.lungs.any(axis=1)].mean()
-
-    subtypes = ["normal", "virus"] * 60
-    sick = [subtype == "virus" for subtype in subtypes]
-    auc = []
-    for contrast in (0, 0.5, 4):
-        made = [render(i, 0, s, contrast=contrast, **SMALL) for i, s in enumerate(subtypes)]
-        auc.append(roc_auc_score(sick, [whiteness(p) for p in made]))
-    assert 0.35 < auc[0] < 0.65
-    assert auc[0] < auc[1] < auc[2]
-    assert 0.75 < auc[2] < 0.999
 
 
 def test_normal_children_do_not_depend_on_contrast():

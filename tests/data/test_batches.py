@@ -101,9 +101,5 @@ def test_the_sampler_draws_classes_by_their_shares(share):
 @given(st.lists(st.lists(st.integers(0, 2**70), min_size=1, max_size=4), min_size=2, max_size=6))
 def test_seeds_of_distinct_parts_are_distinct(parts):
     distinct = {tuple(part) for part in parts}
-    assert len({derive_seed(*part) for part in distinct}) == len(distinct)
-
-
-def test_trailing_zeros_make_another_stream():
-    seeds = {derive_seed(5), derive_seed(5, 0), derive_seed(5, 0, 0), derive_seed(0, 5)}
-    assert len(seeds) == 4 and max(seeds) < 2**63
+    seeds = {derive_seed(*part) for part in distinct}
+    assert len(seeds) == len(distinct) and max(seeds) < 2**63
