@@ -33,10 +33,8 @@ from hybridlungvit.masks.agreement import (
     PRINT_WIDTH,
     Case,
     generator,
-    mean_of,
     measure,
     patient_interval,
-    quantile_of,
     read_cases,
 )
 from hybridlungvit.masks.files import mask_files, read_mask
@@ -239,11 +237,9 @@ def compare_with_annotations(
         "images": len(images),
         "patients": int(images.patient.nunique()),
     }
-    # Mean Dice, and median cut error in px of 224.
-    statistic_of = {"dice": mean_of("dice"), "cut_error": quantile_of("cut_error", 0.5)}
-    for column, statistic in statistic_of.items():
+    for column, q in (("dice", None), ("cut_error", 0.5)):  # mean Dice; median error in px of 224
         record[column] = {
-            name: asdict(patient_interval(group, statistic, *size))
+            name: asdict(patient_interval(group, column, q, *size))
             for name, group in groups.items()
         }
     record["shortcut"] = None
