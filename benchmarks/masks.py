@@ -20,15 +20,11 @@ from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
     RESAMPLES,
     SEED,
-    mean_of,
-    patient_interval,
-    quantile_of,
-)
-from hybridlungvit.masks.annotated import (
     Case,
     Segment,
     generator,
     measure,
+    patient_interval,
     read_cases,
     read_lungs,
 )
@@ -90,17 +86,17 @@ def table_of(
     With a study's resamples, level and seed the generator's intervals are those of its record.
     """
     columns = {
-        "Dice, mean": mean_of("dice"),
-        "Dice, 5th percentile": quantile_of("dice", 0.05),
-        "Cut error, median": quantile_of("cut_error", 0.5),
-        "Cut error, mean": mean_of("cut_error"),
+        "Dice, mean": ("dice", None),
+        "Dice, 5th percentile": ("dice", 0.05),
+        "Cut error, median": ("cut_error", 0.5),
+        "Cut error, mean": ("cut_error", None),
     }
     rows = []
     for name, segment in methods.items():
         images = measure(cases, segment)
         row = {"Method": name}
-        for title, statistic in columns.items():
-            interval = asdict(patient_interval(images, statistic, resamples, level, seed))
+        for title, chosen in columns.items():
+            interval = asdict(patient_interval(images, *chosen, resamples, level, seed))
             row[title] = format_interval(interval, 3 if "Dice" in title else 1)
         rows.append(row)
     return tabular(pd.DataFrame(rows), "lcccc")

@@ -98,8 +98,7 @@ def cache(config: Config, workers: Workers = 1) -> None:
 def quality(config: Config) -> None:
     """Check the study's lung masks, by class and against known lungs, and choose examples."""
     from hybridlungvit.data.sources import image_root
-    from hybridlungvit.masks.examples import write_examples
-    from hybridlungvit.masks.quality import write_quality
+    from hybridlungvit.masks.quality import write_examples, write_quality
 
     study, layout = _open(config)
     root = image_root(study, layout)
@@ -331,7 +330,7 @@ def power(
 def masks(
     data: Annotated[Path, typer.Option(help="Folder with train/ and test/.")],
     annotations: Annotated[Path, typer.Option(help="CSV with the columns image, class and mask.")],
-    out: Annotated[Path, typer.Option(help="Folder for the table and the gallery.")],
+    out: Annotated[Path, typer.Option(help="Folder for table.csv and images.csv.")],
     half: Annotated[
         Half,
         typer.Option(

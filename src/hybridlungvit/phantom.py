@@ -36,54 +36,43 @@ class Phantom(NamedTuple):
     """(H, W), known exactly; what the heart hides counts as lung, as a reader would draw it."""
 
 
-class Child(NamedTuple):
-    """Proportions of one patient; lengths in lung heights."""
+class Child:
+    """Proportions of one patient; lengths in lung heights.
 
-    chest: float  # from the midline to the lateral lung border
-    asymmetry: float  # share by which the image's right lung is wider
-    medial: float  # from the midline to the medial lung border
-    wall: float  # thickness of the lateral chest wall
-    domes: tuple[float, float]  # v of the diaphragm, image's left and right
-    heart: float  # width relative to the mean
-    ribs: float  # distance of one rib to the next
-    bone: float  # mineral density relative to the mean
+    Infants (age near 0) have the wider chests, larger hearts and softer bones.
+    """
 
-    @classmethod
-    def draw(cls, rng: Generator) -> "Child":
-        """Infants (age near 0) have the wider chests, larger hearts and softer bones."""
+    def __init__(self, rng: Generator) -> None:
         age, dome = rng.uniform(), rng.normal(0.84, 0.02)
-        return cls(
-            chest=0.80 - 0.20 * age + rng.normal(0, 0.03),
-            asymmetry=rng.normal(0, 0.02),
-            medial=rng.uniform(0.10, 0.135),
-            wall=rng.uniform(0.07, 0.15),
-            domes=(dome, dome + rng.uniform(-0.01, 0.06)),
-            heart=1.12 - 0.22 * age + rng.normal(0, 0.07),
-            ribs=rng.uniform(0.10, 0.13),
-            bone=0.8 + 0.35 * age + rng.normal(0, 0.1),
-        )
+        # From the midline to the lateral lung border, and the share by which the image's right lung
+        # is wider; from the midline to the medial border; the thickness of the lateral chest wall.
+        self.chest = 0.80 - 0.20 * age + rng.normal(0, 0.03)
+        self.asymmetry = rng.normal(0, 0.02)
+        self.medial = rng.uniform(0.10, 0.135)
+        self.wall = rng.uniform(0.07, 0.15)
+        self.domes = (dome, dome + rng.uniform(-0.01, 0.06))  # v of the diaphragm, left and right
+        self.heart = 1.12 - 0.22 * age + rng.normal(0, 0.07)  # width relative to the mean
+        self.ribs = rng.uniform(0.10, 0.13)  # distance of one rib to the next
+        self.bone = 0.8 + 0.35 * age + rng.normal(0, 0.1)  # mineral density relative to the mean
 
 
-class Grid(NamedTuple):
-    """Body coordinates of every pixel."""
+class Grid:
+    """Body coordinates u and v of every pixel, and the pixels per lung height.
 
-    u: Layer
-    v: Layer
-    scale: float  # pixels per lung height
+    Size, crop, position and tilt of an image are random; sizes spread as those of the real ones.
+    """
 
-    @classmethod
-    def draw(cls, child: Child, median_width: int, rng: Generator) -> "Grid":
-        """Size, crop, position and tilt of an image; sizes spread as those of the real ones."""
+    def __init__(self, child: Child, median_width: int, rng: Generator) -> None:
         cols = round(median_width * float(np.clip(np.exp(rng.normal(0, 0.25)), 0.4, 2.2)))
         rows = round(cols / float(np.clip(1.4 * np.exp(rng.normal(0, 0.13)), 1.08, 1.85)))
         by_height = rows * rng.uniform(0.58, 0.76)
         by_width = cols * rng.uniform(0.68, 0.92) / (2 * child.chest)
-        scale, tilt = min(by_height, by_width), np.deg2rad(rng.normal(0, 2))
+        self.scale, tilt = min(by_height, by_width), np.deg2rad(rng.normal(0, 2))
         y, x = np.mgrid[:rows, :cols].astype(np.float32)
-        x, y = (x - 0.5 * (cols - 1)) / scale, (y - 0.5 * (rows - 1)) / scale
+        x, y = (x - 0.5 * (cols - 1)) / self.scale, (y - 0.5 * (rows - 1)) / self.scale
         u = np.cos(tilt) * x + np.sin(tilt) * y + rng.normal(0, 0.05)
         v = np.cos(tilt) * y - np.sin(tilt) * x + rng.normal(0.47, 0.035)
-        return cls(u.astype(np.float32), v.astype(np.float32), scale)
+        self.u, self.v = u.astype(np.float32), v.astype(np.float32)
 
     def mottle(self, rng: Generator, grain: float) -> Layer:
         """Smooth random field of about unit variance with grains of `grain` lung heights."""
@@ -91,11 +80,10 @@ class Grid(NamedTuple):
         coarse = rng.standard_normal((rows, cols), dtype=np.float32)
         return cv2.resize(coarse, self.u.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
-    def blob(self, centre: tuple[float, float], radii: tuple[float, float]) -> Layer:
-        """Squared distance from a point in units of the radii along u and v."""
-        return np.square((self.u - centre[0]) / radii[0]) + np.square(
-            (self.v - centre[1]) / radii[1]
-        )
+
+def blob(u: Layer, v: Layer, centre: tuple[float, float], radii: tuple[float, float]) -> Layer:
+    """Squared distance from a point in units of the radii along u and v."""
+    return np.square((u - centre[0]) / radii[0]) + np.square((v - centre[1]) / radii[1])
 
 
 def step(x: Layer, width: float) -> Layer:
@@ -124,11 +112,11 @@ def render(
         contrast: mean strength of the opacities; 0 shows none, 1 replaces 63 % of the air.
         median_width: median of the images' widths in pixels.
     """
-    child = Child.draw(np.random.default_rng([patient_seed]))
+    child = Child(np.random.default_rng([patient_seed]))
     # One stream per purpose, so that an opacity does not change the noise.
     streams = SeedSequence([patient_seed, image_seed]).spawn(4)
     posing, tissue, disease, detector = (np.random.default_rng(stream) for stream in streams)
-    grid = Grid.draw(child, median_width, posing)
+    grid = Grid(child, median_width, posing)
     air, lungs = draw_lungs(child, grid)
     air *= 1 - opacity(child, grid, subtype, contrast, disease)
     return Phantom(expose(project(child, grid, air, tissue), grid, detector), lungs)
@@ -155,16 +143,11 @@ def draw_lungs(child: Child, grid: Grid) -> tuple[Layer, NDArray[np.bool_]]:
 
 def opacity(child: Child, grid: Grid, subtype: Subtype, contrast: float, rng: Generator) -> Layer:
     """Share (0..1) of the air that fluid replaces, before it is confined to the lungs."""
+    if subtype == "normal":
+        return np.zeros_like(grid.u)
     # A wide spread: some pneumonias are hard to see whatever the mean.
     strength = contrast * rng.gamma(2.5, 1 / 2.5)
-    if subtype == "bacteria":
-        pattern = consolidation(child, grid, rng)
-    elif subtype == "virus":
-        pattern = haze(grid, rng)
-    elif subtype == "normal":
-        pattern = np.zeros_like(grid.u)
-    else:
-        raise ValueError(f"subtype must be normal, bacteria or virus, not {subtype!r}")
+    pattern = consolidation(child, grid, rng) if subtype == "bacteria" else haze(grid, rng)
     return 1 - np.exp(-strength * pattern)
 
 
@@ -176,7 +159,8 @@ def consolidation(child: Child, grid: Grid, rng: Generator) -> Layer:
         level = rng.choice((0.28, 0.52, 0.74)) + rng.normal(0, 0.04)
         reach = child.chest * (1 - (1 - level) ** 2) ** 0.5
         x, radius = rng.choice((-1, 1)) * rng.uniform(0.3, 0.78) * reach, rng.uniform(0.11, 0.24)
-        distance = grid.blob((x, level), (radius * rng.uniform(0.8, 1.3), radius))
+        radii = (radius * rng.uniform(0.8, 1.3), radius)
+        distance = blob(grid.u, grid.v, (x, level), radii)
         pattern = np.maximum(pattern, step(0.8 - distance + ragged, 1.6))
     return pattern
 
@@ -186,8 +170,7 @@ def haze(grid: Grid, rng: Generator) -> Layer:
     patchy = np.clip(0.55 + 0.45 * grid.mottle(rng, 0.12), 0, None)
     streaky = np.clip(0.5 + 0.5 * grid.mottle(rng, 0.03), 0, None)
     spread, uneven = rng.uniform(0.18, 0.34), 1 + rng.normal(0, 0.25) * np.sign(grid.u)
-    mirrored = grid._replace(u=np.abs(grid.u))
-    hila = np.exp(-mirrored.blob((0.26, 0.55), (spread, 1.3 * spread)))
+    hila = np.exp(-blob(np.abs(grid.u), grid.v, (0.26, 0.55), (spread, 1.3 * spread)))
     return 0.75 * np.clip(uneven, 0, None) * hila * (0.6 * patchy + 0.4 * streaky)
 
 
@@ -208,17 +191,20 @@ def project(child: Child, grid: Grid, air: Layer, rng: Generator) -> Layer:
     right = profile(v, *vessels, (0.55, 0.33 * size), (0.75, 0.45 * size), (1, 0.35 * size))
     heart = step(np.minimum(u + left, right - u), 0.055)
     heart *= 0.55 + 0.45 * step(v - 0.25, 0.4)  # the great vessels fade out towards the neck
-    hila = grid._replace(u=np.abs(u)).blob((0.2, 0.47), (0.12, 0.17))
+    hila = blob(np.abs(u), v, (0.2, 0.47), (0.12, 0.17))
     air = air * (rng.uniform(0.8, 1.1) + rng.normal(0, 0.12) * u + rng.normal(0, 0.15) * (v - 0.5))
     air *= (1 + 0.06 * grid.mottle(rng, 0.25)) * (1 - 0.75 * heart)
     markings = np.exp(-hila) + 0.15 * np.abs(grid.mottle(rng, 0.03))
     air *= 1 - 0.3 * rng.gamma(9, 1 / 9) * markings
     abdomen = step(v - 0.95, 0.5)
-    bones = 0.15 * draw_ribs(child, grid) * (1 - 0.5 * abdomen) + 0.16 * draw_spine(grid)
+    vertebrae = 0.8 + 0.15 * np.cos(v * (2 * np.pi / 0.09))  # with their discs
+    spine = step(0.08 - np.abs(u), 0.02) * vertebrae
+    bones = 0.15 * draw_ribs(child, grid) * (1 - 0.5 * abdomen) + 0.16 * spine
     density = 0.70 * trunk - 0.42 * air
     density += inside * (0.05 * heart + 0.08 * abdomen + child.bone * bones)
     density += inside * 0.012 * grid.mottle(rng, 0.06)
-    fold = grid.blob((rng.uniform(-1, 1) * child.chest, rng.uniform()), rng.uniform(0.1, 0.3, 2))
+    place = (rng.uniform(-1, 1) * child.chest, rng.uniform())
+    fold = blob(u, v, place, rng.uniform(0.1, 0.3, 2))
     density += inside * rng.uniform(0, 0.09) * (rng.uniform() < 0.5) * step(1 - fold, 1.0)
     return np.clip(density, 0, None)
 
@@ -232,11 +218,6 @@ def draw_ribs(child: Child, grid: Grid) -> Layer:
     ribs = cage * step(np.cos(2 * np.pi * phase) - 0.3, 1.0) * (0.6 + 0.6 * x**4)
     clavicles = np.exp(-(((grid.v - 0.06 + 0.12 * x) / 0.022) ** 2)) * step(x - 0.15, 0.1)
     return ribs + clavicles
-
-
-def draw_spine(grid: Grid) -> Layer:
-    """Vertebral bodies with their discs."""
-    return step(0.08 - np.abs(grid.u), 0.02) * (0.8 + 0.15 * np.cos(grid.v * (2 * np.pi / 0.09)))
 
 
 def expose(density: Layer, grid: Grid, rng: Generator) -> NDArray[np.uint8]:
@@ -283,10 +264,8 @@ def write_dataset(
     `root/lungs/{train,test}/{NORMAL,PNEUMONIA}/NAME.png` (uint8, 0 or 255), and `root/lungs.csv`
     with the columns image (file name), class and mask (path below `root/lungs`). No patient is in
     both splits. The bytes depend on the arguments without `workers` only. An earlier data set at
-    `root` is replaced once the new one is complete.
-
-    Raises:
-        StudyError: `root` holds anything but phantoms.
+    `root` is replaced once the new one is complete. Raises `StudyError` where `root` holds anything
+    but phantoms.
     """
     # Snakemake makes the folder of an output, and removes the table before another run.
     if root.exists() and not {path.name for path in root.iterdir()} <= LAYOUT:
@@ -304,8 +283,7 @@ def write_dataset(
             pass
         lines = [f"{o.name}.jpeg,{o.folder.split('/')[1]},{o.folder}/{o.name}.png" for o in orders]
         write_text(scratch / "lungs.csv", "\n".join(["image,class,mask", *lines, ""]))
-        if root.exists():
-            shutil.rmtree(root)
+        shutil.rmtree(root, ignore_errors=True)
         scratch.rename(root)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,10 +50,13 @@ def test_missing_folder_is_named(folder, part):
         find_images(folder)
 
 
-def test_empty_class_folder_is_named(folder):
+@pytest.mark.parametrize(
+    ("suffix", "reason"), [(None, "Unpack the data set again"), (".dcm", "One is a DICOM file")]
+)
+def test_class_folder_without_images_is_named(folder, suffix, reason):
     for file in (folder / "test" / "NORMAL").iterdir():
-        file.unlink()
-    with pytest.raises(StudyError, match="test/NORMAL: holds no image"):
+        file.rename(file.with_suffix(suffix)) if suffix else file.unlink()
+    with pytest.raises(StudyError, match=f"test/NORMAL: holds no image; .*{reason}"):
         find_images(folder)
 
 
@@ -65,21 +69,14 @@ def test_val_folder_is_reported_and_unused(folder, caplog):
 
 
 def test_unnamed_images_are_counted_and_stand_alone(folder, caplog):
-    files = sorted((folder / "train" / "NORMAL").iterdir())[:2]
-    for i, file in enumerate(files):
-        file.rename(file.with_name(f"scan {i} é.JPEG"))
-    with caplog.at_level(logging.WARNING):
-        table = find_images(folder)
-    assert "2 of 90 file names tell no patient" in caplog.text
-    assert table.patient.str.startswith("image:train/NORMAL/scan").sum() == 2
-
-
-def test_files_of_one_name_without_a_patient_are_two_patients(folder):
     for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL"):
         file = next((folder / place).iterdir())
-        file.rename(file.with_name("0001.jpeg"))
-    table = find_images(folder)
-    assert table.patient[table.path.str.endswith("/0001.jpeg")].nunique() == 3
+        file.rename(file.with_name("scan é.JPEG"))
+    with caplog.at_level(logging.WARNING):
+        table = find_images(folder)
+    assert "3 of 90 file names tell no patient" in caplog.text
+    unnamed = table.patient[table.path.str.endswith("/scan é.JPEG")]
+    assert unnamed.str.startswith("image:").all() and unnamed.nunique() == 3
 
 
 def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
@@ -92,7 +89,7 @@ def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
     assert not output.exists()
 
 
-def test_manifest_facts_agree_with_opencv(cached, phantoms):
+def test_manifest_lists_facts_and_no_patient_in_two_splits(cached, phantoms):
     table = read_manifest(cached.manifest)
     assert len(table) == 90
     for row in table.sample(5, random_state=0).itertuples():
@@ -100,10 +97,6 @@ def test_manifest_facts_agree_with_opencv(cached, phantoms):
         assert image.shape[:2] == (row.height, row.width)
         assert (phantoms / row.path).stat().st_size == row.bytes
     assert inspect_image(phantoms / table.path[0])[0] == table.sha256[0]
-
-
-def test_no_patient_is_in_two_splits(cached):
-    table = read_manifest(cached.manifest)
     assert table.groupby("patient").split.nunique().max() == 1
     assert set(table.split) == {"train", "val", "test"}
     assert (table.split == "test").equals(table.path.str.startswith("test/"))
@@ -136,9 +129,12 @@ def test_validation_split_is_by_patient_with_both_classes(rows, seed):
 
 
 @given(patients, st.integers(20, 200), st.integers(0, 99))
-def test_limiting_train_keeps_whole_patients_of_both_classes(rows, limit, seed):
-    table = table_of(rows)
-    kept = keep_whole_patients(table, limit, seed)
+def test_limiting_train_keeps_whole_patients_and_the_other_sides(rows, limit, seed):
+    table, other = table_of(rows), table_of([(0, 3), (1, 2)])
+    other = other.assign(patient=other.patient + "x", side=["val"] * 3 + ["test"] * 2)
+    kept = keep_whole_patients(pd.concat([table, other], ignore_index=True), limit, seed)
+    assert kept.side.value_counts()[["val", "test"]].tolist() == [3, 2]
+    kept = kept[kept.side == "train"]
     assert len(kept) <= limit
     sizes = table[table.patient.isin(kept.patient)].groupby("patient").size()
     assert kept.groupby("patient").size().equals(sizes)
@@ -173,25 +169,19 @@ def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
         assert getattr(other, name).read_bytes() == getattr(cached, name).read_bytes()
 
 
-def test_cache_of_another_size_is_refused(cached):
-    with pytest.raises(StudyError, match="Run `cache` again"):
-        open_cache(cached, read_manifest(cached.manifest), 64)
-
-
-@pytest.mark.parametrize("damage", ["manifest", "masks", "record"])
+@pytest.mark.parametrize("damage", ["size", "manifest", "masks", "record", "gone"])
 def test_a_cache_made_from_something_else_is_refused_in_a_sentence(cached, tmp_path, damage):
     own = Layout("own", results=tmp_path)
     shutil.copytree(cached.root, own.root)
     manifest = read_manifest(own.manifest)
     if damage == "manifest":  # the same images in another order of splits
-        text = own.manifest.read_text()
-        own.manifest.write_text(text.replace(",val,", ",train,"))
+        replace(own.manifest, ",val,", ",train,")
     elif damage == "masks":
         np.save(own.masks, np.load(own.masks)[:, :-1])
-    else:
-        own.cache_record.unlink()
-    with pytest.raises(StudyError, match=r"(Run `cache` again|record\.json: not found)") as caught:
-        open_cache(own, manifest, 32)
+    elif damage != "size":
+        (own.cache_record if damage == "record" else own.images).unlink()
+    with pytest.raises(StudyError, match=r"(Run `cache`|record\.json: not found)") as caught:
+        open_cache(own, manifest, 64 if damage == "size" else 32)
     assert "\n" not in str(caught.value)
 
 
@@ -237,14 +227,6 @@ def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
     (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
         find_images(folder)
-
-
-def test_limiting_train_leaves_validation_and_test_images_of_the_source():
-    sides = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
-    table = pd.DataFrame({"side": sides, "label": [0, 1] * 30})
-    table["patient"] = table["path"] = [f"p{row}" for row in range(60)]
-    kept = keep_whole_patients(table, 20, 0)
-    assert kept.side.value_counts().to_dict() == {"train": 20, "val": 10, "test": 10}
 
 
 def own_task(phantoms, root):
@@ -302,8 +284,8 @@ def test_unusable_tables_of_patients_are_named(folder, tmp_path, rows, reason):
 def test_another_layout_is_told_with_what_is_there(folder):
     (folder / "train" / "NORMAL").rename(folder / "train" / "healthy")
     (folder / "train" / "PNEUMONIA").rename(folder / "train" / "sick")
-    expected = r"expected train/NORMAL, .*test/PNEUMONIA; found healthy/, sick/ in .*train\. .*"
-    with pytest.raises(StudyError, match=expected + r"data\.classes"):
+    expected = r"found healthy/, sick/ in .*train\. .*NORMAL and PNEUMONIA, .*data\.classes"
+    with pytest.raises(StudyError, match=expected):
         find_images(folder)
     (folder / "test").rename(folder / "holdout")
     with pytest.raises(StudyError, match="found holdout/, lungs/, train/ in"):

@@ -1,6 +1,5 @@
 """Mask quality: agreement with known lungs, intervals, halves, the shortcut check, and files."""
 
-import json
 import re
 from fractions import Fraction
 
@@ -12,22 +11,19 @@ from conftest import benchmark
 
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.decode import read_grey
-from hybridlungvit.data.manifest import read_manifest, read_masks
+from hybridlungvit.data.manifest import read_masks
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.masks import agreement, mean_x, quality
-from hybridlungvit.masks.agreement import report_masks
-from hybridlungvit.masks.annotated import (
+from hybridlungvit.masks.agreement import (
     Case,
     dice,
     generator,
     half_of,
     measure,
-    measure_mirror,
     read_cases,
-    read_image,
     read_lungs,
+    report_masks,
 )
-from hybridlungvit.masks.examples import BY_CONFIDENCE, BY_DICE, at_quantiles
 from hybridlungvit.masks.fit import LungMask, lung_mask_steps, lung_mask_with_confidence
 from hybridlungvit.paper.format import format_interval
 
@@ -49,8 +45,6 @@ def test_dice_of_hand_made_masks():
 
 
 def test_mean_x_is_the_mean_of_the_centres_of_the_lungs_pixels():
-    assert mean_x(block(0, 19)) == 0.5
-    assert mean_x(block(3)) == 3.5 / 20
     assert mean_x(block()) == 0.5
     rng = np.random.default_rng(0)
     for width in (1, 7, 160, 224, 1501):
@@ -61,63 +55,39 @@ def test_mean_x_is_the_mean_of_the_centres_of_the_lungs_pixels():
         assert mean_x(mask[:, ::-1]) == pytest.approx(1 - mean_x(mask), abs=4e-16)
 
 
+KNOWN = block(2, 3, 4, 14, 15, 16, 17)
+
+
 @pytest.fixture
 def single(tmp_path):
-    """One annotated image whose lungs are the columns 2 to 5 and 14 to 17; column 5 is ignored."""
+    """One annotated image whose lungs are ``KNOWN``; column 5 is ignored."""
     image, lungs = tmp_path / "image.png", tmp_path / "lungs.png"
-    values = block(2, 3, 4, 14, 15, 16, 17) * np.uint8(255)
+    values = KNOWN * np.uint8(255)
     values[:, 5] = 127
     cv2.imwrite(str(lungs), values)
-    cv2.imwrite(str(image), np.tile(np.arange(40, dtype=np.uint8) * 5, (20, 1)))
-    return Case(image, 1, "p", "reporting", lungs)
+    # Twelve bits in a file of sixteen: OpenCV alone would keep the upper eight, nearly nothing.
+    cv2.imwrite(str(image), np.tile(np.arange(40, dtype=np.uint16) * 100, (20, 1)))
+    return Case(image, 1, "p", lungs)
 
 
-def answer(mask):
-    return lambda image, case: LungMask(mask, 0.5)
+def test_masks_are_measured_on_the_radiographs_as_a_study_decodes_them(single):
+    def segment(image, case):
+        assert np.array_equal(image, read_grey(single.image, 224)) and image.max() > 200
+        return LungMask(block(2, 3, 4, 5, 14, 15, 16, 17), 0.5)
 
-
-def test_radiographs_are_decoded_as_those_of_a_study(single):
-    """Twelve bits in a file of sixteen: OpenCV alone would keep the upper eight, nearly nothing."""
-    deep = np.tile(np.arange(40, dtype=np.uint16) * 100, (20, 1))
-    cv2.imwrite(str(single.image), deep)
-    seen = []
-    measure([single], lambda image, case: seen.append(image) or LungMask(block(2, 15), 0.5))
-    assert np.array_equal(seen[0], read_grey(single.image, 224))
-    assert seen[0].max() > 200
-    assert np.array_equal(seen[0], read_image(single))
-
-
-def test_measure_ignores_what_the_reader_left_open(single):
-    found = measure([single], answer(block(2, 3, 4, 5, 14, 15, 16, 17))).iloc[0]
-    assert found.dice == 1
+    found = measure([single], segment).iloc[0]
+    assert found.dice == 1, "what the reader left open does not count"
     assert found.label == 1 and found["class"] == "PNEUMONIA"
-    assert not found.one_sided
     assert found.area == pytest.approx(8 * 6 / 200)
+    assert found.known_cut == pytest.approx(mean_x(KNOWN))
 
 
-def test_cut_error_is_in_pixels_of_an_image_224_wide(single):
-    known = block(2, 3, 4, 14, 15, 16, 17)
-    found = measure([single], answer(np.roll(known, 1, axis=1))).iloc[0]
+@pytest.mark.parametrize("size", [1, 3])
+def test_cut_error_is_in_pixels_of_an_image_224_wide_at_any_size_of_the_mask(single, size):
+    moved = np.roll(KNOWN, 1, axis=1).repeat(size, axis=0).repeat(size, axis=1)
+    found = measure([single], lambda image, case: LungMask(moved, 0.5)).iloc[0]
     assert found.cut_error == pytest.approx(224 / 20)
-    assert found.known_cut == pytest.approx(mean_x(known))
-
-
-@pytest.mark.parametrize(("mask", "expected"), [(block(), True), (block(2), True),
-                                                (block(2, 15), False)])  # fmt: skip
-def test_empty_and_one_sided_masks_are_found(single, mask, expected):
-    assert bool(measure([single], answer(mask)).one_sided[0]) == expected
-
-
-def test_a_mask_of_another_size_is_brought_to_the_annotation(single):
-    large = np.repeat(np.repeat(block(2, 3, 4, 14, 15, 16, 17), 3, axis=0), 3, axis=1)
-    assert measure([single], answer(large)).dice[0] == 1
-
-
-def test_mirror_agreement(single):
-    assert measure_mirror([single]).mirror_dice[0] == 1  # the generator's mirror property
-    lopsided = measure_mirror([single], answer(block(2, 3))).iloc[0]
-    assert lopsided.mirror_dice == 0
-    assert lopsided.mirror_shift == pytest.approx(224 * 14 / 20)
+    assert found.dice == pytest.approx(10 / 13)
 
 
 def test_steps_end_in_the_mask_and_mirror_with_the_image():
@@ -146,29 +116,17 @@ def test_weighted_quantile_equals_numpys_on_repeated_values():
         assert agreement.weighted_quantile(values, weights, q) == pytest.approx(expected)
 
 
-def table_of(patients, per_patient=2, seed=0):
-    """Images whose Dice varies by patient only."""
-    rng = np.random.default_rng(seed)
-    names = np.repeat([f"p{i}" for i in range(patients)], per_patient)
-    values = np.repeat(rng.normal(0.9, 0.03, patients), per_patient)
-    labels = np.repeat(np.arange(patients) % 2, per_patient)
-    return pd.DataFrame({"patient": names, "dice": values, "label": labels})
-
-
 def test_interval_is_seeded_and_resamples_patients_not_images():
-    table = table_of(40, per_patient=4)
-    mean = agreement.mean_of("dice")
-    value = agreement.patient_interval(table, mean)
-    assert value == agreement.patient_interval(table, mean)
+    """Images whose Dice varies by patient only, four each."""
+    values = np.random.default_rng(0).normal(0.9, 0.03, 40).repeat(4)
+    patients = np.arange(40).repeat(4)
+    table = pd.DataFrame({"patient": patients, "dice": values, "label": patients % 2})
+    value = agreement.patient_interval(table, "dice")
+    assert value == agreement.patient_interval(table, "dice")
     assert value.estimate == pytest.approx(table.dice.mean())
     assert value.low < value.estimate < value.high
-    singles = agreement.patient_interval(table.assign(patient=np.arange(len(table))), mean)
+    singles = agreement.patient_interval(table.assign(patient=np.arange(len(table))), "dice")
     assert value.high - value.low > 1.6 * (singles.high - singles.low)  # √4 = 2 in the limit
-
-
-def test_class_gap_is_normal_minus_pneumonia():
-    table = pd.DataFrame({"dice": [0.9, 0.8, 0.5], "label": [0, 0, 1]})
-    assert agreement.class_gap(table, np.ones((1, 3)))[0] == pytest.approx(0.35)
 
 
 # Annotated phantoms
@@ -183,39 +141,19 @@ def test_half_splits_by_patient(phantoms):
     assert first and second and not first & second
 
 
-def test_the_generator_agrees_with_the_phantoms(phantoms):
-    images = measure(read_cases(phantoms, phantoms / "lungs.csv", "reporting"))
-    assert images.dice.mean() > 0.8
-    assert images.cut_error.median() < 4
-    assert not images.one_sided.any()
-
-
-def test_report_writes_table_images_and_gallery(phantoms, tmp_path, capsys):
-    summary = report_masks(phantoms, phantoms / "lungs.csv", tmp_path, "reporting")
-    assert "reporting half" in capsys.readouterr().out
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "table.csv", "images.csv", "gallery.pdf", "gallery.png",
-    }  # fmt: skip
+def test_report_agrees_with_the_phantoms(phantoms, tmp_path, capsys):
+    report_masks(phantoms, phantoms / "lungs.csv", tmp_path, "reporting")
+    printed = capsys.readouterr().out
+    assert "reporting half" in printed
+    assert {p.name for p in tmp_path.iterdir()} == {"table.csv", "images.csv"}
     table, images = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("table", "images"))
-    assert table.measure.tolist() == summary.measure.tolist()
     row = table.set_index("measure").loc["Dice, mean"]
     assert row.low < row.estimate < row.high
+    assert f"{row.estimate:.3f}" in printed
     assert row.estimate == pytest.approx(images.dice.mean(), abs=1e-5)
-    assert set(images.half) == {"reporting"}
-
-
-@pytest.mark.parametrize(
-    ("quantiles", "names"),
-    [
-        (BY_DICE, ("worst", "median", "best")),
-        (BY_CONFIDENCE, ("least confident", "median", "most confident")),
-    ],
-)
-def test_ranks_name_the_extremes_and_the_median_of_each_class(quantiles, names):
-    images = pd.DataFrame({"label": [0, 1, 0, 1, 0, 1], "dice": [0.5, 0.1, 0.9, 0.3, 0.7, 0.2]})
-    found = at_quantiles(images.dice, images.label, quantiles)
-    assert sorted(found) == sorted(zip((0, 4, 2, 1, 5, 3), names * 2, strict=True))
-    assert images.label[[row for row, _ in found]].tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.dice.mean() > 0.8
+    assert images.cut_error.median() < 4
+    assert set(images.patient.map(half_of)) == {"reporting"}
 
 
 # Unusable annotations
@@ -224,34 +162,35 @@ def test_ranks_name_the_extremes_and_the_median_of_each_class(quantiles, names):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (
-            "image,class\na.jpeg,NORMAL\n",
-            "lacks the columns mask. Give a CSV",
-        ),
+        (None, "not found"),
+        ("image,class\na.jpeg,NORMAL\n", "lacks the columns mask. Give a CSV"),
         ("image,class,mask\nnone.jpeg,NORMAL,none.png\n", "image none.jpeg: no such file"),
         ("image,class,mask\nIM-0001-0001.jpeg,NORMAL,none.png\n", "mask none.png: no such file"),
+        ("image,class,mask\nIM-0001-0001.jpeg,NORMAL,\n", "mask : no such file"),
         ("image,class,mask\nIM-0001-0001.jpeg,HEALTHY,a.png\n", "expected NORMAL or PNEUMONIA"),
-        ("image,class,mask\nIM-0001-0001.jpeg,,a.png\n", "line 2 has an empty field"),
         ("image,class,mask\n", "must hold images of NORMAL and PNEUMONIA"),
     ],
 )
 def test_unusable_annotations_are_named(phantoms, tmp_path, text, expected):
     path = tmp_path / "lungs.csv"
-    path.write_text(text)
-    with pytest.raises(StudyError, match=expected):
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StudyError, match=rf"lungs\.csv: .*{expected}"):
         read_cases(phantoms, path)
 
 
-def test_missing_csv_and_bad_masks_are_named(phantoms, tmp_path):
-    with pytest.raises(StudyError, match="nowhere"):
-        read_cases(phantoms, tmp_path / "nowhere.csv")
-    for value, expected in ((0, "no lung"), (9, r"also the values \[9\]")):
-        cv2.imwrite(str(tmp_path / "mask.png"), np.full((4, 4), value, np.uint8))
-        with pytest.raises(StudyError, match=expected):
-            read_lungs(tmp_path / "mask.png")
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(StudyError, match="cannot be decoded"):
-        read_lungs(tmp_path / "text.png")
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(0, "no lung"), (9, r"also the values \[9\]"), ("no image", "cannot be decoded")],
+)
+def test_bad_annotations_of_lungs_are_named(tmp_path, content, expected):
+    path = tmp_path / "mask.png"
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        cv2.imwrite(str(path), np.full((4, 4), content, np.uint8))
+    with pytest.raises(StudyError, match=rf"mask\.png: .*{expected}"):
+        read_lungs(path)
 
 
 # Quality control of a study
@@ -289,27 +228,39 @@ def test_shortcut_check_does_not_recognise_patients():
 
 
 def test_shortcut_check_needs_two_patients_a_class():
-    table = shortcut_table(0.0, patients=2)
     with pytest.raises(StudyError, match="two patients"):
-        quality.shortcut_check(table, Statistics(), 0)
+        quality.shortcut_check(shortcut_table(0.0, patients=2), Statistics(), 0)
 
 
-def test_quality_record_of_a_phantom_study(cached, study):
+def test_quality_record_of_a_phantom_study(cached, phantoms, study, layout):
     record = read_json(cached.mask_quality)
+    layout.mask_quality.unlink()
+    assert quality.write_quality(phantoms, study, layout) == record
     assert record["masks_sha256"] == file_sha256(cached.mask_table)
     groups = {(g["split"], g["class"]): g for g in record["groups"]}
-    manifest = read_manifest(cached.manifest)
-    assert groups["all", "all"]["images"] == len(manifest)
-    assert groups["test", "NORMAL"]["images"] == int(
-        ((manifest.split == "test") & (manifest.label == 0)).sum()
-    )
-    masks = pd.read_csv(cached.mask_table)
-    assert groups["all", "all"]["cut_mean"] == pytest.approx(masks.cut.mean())
+    table = read_masks(cached)
+    assert groups["all", "all"]["images"] == len(table)
+    normal = (table.split == "test") & (table.label == 0)
+    assert groups["test", "NORMAL"]["images"] == normal.sum()
+    assert groups["all", "all"]["cut_mean"] == pytest.approx(table.cut.mean())
     known = record["annotated"]
-    assert (known["half"], known["images"]) == ("all", len(manifest))
+    assert (known["half"], known["images"]) == ("all", len(table))
     assert known["dice"]["all"]["low"] < known["dice"]["all"]["estimate"]
     assert set(known["shortcut"]) == {"masks", "known"}
-    assert record["shortcut"]["images"] == int((manifest.split != "test").sum())
+    assert record["shortcut"]["images"] == (table.split != "test").sum()
+
+
+def test_examples_are_the_extremes_and_the_median_of_each_class(phantoms, study, layout):
+    quality.write_examples(phantoms, study, layout)
+    table = read_masks(layout)
+    with np.load(layout.mask_examples) as examples:
+        assert examples["rule"].tolist() == ["least confident", "median", "most confident"] * 2
+        assert examples["label"].tolist() == [0, 0, 0, 1, 1, 1]
+        for label in (0, 1):
+            values = table.confidence[(table.split == "train") & (table.label == label)]
+            expected = values.quantile([0, 0.5, 1], interpolation="lower").tolist()
+            assert examples["confidence"][examples["label"] == label].tolist() == expected
+        assert examples["steps_mask"].shape == examples["steps_image"].shape
 
 
 def test_the_benchmarks_table_prints_the_intervals_of_the_record(cached, phantoms, study):
@@ -328,6 +279,7 @@ def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):
     table = read_masks(cached)
     plain = study_from(tiny, "x")
     assert quality.compare_with_annotations(phantoms, plain, table) is None
+    assert "annotations" not in plain.recipe("no_seg").data_identity()
     tiny["data"]["annotations"] = str(phantoms / "lungs.csv")
     given = study_from(tiny, "x")
     known = quality.compare_with_annotations(phantoms, given, table)
@@ -337,24 +289,15 @@ def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):
         quality.compare_with_annotations(phantoms, given, table[table.label == 0])
 
 
-def test_annotations_change_no_other_result(tiny):
-    plain = study_from(tiny, "x").recipe("no_seg").data_identity()
-    assert "annotations" not in plain
+def test_phantoms_bring_their_own_annotations(tiny):
     tiny["data"]["annotations"] = "lungs.csv"
     with pytest.raises(StudyError, match="phantoms bring their own"):
         study_from(tiny, "x")
 
 
 def test_masks_of_other_images_are_refused(layout):
-    table = pd.read_csv(layout.mask_table)
+    table = read_masks(layout)
     layout.mask_table.unlink()
     table[::-1].to_csv(layout.mask_table, index=False)
     with pytest.raises(StudyError, match="other images"):
         read_masks(layout)
-
-
-def test_quality_is_reproducible(cached, phantoms, study, layout):
-    before = json.dumps(read_json(cached.mask_quality))
-    layout.mask_quality.unlink()
-    quality.write_quality(phantoms, study, layout)
-    assert json.dumps(read_json(layout.mask_quality)) == before

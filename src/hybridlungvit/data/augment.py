@@ -77,9 +77,7 @@ def apply_views(images: Tensor, masks: Tensor, views: Views) -> tuple[Tensor, Te
     """
     affine, brightness, contrast = (part.to(images.device, non_blocking=True) for part in views)
     both = torch.stack([images.float() / 255, masks.float()], dim=1)  # (B, 2, S, S)
-    image, mask = F.grid_sample(both, _places(affine, both.shape[-1]), align_corners=False).unbind(
-        dim=1
-    )  # (B, S, S) each
+    image, mask = _resample(both, affine).unbind(dim=1)  # (B, S, S) each
     image = (image * brightness.view(-1, 1, 1)).clamp(0, 1)
     mean = image.mean(dim=(1, 2), keepdim=True)
     image = (mean + contrast.view(-1, 1, 1) * (image - mean)).clamp(0, 1)
@@ -88,20 +86,21 @@ def apply_views(images: Tensor, masks: Tensor, views: Views) -> tuple[Tensor, Te
 
 def move_masks(masks: Tensor, affine: Tensor) -> Tensor:
     """Masks bool (B, S, S) in views whose ``affine`` is (B, 2, 3): as ``apply_views`` has them."""
-    layer = masks.float().unsqueeze(1)  # (B, 1, S, S)
-    moved = F.grid_sample(layer, _places(affine, layer.shape[-1]), align_corners=False)
-    return moved.squeeze(1) > 0.5
+    return _resample(masks.float().unsqueeze(1), affine).squeeze(1) > 0.5
 
 
-def _places(affine: Tensor, side: int) -> Tensor:
-    """Where ``affine`` (B, 2, 3) looks for each pixel: (B, S, S, 2), as ``F.affine_grid``.
+def _resample(layers: Tensor, affine: Tensor) -> Tensor:
+    """Layers (B, C, S, S) where ``affine`` (B, 2, 3) looks for each pixel.
 
-    The sum of what a column and what a row gives, in a quarter of the time.
+    The grid is that of ``F.affine_grid``: the sum of what a column and what a row gives, in a
+    quarter of the time.
     """
+    side = layers.shape[-1]
     centres = (2 * torch.arange(side, device=affine.device) + 1) / side - 1  # (S,)
     columns = centres.view(1, 1, -1, 1) * affine[:, None, None, :, 0]  # (B, 1, S, 2)
     rows = centres.view(1, -1, 1, 1) * affine[:, None, None, :, 1]  # (B, S, 1, 2)
-    return columns + (rows + affine[:, None, None, :, 2])
+    grid = columns + (rows + affine[:, None, None, :, 2])  # (B, S, S, 2)
+    return F.grid_sample(layers, grid, align_corners=False)
 
 
 def change_exposure(images: Tensor, operations: ExposureOperations) -> Tensor:

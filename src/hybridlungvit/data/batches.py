@@ -1,7 +1,5 @@
 """Training batches: which images an epoch draws, in what order, read from the cache."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import torch
@@ -12,53 +10,29 @@ from hybridlungvit.data.augment import derive_seed
 from hybridlungvit.data.cache import Cache
 
 
-@dataclass(frozen=True)
-class OtherMasks(Cache):
-    """A cache that gives each image the mask of another patient, of the same split."""
-
-    sources: np.ndarray
-    """int64 (N,): whose mask each image gets."""
-
-    def masks(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """Lung masks of other patients, bool (len(rows), S, S)."""
-        return super().masks(self.sources[rows])
-
-
-@dataclass(frozen=True)
-class RandomColumns(Cache):
-    """A cache whose masks are one column each, whose place has nothing to do with the image."""
-
-    columns: np.ndarray
-    """int64 (N,)."""
-
-    def masks(self, rows: np.ndarray | list[int]) -> np.ndarray:
-        """One column of each mask is lung, bool (len(rows), S, S)."""
-        side = self.images.shape[1]
-        chosen = np.arange(side) == self.columns[rows, None]  # (R, S)
-        return np.repeat(chosen[:, None], side, axis=1)  # (R, S, S)
-
-
 def control_masks(cache: Cache, manifest: pd.DataFrame, mask: str) -> Cache:
-    """The cache as ``model.mask`` wants it: its own, or with masks that are the control's.
+    """The cache as ``model.mask`` wants it: with its own masks, or with those of the control.
 
-    Other patients' masks are dealt out within a split, in a circle of patients in random order.
+    "other": the mask of another patient, dealt out within a split, in a circle of patients in
+    random order. "random": one column of the middle half, which knows nothing of the image.
     """
     rng = np.random.default_rng(0)
     if mask == "own":
         return cache
     if mask == "random":
         side = cache.images.shape[1]
-        columns = rng.integers(side // 4, side - side // 4, len(manifest))
-        return RandomColumns(cache.images, cache.packed_masks, columns)
+        columns = np.broadcast_to(np.eye(side, dtype=bool)[:, None], (side,) * 3)  # (S, S, S)
+        packed = np.packbits(columns.reshape(side, -1), axis=1)
+        rows = rng.integers(side // 4, side - side // 4, len(manifest))
+        return Cache(cache.images, packed, rows)
     sources = np.arange(len(manifest))
     for split in manifest.split.unique():
         part = manifest[manifest.split == split]
-        groups = list(part.groupby("patient").indices.values())  # places within the part
+        groups = [part.index[places] for places in part.groupby("patient").indices.values()]
         order = rng.permutation(len(groups))
         for here, there in zip(order, np.roll(order, 1), strict=True):
-            rows = part.index.to_numpy()[groups[here]]
-            sources[rows] = part.index.to_numpy()[np.resize(groups[there], len(rows))]
-    return OtherMasks(cache.images, cache.packed_masks, sources)
+            sources[groups[here]] = np.resize(groups[there], len(groups[here]))
+    return Cache(cache.images, cache.packed_masks, sources)
 
 
 def class_shares(labels: Tensor, shares: tuple[float, float]) -> Tensor:

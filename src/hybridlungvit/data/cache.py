@@ -1,11 +1,10 @@
 """The cache: every image decoded and every mask computed once, ready to be mapped into memory."""
 
 import hashlib
-import os
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,7 +35,9 @@ class Cache:
     images: np.ndarray
     """uint8 (N, S, S), grey, memory-mapped."""
     packed_masks: np.ndarray
-    """uint8 (N, ceil(S·S / 8)), one bit a pixel."""
+    """uint8 (M, ceil(S·S / 8)), one bit a pixel."""
+    mask_rows: np.ndarray | None = None
+    """int64 (N,): which of the masks each image gets; None: that of its own row."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Mapped files go to another process by name; pickled, they would be copied there."""
@@ -52,7 +53,8 @@ class Cache:
 
     def masks(self, rows: np.ndarray | list[int]) -> np.ndarray:
         """The lung masks of some rows, bool (len(rows), S, S)."""
-        return unpack_masks(self.packed_masks[rows], self.images.shape[1])
+        chosen = rows if self.mask_rows is None else self.mask_rows[rows]
+        return unpack_masks(self.packed_masks[chosen], self.images.shape[1])
 
 
 def unpack_masks(packed: np.ndarray, side: int) -> np.ndarray:
@@ -61,33 +63,29 @@ def unpack_masks(packed: np.ndarray, side: int) -> np.ndarray:
     return bits.reshape(len(bits), side, side).view(bool)  # (R, S, S)
 
 
+def _shapes(count: int, side: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the arrays of images and of masks."""
+    return (count, side, side), (count, -(-side * side // 8))
+
+
 def open_cache(layout: Layout, manifest: pd.DataFrame, image_size: int) -> Cache:
     """Map the cache; raises ``StudyError`` when it is missing or was made from something else."""
+    folder = layout.images.parent
     try:
-        images = np.load(layout.images, mmap_mode="r")
-        masks = np.load(layout.masks, mmap_mode="r")
+        cache = Cache(*(np.load(path, mmap_mode="r") for path in (layout.images, layout.masks)))
     except (OSError, ValueError) as error:
+        raise StudyError(f"{folder}: no usable cache ({error}). Run `cache`.") from None
+    found = (cache.images.shape, cache.packed_masks.shape)
+    if found != _shapes(len(manifest), image_size):
         raise StudyError(
-            f"{layout.images.parent}: no usable cache ({error}). Run `cache`."
-        ) from None
-    expected = (len(manifest), image_size, image_size)
-    shapes = (images.shape, masks.shape)
-    if shapes != (expected, (len(manifest), _packed(image_size))):
-        raise StudyError(
-            f"{layout.images.parent}: images and masks of shape {shapes[0]} and {shapes[1]} are "
-            f"not those of {expected} pixels. Run `cache` again."
+            f"{folder}: images and masks of shape {found[0]} and {found[1]} are not those of "
+            f"{len(manifest)} images of {image_size} px. Run `cache` again."
         )
     if read_json(layout.cache_record)["manifest_sha256"] != file_sha256(layout.manifest):
         raise StudyError(
-            f"{layout.images.parent}: made from another manifest than {layout.manifest}. "
-            "Run `cache` again."
+            f"{folder}: made from another manifest than {layout.manifest}. Run `cache` again."
         )
-    return Cache(images, masks)
-
-
-def _packed(side: int) -> int:
-    """Bytes of a mask with one bit a pixel."""
-    return -(-side * side // 8)
+    return cache
 
 
 def build_cache(
@@ -99,24 +97,32 @@ def build_cache(
     image that is not the one the manifest lists, and for masks of no use, all of them at once.
     """
     manifest = read_manifest(layout.manifest)
-    files = _check_masks(Path(folder), manifest, workers) if folder is not None else None
+    files = pd.DataFrame({"file": None}, manifest.index)
+    if folder is not None:
+        files = _check_masks(Path(folder), manifest, workers)
     layout.cache_record.unlink(missing_ok=True)
     for path in (layout.images, layout.masks):
         remove_leftovers(path)
-    count, packed = len(manifest), _packed(image_size)
-    with replacing(layout.images) as images, replacing(layout.masks) as masks:
-        _allocate(images, (count, image_size, image_size))
-        _allocate(masks, (count, packed))
-        # The processes write the pixels themselves: handing them over would cost more.
-        work = partial(_store_image, root, images, masks, image_size)
-        masked_by = [None] * count if files is None else files.file
-        columns = (range(count), manifest.path, manifest.sha256, masked_by)
-        rows = list(
-            each_in_processes(work, *columns, workers=workers, description="decoding and masking")
-        )
+    rows = []
+    with (
+        replacing(layout.images) as images, images.open("wb") as image_stream,
+        replacing(layout.masks) as masks, masks.open("wb") as mask_stream,
+    ):  # fmt: skip
+        streams = (image_stream, mask_stream)
+        for stream, shape in zip(streams, _shapes(len(manifest), image_size), strict=True):
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+        work = partial(_prepare_row, root, image_size)
+        columns = (manifest.path, manifest.sha256, files.file)
+        for image, mask, *row in each_in_processes(
+            work, *columns, workers=workers, description="decoding and masking"
+        ):
+            image_stream.write(image)
+            mask_stream.write(mask)
+            rows.append(row)
     table = pd.DataFrame(rows, columns=["confidence", "area", "cut"])
     table.insert(0, "path", manifest.path)
-    if files is not None:
+    if folder is not None:
         table["mask_sha256"] = files.sha256
     write_table(layout.mask_table, table, "%.6f")
     write_json(layout.cache_record, {"manifest_sha256": file_sha256(layout.manifest)})
@@ -135,19 +141,10 @@ def _check_masks(folder: Path, manifest: pd.DataFrame, workers: int) -> pd.DataF
     return pd.DataFrame(results, columns=["file", "sha256"])
 
 
-def _allocate(path: Path, shape: tuple[int, ...]) -> None:
-    """Make an npy file of uint8 with all its space: a disk that fills up later kills a process."""
-    np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-
-
-def _store_image(
-    root: Path, images: Path, masks: Path, side: int,
-    row: int, path: str, sha256: str, mask: str | None,
-) -> tuple[float, float, float]:  # fmt: skip
-    """Write one row of the cache; returns the mask's confidence, area and cut."""
+def _prepare_row(
+    root: Path, side: int, path: str, sha256: str, mask: str | None
+) -> tuple[np.ndarray, np.ndarray, float, float, float]:
+    """Image and packed mask of one row of the cache, and the mask's confidence, area and cut."""
     content = read_bytes(root / path)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise StudyError(
@@ -155,26 +152,9 @@ def _store_image(
             "Put it back or build the manifest again."
         )
     prepared = prepare_image(content, root / path, side, Path(mask) if mask else None)
-    _write_row(images, row, prepared.image)
-    _write_row(masks, row, np.packbits(prepared.mask))
     # On the third digit processors agree; they do not on the sixth.
-    return round(prepared.confidence, 3), float(prepared.mask.mean()), prepared.cut
-
-
-def _write_row(path: Path, row: int, values: np.ndarray) -> None:
-    """Put a row into an npy file; mapped into memory, all rows written would stay there."""
-    stream, start = _opened(path)
-    stream.seek(start + row * values.nbytes)
-    stream.write(values.tobytes())
-
-
-@lru_cache(maxsize=2)
-def _opened(path: Path) -> tuple[BinaryIO, int]:
-    """An npy file, open without a buffer while the process lives, and where its rows begin."""
-    stream = path.open("r+b", buffering=0)
-    np.lib.format.read_magic(stream)
-    np.lib.format.read_array_header_1_0(stream)
-    return stream, stream.tell()
+    numbers = round(prepared.confidence, 3), float(prepared.mask.mean()), prepared.cut
+    return prepared.image, np.packbits(prepared.mask), *numbers
 
 
 class Prepared(NamedTuple):

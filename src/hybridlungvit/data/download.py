@@ -1,16 +1,24 @@
-"""The public sources that need no login: fetched, checked, unpacked and recorded."""
+"""The public sources that need no login: fetched, checked, unpacked and recorded.
+
+Images are unpacked to ``{train,val,test}/{NORMAL,PNEUMONIA}/``. Of a zip only entries of that form
+are taken, and each path is put together anew, so that no entry can lead elsewhere.
+"""
 
 import itertools
 import logging
-from dataclasses import dataclass
-from pathlib import Path
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
 import pooch
 from filelock import FileLock
 
 from hybridlungvit.config import Data, Study
-from hybridlungvit.data.archive import unpack
-from hybridlungvit.data.sources import SPLITS, is_image
+from hybridlungvit.data.sources import CLASSES, SPLITS, is_image
 from hybridlungvit.io import StudyError, file_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import track
@@ -20,17 +28,15 @@ REMOTE = ("mendeley", "pneumoniamnist")
 RETRIES = 3
 TIMEOUT = (20, 60)  # seconds to wait for a connection, and for each block
 BLOCK = 1 << 20
+MOST_BYTES = 20_000_000_000  # unpacked; the JPEG files of the Kermany archive have 1.2 GB
 
 
-@dataclass(frozen=True)
-class RemoteFile:
+class RemoteFile(NamedTuple):
     name: str
     url: str
     checksum: str | None
     """As the publisher tells it (MD5), or None."""
     doi: str
-    unit: str
-    """What a file name tells: the "patient", or nothing but the "image"."""
 
 
 # Kermany, Zhang, Goldbaum, "Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for
@@ -42,7 +48,6 @@ MENDELEY = RemoteFile(
     "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded",
     checksum=None,
     doi="10.17632/rscbjbr9sj.2",
-    unit="patient",
 )
 
 # PneumoniaMNIST of MedMNIST+ (Yang et al., Sci. Data 10, 2023): addresses and MD5 are those of
@@ -64,7 +69,7 @@ def remote_file(data: Data) -> RemoteFile:
     side = data.mnist_size or next(enough, max(MNIST_MD5))
     name = "pneumoniamnist.npz" if side == 28 else f"pneumoniamnist_{side}.npz"
     url = f"https://zenodo.org/records/10519652/files/{name}?download=1"
-    return RemoteFile(name, url, MNIST_MD5[side], "10.5281/zenodo.10519652", "image")
+    return RemoteFile(name, url, MNIST_MD5[side], "10.5281/zenodo.10519652")
 
 
 def image_folder(data: Data, layout: Layout) -> Path:
@@ -88,7 +93,6 @@ def download_source(study: Study, layout: Layout) -> None:
             unpack(archive, sha256, folder)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written ({error.strerror or error}).") from error
-    checked = "the publisher's MD5" if file.checksum else "the first download here"
     record = {
         "source": data.source,
         "doi": file.doi,
@@ -96,8 +100,6 @@ def download_source(study: Study, layout: Layout) -> None:
         "file": file.name,
         "bytes": archive.stat().st_size,
         "sha256": sha256,
-        "checked": f"against {'data.checksum' if data.checksum else checked}",
-        "unit": file.unit,
         "images": {split: sum(map(is_image, (folder / split).glob("*/*"))) for split in SPLITS},
     }
     write_json(layout.download, record)
@@ -169,3 +171,72 @@ class _Progress:
 
     def close(self) -> None:
         self._steps.close()
+
+
+def unpack(archive: Path, sha256: str, folder: Path) -> None:
+    """Unpack a Kermany zip or a PneumoniaMNIST npz to ``folder``, unless it holds that already.
+
+    The folder appears only when it is complete. Raises ``StudyError`` for a damaged or oversized
+    archive, and for one without these images; ``OSError`` when the disk refuses.
+    """
+    marker = folder / ".unpacked-from"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == sha256:
+        return
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as opened:  # an npz is a zip, too
+            # zipfile reads no more of an entry than the size that is told here.
+            if sum(entry.file_size for entry in opened.infolist()) > MOST_BYTES:
+                raise ValueError(f"would unpack to more than {MOST_BYTES:,} bytes")
+            if archive.suffix == ".zip":
+                _extract_images(opened, scratch)
+            else:
+                with np.load(archive, allow_pickle=False) as arrays:
+                    for split in SPLITS:
+                        _write_split(arrays, split, scratch)
+        write_text(scratch / marker.name, sha256)
+        marker.unlink(missing_ok=True)  # first: from here on the old folder is no longer whole
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    except Exception as error:  # zipfile, zlib, struct and numpy share no base class
+        if isinstance(error, StudyError) or getattr(error, "errno", None) is not None:
+            raise  # of the disk, not of the archive
+        raise StudyError(
+            f"{archive}: no usable archive ({error}). Delete it, and {archive.name}.sha256 if "
+            "there is one beside it, and run `download` again."
+        ) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _extract_images(opened: zipfile.ZipFile, scratch: Path) -> None:
+    """Extract the images; of several copies of the data set in one zip, the outermost."""
+    copies: dict[int, list[zipfile.ZipInfo]] = {}
+    for entry in opened.infolist():
+        *above, split, label, name = ("", "", "", *PurePosixPath(entry.filename).parts)
+        if is_image(PurePosixPath(name)) and split in SPLITS and label in CLASSES:
+            entry.filename = f"{split}/{label}/{name}"
+            copies.setdefault(len(above), []).append(entry)
+    if not copies:
+        raise ValueError("holds no train/NORMAL, test/NORMAL and so on with images")
+    entries = copies[min(copies)]
+    name, times = Counter(entry.filename for entry in entries).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"holds {name} twice")
+    for entry in track(entries, len(entries), "unpacking"):
+        opened.extract(entry, scratch)
+
+
+def _write_split(arrays: Any, split: str, scratch: Path) -> None:
+    images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"].ravel()
+    if images.dtype != np.uint8 or images.shape[:-2] != labels.shape or set(labels) - {0, 1}:
+        raise ValueError(f"{split}: expected grey uint8 images (N, H, W), each labelled 0 or 1")
+    for label in CLASSES:
+        (scratch / split / label).mkdir(parents=True)
+    for row, label in enumerate(track(labels, len(labels), f"unpacking {split}")):
+        # The split is part of the name, which counts as the patient: the rows start anew in each.
+        output = scratch / split / CLASSES[label] / f"{split}-{row:05d}.png"
+        if not cv2.imwrite(str(output), images[row]):
+            raise OSError(f"{output}: not written")

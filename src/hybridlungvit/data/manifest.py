@@ -23,6 +23,8 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     Raises ``StudyError`` for a bad folder, an unusable image, or a patient or an image in both
     train and test.
     """
+    from hybridlungvit.data.decode import require_usable, try_inspect  # OpenCV: readers need none
+
     # Patients of train are unknown there: its own split is at least the one that others report on.
     own_split = data.source == "pneumoniamnist"
     sides = SPLITS if own_split else ("train", "test")
@@ -30,16 +32,19 @@ def build_manifest(root: Path, data: Data, output: Path, workers: int) -> pd.Dat
     require_patients_apart(table, table.side)
     if data.max_train_images is not None:
         table = keep_whole_patients(table, data.max_train_images, data.split_seed)
-    if own_split:
-        table["split"] = table.side
-    else:
-        table["split"] = split_validation(
-            table, data.validation_folds, data.split_seed, data.validation_split
-        )
-    facts = _inspect_all(root, table.path, workers)
-    table = pd.concat([table, facts], axis=1)
+    folding = (data.validation_folds, data.split_seed, data.validation_split)
+    table["split"] = table.side if own_split else split_validation(table, *folding)
+    files = [root / path for path in table.path]
+    work = each_in_processes(try_inspect, files, workers=workers, description="checking images")
+    results = list(work)
+    require_usable(results)
+    table = pd.concat([table, pd.DataFrame(results, columns=FACTS)], axis=1)
     require_distinct_images(table)
-    _report_notes(table)
+    for note, paths in table[table.note != ""].groupby("note").path:
+        log.warning(
+            "%d images are %s (see data/decode.py for what is done), first: %s",
+            len(paths), note, paths.iloc[0],
+        )  # fmt: skip
     table = table[COLUMNS]
     write_table(output, table)
     counts = table.groupby("split").agg(images=("path", "size"), patients=("patient", "nunique"))
@@ -107,9 +112,8 @@ def split_validation(
 
     Folds keep a patient's images together, unless ``unit`` is "image": then validation leaks.
     """
-    split = table.side.copy()
-    train = table.index[table.side == "train"]
-    patients = table.loc[train].groupby("label").patient.nunique()
+    split, train = table.side.copy(), table[table.side == "train"]
+    patients = train.groupby("label").patient.nunique()
     if patients.min() < folds:
         raise StudyError(
             f"train has only {patients.min()} patients in one class; data.validation_folds "
@@ -118,23 +122,13 @@ def split_validation(
     # Slow to load, and readers do not need it.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    chosen = StratifiedGroupKFold if unit == "patient" else StratifiedKFold
+    by_patient = unit == "patient"
+    chosen = StratifiedGroupKFold if by_patient else StratifiedKFold
     folding = chosen(folds, shuffle=True, random_state=seed)
-    part = table.loc[train]
-    groups = part.patient if unit == "patient" else None
-    _, held_out = next(folding.split(part, part.label, groups))
-    split[train[held_out]] = "val"
+    groups = train.patient if by_patient else None
+    _, held_out = next(folding.split(train, train.label, groups))
+    split[train.index[held_out]] = "val"
     return split
-
-
-def _inspect_all(root: Path, paths: pd.Series, workers: int) -> pd.DataFrame:
-    from hybridlungvit.data.decode import require_usable, try_inspect  # OpenCV: readers need none
-
-    files = [root / path for path in paths]
-    work = each_in_processes(try_inspect, files, workers=workers, description="checking images")
-    results = list(work)
-    require_usable(results)
-    return pd.DataFrame(results, columns=FACTS, index=paths.index)
 
 
 def require_distinct_images(table: pd.DataFrame) -> None:
@@ -148,11 +142,3 @@ def require_distinct_images(table: pd.DataFrame) -> None:
                 f"the same image is {meaning}: {', '.join(images[:4])}; {len(twice)} such images. "
                 "Keep it where it belongs."
             )
-
-
-def _report_notes(table: pd.DataFrame) -> None:
-    for note, paths in table[table.note != ""].groupby("note").path:
-        log.warning(
-            "%d images are %s (see data/decode.py for what is done), first: %s",
-            len(paths), note, paths.iloc[0],
-        )  # fmt: skip

@@ -52,15 +52,21 @@ def find_images(
     bacteria, virus or unknown), patient, side (train, val or test). Raises ``StudyError`` for a
     missing or empty folder, and for a table of patients that lacks images.
     """
-    _require_folder(root, "the folder with train/ and test/ (config key data_root)")
+    if not root.is_dir():
+        raise StudyError(f"{root}: no such folder; expected that with train/ and test/, data_root.")
     rows = []
     for side in sides:
         for label, name in enumerate(classes):
             folder = root / side / name
             if not folder.is_dir():
-                raise StudyError(_other_layout(root, folder, sides, classes))
-            files = _images_in(folder)
-            for file in files:
+                above = folder.parent if folder.parent.is_dir() else root
+                found = sorted(f"{path.name}/" for path in above.iterdir() if path.is_dir())
+                raise StudyError(
+                    f"{folder}: no such folder; found {', '.join(found) or 'none'} in {above}. "
+                    f"Move the images to {', '.join(sides)}, each with {' and '.join(classes)}, "
+                    "or name your two classes in data.classes."
+                )
+            for file in _images_in(folder):
                 path = file.relative_to(root).as_posix()
                 patient, subtype = read_patient(path, label)
                 rows.append((path, label, subtype, patient, side))
@@ -95,8 +101,8 @@ def _images_in(folder: Path) -> list[Path]:
         raise StudyError(f"{folder}: cannot be read ({error.strerror}).") from None
     files = sorted(filter(is_image, entries))
     if not files:
-        dicom = next((p.name for p in entries if p.suffix.lower() in (".dcm", ".dicom")), None)
-        hint = f"{dicom} {DICOM}" if dicom else "Unpack the data set again."
+        dicom = any(path.suffix.lower() in (".dcm", ".dicom") for path in entries)
+        hint = f"One {DICOM}" if dicom else "Unpack the data set again."
         raise StudyError(f"{folder}: holds no image; expected .jpeg, .jpg or .png files. {hint}")
     for file in files:
         # Control characters, and bytes that are no UTF-8, would not survive the manifest.
@@ -105,8 +111,8 @@ def _images_in(folder: Path) -> list[Path]:
                 f"{folder}: holds a file named {file.name!a}, with characters that cannot be "
                 "printed. Rename it."
             )
-    if len(entries) > len(files):
-        ignored = len(entries) - len(files)
+    ignored = len(entries) - len(files)
+    if ignored:
         log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
     return files
 
@@ -134,9 +140,9 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
     mend = "Give a CSV with the columns image and patient, or leave data.patients out."
     table = read_table(Path(patients), columns, dict.fromkeys(columns, str), mend)[columns]
     known = table.drop_duplicates().set_index("image").patient
-    if not known.index.is_unique or (known.str.strip() == "").any():
-        wrong = known.index[known.index.duplicated() | (known.str.strip() == "")][0]
-        raise StudyError(f"{patients}: {wrong} needs one patient, but has none or several.")
+    wrong = known.index[known.index.duplicated() | (known.str.strip() == "")]
+    if len(wrong):
+        raise StudyError(f"{patients}: {wrong[0]} needs one patient, but has none or several.")
     by_name = known.reindex(paths.str.rpartition("/")[2]).set_axis(paths.index)
     keys = known.reindex(paths).set_axis(paths.index).fillna(by_name)
     if keys.isna().any():
@@ -146,22 +152,3 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
             "Add them, by their path below the data folder or their file name."
         )
     return keys
-
-
-def _other_layout(
-    root: Path, folder: Path, sides: tuple[str, ...], classes: tuple[str, str]
-) -> str:
-    """What is missing, what was expected, and what is there instead."""
-    above = folder.parent if folder.parent.is_dir() else root
-    inside = sorted(f"{path.name}/" for path in above.iterdir() if path.is_dir())
-    there = ", ".join(inside[:8]) + ", …" * (len(inside) > 8) if inside else "no folder"
-    expected = ", ".join(f"{side}/{name}" for side in sides for name in classes)
-    return (
-        f"{folder}: no such folder; expected {expected}; found {there} in {above}. Move the images "
-        "there, or name your two classes in data.classes."
-    )
-
-
-def _require_folder(folder: Path, meaning: str) -> None:
-    if not folder.is_dir():
-        raise StudyError(f"{folder}: no such folder; expected {meaning}.")

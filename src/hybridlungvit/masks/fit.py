@@ -9,7 +9,6 @@ patients kept aside to measure the result.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,37 +22,28 @@ from hybridlungvit.masks.template import (
     draw,
     mirror,
     place,
-)
+)  # fmt: skip
 
+# Side of the square in which everything is computed, px: ribs stay visible, noise does not.
 WORKING_SIZE = 96
-"""Side of the square in which everything is computed, px: ribs stay visible, noise does not."""
-
+# CLAHE (Zuiderveld 1994): clip limit and tiles; a tile holds about half a lung, so that an opaque
+# lung is stretched as much as a clear one.
 CLAHE_CLIP, CLAHE_TILES = 2.0, (2, 2)
-"""CLAHE (Zuiderveld 1994): clip limit and tiles; a tile holds about half a lung, so that an opaque
-lung is stretched as much as a clear one."""
-
+# Structuring element, working px: opening removes lines and markers, closing small dark gaps.
 MORPHOLOGY_SIZE = 3
-"""Structuring element, working px: opening removes lines and markers, closing small dark gaps."""
-
+# Gaussian scales of the edges, working px: about a rib with its gap, and one rib.
 COARSE_SIGMA, FINE_SIGMA = 4.5, 2.2
-"""Gaussian scales of the edges, working px: about a rib with its gap, and one rib."""
-
+# SDs of the prior by which the two start frames differ, in at least one parameter, at least.
 START_DISTANCE = 1.3
-"""Standard deviations of the prior: the two frames that the search starts from differ by more in at
-least one parameter."""
-
+# At most, at each of the two scales; more take time and do not change the mean Dice.
 SEARCH_ROUNDS = 10
-"""At most, at each of the two scales; more take time and do not change the mean Dice."""
-
+# Price of leaving the prior, and in it of unlike lungs: an opaque lung follows the clear one.
 PRIOR_WEIGHT, ASYMMETRY_WEIGHT = 0.025, 0.1
-"""Price of leaving the prior, and in it of unlike lungs: an opaque lung follows the clear one."""
-
+# Edge agreement, in [-1, 1], at which the confidence leaves 0 and reaches 1: three quarters of
+# the fits to noise stay below the first, and half of the radiographs exceed the second.
 CONFIDENCE_RANGE = (0.25, 0.4)
-"""Edge agreement, in [-1, 1], at which the confidence leaves 0 and reaches 1: three quarters of
-the fits to noise stay below the first, and half of the radiographs exceed the second."""
-
+# Below it a mask counts as a fallback: an average lung shape on uncertain evidence.
 LOW_CONFIDENCE = 0.3
-"""Below it a mask counts as a fallback: an average lung shape on uncertain evidence."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +69,6 @@ class MaskSteps:
     result: LungMask
 
 
-class _Fit(NamedTuple):
-    """The final frame (7,) with its edge agreement, and what led to it."""
-
-    frame: np.ndarray
-    agreement: float
-    working: np.ndarray
-    coarse: np.ndarray
-    start: np.ndarray
-
-
 def lung_mask(image: np.ndarray) -> np.ndarray:
     """The mask of `lung_mask_with_confidence` alone: (H, W) grey -> (H, W) bool."""
     return lung_mask_with_confidence(image).mask
@@ -112,14 +92,13 @@ def lung_mask_steps(image: np.ndarray) -> MaskSteps:
         raise ValueError(f"need grey uint8 or uint16 (H, W), got {image.dtype} {image.shape}")
     image = np.ascontiguousarray(image)
     lean = _lean(image)
-    fit = _fit(cv2.flip(image, 1) if lean < 0 else image)
-    frame, agreement = fit.frame, fit.agreement
+    frame, agreement, working, coarse, start = _fit(cv2.flip(image, 1) if lean < 0 else image)
     if lean == 0:  # perhaps a symmetric image: only the mean of both readings is symmetric too
-        other = _fit(cv2.flip(image, 1))
-        frame, agreement = (frame + mirror(other.frame)) / 2, (agreement + other.agreement) / 2
+        other, agrees, *_ = _fit(cv2.flip(image, 1))
+        frame, agreement = (frame + mirror(other)) / 2, (agreement + agrees) / 2
     mask = draw(frame + FRAME_MARGIN, image.shape)
-    pictures = [fit.working, cv2.magnitude(fit.coarse[..., 0], fit.coarse[..., 1])]
-    frames = [fit.start, frame]
+    pictures = [working, cv2.magnitude(coarse[..., 0], coarse[..., 1])]
+    frames = [start, frame]
     if lean < 0:
         mask, *pictures = (cv2.flip(picture, 1) for picture in (mask, *pictures))
         frames = [mirror(each) for each in frames]
@@ -142,17 +121,18 @@ def _lean(image: np.ndarray) -> float:
     That makes the mirror property hold by construction instead of up to rounding.
     """
     half = image.shape[1] // 2
-    if half == 0:
-        return 0.0
-    return cv2.mean(image[:, -half:])[0] - cv2.mean(image[:, :half])[0]
+    return cv2.mean(image[:, -half:])[0] - cv2.mean(image[:, :half])[0] if half else 0.0
 
 
-def _fit(image: np.ndarray) -> _Fit:
-    """Fit the frame to `image`; without contrast it is the prior's, and the agreement -1."""
+def _fit(image: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, np.ndarray]:
+    """The frame (7,) fitted to `image`, its edge agreement, working image, edges and start frame.
+
+    Without contrast the frame is the prior's, and the agreement -1.
+    """
     grey = _shrink(image)
     if grey is None:
         flat = np.zeros((WORKING_SIZE, WORKING_SIZE), np.float32)
-        return _Fit(FRAME_MEAN, -1.0, flat, np.dstack([flat, flat]), FRAME_MEAN)
+        return FRAME_MEAN, -1.0, flat, np.dstack([flat, flat]), FRAME_MEAN
     clear = _enhance(grey)
     coarse, fine = _edge_field(clear, COARSE_SIGMA), _edge_field(clear, FINE_SIGMA)
     starts = _starts(coarse)
@@ -160,7 +140,7 @@ def _fit(image: np.ndarray) -> _Fit:
     frames = _climb(frames, fine, step=0.25, finest=0.06)
     frame = frames[[_score(frames, fine).argmax()]]
     agreement = float(np.mean([_agreement(frame, field) for field in (coarse, fine)]))
-    return _Fit(frame[0], agreement, clear, coarse, starts[0])
+    return frame[0], agreement, clear, coarse, starts[0]
 
 
 def _shrink(image: np.ndarray) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 A mask that differed between the classes would hand the label to the model by its shape alone, and
 no annotation is needed to see that: the shortcut check classifies by mask area and cut only.
+Examples for the figures are chosen by a rule, never by eye.
 """
 
 import logging
@@ -20,28 +21,31 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics, Study
+from hybridlungvit.data.cache import MASK_DETAIL, open_cache
+from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import SPLITS, read_masks
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.io import StudyError, file_sha256, write_record
+from hybridlungvit.io import StudyError, file_sha256, replacing, write_record
 from hybridlungvit.masks import fit, template
-from hybridlungvit.masks.agreement import mean_of, patient_interval, quantile_of
-from hybridlungvit.masks.annotated import (
+from hybridlungvit.masks.agreement import (
     DEVELOPMENT,
     PRINT_WIDTH,
     Case,
-    Half,
     generator,
     measure,
+    patient_interval,
     read_cases,
 )
 from hybridlungvit.masks.files import mask_files, read_mask
-from hybridlungvit.masks.fit import LungMask
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 SHORTCUT_FOLDS = 5
 FEATURES = ("area", "cut", "|cut - 0.5|")
+BY_CONFIDENCE = ("least confident", "median", "most confident")
+BY_NAME = ("first", "middle", "last")  # where confidence tells no mask from another
+STEPS = 4  # of the six examples, the one whose steps are shown: pneumonia, median confidence
 
 
 def write_quality(root: Path, study: Study, layout: Layout) -> dict[str, Any]:
@@ -50,25 +54,54 @@ def write_quality(root: Path, study: Study, layout: Layout) -> dict[str, Any]:
     ``root`` is the folder with the images. Raises ``StudyError`` when masks and manifest differ or
     the annotations are unusable.
     """
-    record = quality_record(study, layout)
-    record["annotated"] = compare_with_annotations(root, study, read_masks(layout))
+    table = read_masks(layout)
+    known = table[table.split != "test"]
+    record = {
+        "manifest_sha256": file_sha256(layout.manifest),
+        "masks_sha256": file_sha256(layout.mask_table),
+        "method": method_constants(),
+        "groups": list(describe_groups(table)),
+        "shortcut": shortcut_check(known, study.statistics, study.data.split_seed),
+        "annotated": compare_with_annotations(root, study, table),
+    }
     record = write_record(layout.mask_quality, record)
     auc = record["shortcut"]["auc"]
     log.info("mask area and cut alone reach an AUC of %.3f (%.3f to %.3f)", *auc.values())
     return record
 
 
-def quality_record(study: Study, layout: Layout) -> dict[str, Any]:
-    """What the table of masks tells without any image, for the record and for checking it."""
-    table = read_masks(layout)
-    seed = study.data.split_seed
-    return {
-        "manifest_sha256": file_sha256(layout.manifest),
-        "masks_sha256": file_sha256(layout.mask_table),
-        "method": method_constants(),
-        "groups": list(describe_groups(table)),
-        "shortcut": shortcut_check(table[table.split != "test"], study.statistics, seed),
-    }
+def write_examples(root: Path, study: Study, layout: Layout) -> None:
+    """Write training images with masks and cuts, and the steps to one of the masks, as one npz.
+
+    Of each class the images of lowest, median and highest confidence; ties go to the earlier one.
+    ``root`` is the folder with the images: the cached ones may be too small to show the steps.
+    """
+    table, side = read_masks(layout), study.data.image_size
+    cache = open_cache(layout, table, side)
+    ranked = table[table.split == "train"].sort_values("confidence", kind="stable")
+    index: list[int] = []
+    for label in (0, 1):
+        rows = ranked.index[ranked.label == label]
+        index += [int(rows[int(q * (len(rows) - 1))]) for q in (0, 0.5, 1)]
+    image = read_grey(root / table.path[index[STEPS]], max(side, MASK_DETAIL))
+    steps = fit.lung_mask_steps(image)
+    with replacing(layout.mask_examples) as temporary:
+        np.savez_compressed(
+            temporary,
+            images=cache.images[index],
+            masks=cache.masks(index),
+            cuts=table.cut.to_numpy()[index] * side,
+            confidence=table.confidence.to_numpy()[index],
+            label=table.label.to_numpy()[index],
+            rule=np.array((BY_CONFIDENCE if study.data.masks is None else BY_NAME) * 2),
+            steps_image=image,
+            steps_working=steps.working,
+            steps_edges=steps.edges,
+            steps_start=steps.start,
+            steps_fitted=steps.fitted,
+            steps_mask=steps.result.mask,
+            steps_cut=np.array(fit.mean_x(steps.result.mask)),
+        )
 
 
 def method_constants() -> dict[str, int | float]:
@@ -102,18 +135,16 @@ def describe_groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
         for name in (*CLASSES, "all"):
             group = part if name == "all" else part[part.label == CLASSES.index(name)]
             if len(group):
-                yield {"split": split, "class": name} | _describe(group)
-
-
-def _describe(group: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "images": len(group),
-        "low_confidence": float((group.confidence < fit.LOW_CONFIDENCE).mean()),
-        "confidence": float(group.confidence.mean()),
-        "area": float(group.area.mean()),
-        "cut_mean": float(group.cut.mean()),
-        "cut_sd": float(group.cut.std(ddof=0)),
-    }
+                yield {
+                    "split": split,
+                    "class": name,
+                    "images": len(group),
+                    "low_confidence": float((group.confidence < fit.LOW_CONFIDENCE).mean()),
+                    "confidence": float(group.confidence.mean()),
+                    "area": float(group.area.mean()),
+                    "cut_mean": float(group.cut.mean()),
+                    "cut_sd": float(group.cut.std(ddof=0)),
+                }
 
 
 def shortcut_check(table: pd.DataFrame, statistics: Statistics, seed: int) -> dict[str, Any]:
@@ -125,15 +156,13 @@ def shortcut_check(table: pd.DataFrame, statistics: Statistics, seed: int) -> di
     labels, patients = table.label.to_numpy(), table.patient.to_numpy()
     features = np.column_stack([table.area, table.cut, (table.cut - 0.5).abs()]).astype(float)
     scores = out_of_fold(features, labels, patients, seed)
-    auc = auc_interval(
-        labels, scores, patients, statistics.resamples, statistics.level, statistics.seed
-    )
+    size = (statistics.resamples, statistics.level, statistics.seed)
     return {
         "features": list(FEATURES),
         "folds": _folds(labels, patients),
         "images": len(table),
         "patients": int(table.patient.nunique()),
-        "auc": asdict(auc),
+        "auc": asdict(auc_interval(labels, scores, patients, *size)),
     }
 
 
@@ -172,26 +201,27 @@ def compare_with_annotations(
     """Dice and cut error where a reader's lungs are known; None where they are not.
 
     Of Kermany's annotations only patients of the reporting half count, because the generator's
-    constants were chosen on the others; other images and masks played no part in that.
+    constants were chosen on the others; other images and masks played no part in that. "shortcut"
+    is the check by the masks and by the known lungs themselves: what the latter tell of the label
+    is in the images, only more than that is of the masks; None where a class has few patients.
     """
-    files = study.data.masks and mask_files(Path(study.data.masks), table.path)
-
-    def segment(image: NDArray[np.uint8], case: Case) -> LungMask:
-        if not files:
-            return generator(image, case)
-        return LungMask(read_mask(files[case.image.relative_to(root).as_posix()][0]), 1.0)
-
-    elsewhere = files or study.data.classes != CLASSES
-    half: Half = "all" if elsewhere else "reporting"
-    annotations = study.data.annotations
-    if study.data.source == "phantom":
-        annotations, half = str(root / "lungs.csv"), "all"
+    data, statistics = study.data, study.statistics
+    is_phantom = data.source == "phantom"
+    annotations = root / "lungs.csv" if is_phantom else data.annotations
     if annotations is None:
         return None
+    files = data.masks and mask_files(Path(data.masks), table.path)
+    half = "all" if is_phantom or files or data.classes != CLASSES else "reporting"
+
+    def segment(image: NDArray[np.uint8], case: Case) -> fit.LungMask:
+        if not files:
+            return generator(image, case)
+        return fit.LungMask(read_mask(files[case.image.relative_to(root).as_posix()][0]), 1.0)
+
     patients = dict(zip(table.path, table.patient, strict=True))
     cases = [
         replace(case, patient=patients[path])
-        for case in read_cases(root, Path(annotations), half, study.data.classes)
+        for case in read_cases(root, Path(annotations), half, data.classes)
         if (path := case.image.relative_to(root).as_posix()) in patients
     ]
     if {case.label for case in cases} != {0, 1}:
@@ -201,35 +231,22 @@ def compare_with_annotations(
         )
     images = measure(cases, segment)
     groups = {name: images[images["class"] == name] for name in CLASSES} | {"all": images}
-    return {
+    size = (statistics.resamples, statistics.level, statistics.seed)
+    record: dict[str, Any] = {
         "half": half,
         "images": len(images),
         "patients": int(images.patient.nunique()),
-        "dice": {name: _interval(group, "dice", study) for name, group in groups.items()},
-        "cut_error": {name: _interval(group, "cut_error", study) for name, group in groups.items()},
-        "shortcut": _known_shortcut(images, study),
     }
-
-
-def _known_shortcut(images: pd.DataFrame, study: Study) -> dict[str, Any] | None:
-    """The shortcut check on the annotated images, by the masks and by the known lungs themselves.
-
-    What the known lungs tell of the label is in the images; only more than that is of the masks.
-    None where a class has too few patients.
-    """
-    if images.groupby("label").patient.nunique().min() < SHORTCUT_FOLDS:
-        return None
-    known = images.assign(area=images.known_area, cut=images.known_cut)
-    return {
-        name: shortcut_check(table, study.statistics, study.data.split_seed)["auc"]
-        for name, table in (("masks", images), ("known", known))
-    }
-
-
-def _interval(group: pd.DataFrame, column: str, study: Study) -> dict[str, float]:
-    """Mean Dice, or median cut error (px of 224), with its patient-bootstrap interval."""
-    statistic = mean_of(column) if column == "dice" else quantile_of(column, 0.5)
-    resampling = study.statistics
-    return asdict(
-        patient_interval(group, statistic, resampling.resamples, resampling.level, resampling.seed)
-    )
+    for column, q in (("dice", None), ("cut_error", 0.5)):  # mean Dice; median error in px of 224
+        record[column] = {
+            name: asdict(patient_interval(group, column, q, *size))
+            for name, group in groups.items()
+        }
+    record["shortcut"] = None
+    if images.groupby("label").patient.nunique().min() >= SHORTCUT_FOLDS:
+        known = images.assign(area=images.known_area, cut=images.known_cut)
+        record["shortcut"] = {
+            name: shortcut_check(part, statistics, data.split_seed)["auc"]
+            for name, part in (("masks", images), ("known", known))
+        }
+    return record

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
@@ -137,21 +136,6 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
         axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
     axes.axvline(cut, color=CUT, lw=0.8, ls="--")
     axes.set_axis_off()
-
-
-def annotation_gallery(cases: list[tuple[NDArray, NDArray, NDArray, str]]) -> Figure:
-    """Images with mask and annotation outlined, in two rows: (image, mask, lungs, title) each."""
-    figure, panels = plt.subplots(2, len(cases) // 2, figsize=(FULL_WIDTH, 5.2))
-    for axes, (image, mask, lungs, title) in zip(panels.flat, cases, strict=True):
-        axes.imshow(image, cmap="gray", extent=(0, 1, 1, 0), aspect="auto")
-        axes.set_box_aspect(image.shape[0] / image.shape[1])
-        _contour(axes, lungs, CUT)
-        _contour(axes, mask, OUTLINE)
-        axes.set_title(title, fontsize=SMALL)
-        axes.set_axis_off()
-    handles = [Line2D([], [], color=colour, lw=1) for colour in (OUTLINE, CUT)]
-    figure.legend(handles, ["mask", "annotation"], loc="outside lower center", ncols=2)
-    return figure
 
 
 def _contour(axes: Axes, mask: NDArray, colour: str) -> None:
