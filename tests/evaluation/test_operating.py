@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.bootstrap import PatientClusters
+from hybridlungvit.evaluation.bootstrap import PatientClusters, replicate
 from hybridlungvit.evaluation.metrics import at_prevalence, call_metrics, net_benefit
 from hybridlungvit.evaluation.operating import (
     GRID,
@@ -14,7 +14,7 @@ from hybridlungvit.evaluation.operating import (
     precision_curves,
     sweep_thresholds,
 )
-from hybridlungvit.evaluation.records import headline_record, proportion_edge, replicate
+from hybridlungvit.evaluation.records import headline_record, proportion_units
 
 STATISTICS = Statistics(resamples=300)
 THRESHOLDS = np.array([0.05, 0.3, 0.5, 0.9])
@@ -47,13 +47,11 @@ def test_in_the_test_images_the_numbers_are_those_of_the_metrics(sample, swept):
     for t, threshold in enumerate(THRESHOLDS):
         called = scores >= threshold
         for m, name in enumerate((*RATES, *VALUES)):
-            functions = [
-                net_benefit(clusters, row, threshold) if name == "net_benefit"
-                else call_metrics(clusters, row) for row in called
-            ]  # fmt: skip
-            estimates, replicates = replicate(functions, clusters, 300, STATISTICS.seed)
-            edge = proportion_edge(name, clusters, called, 0.95)
-            record = headline_record(name, estimates[name], replicates[name], 0.95, edge)
+            benefit = net_benefit(clusters, called, np.full(3, threshold))
+            metrics = benefit if name == "net_benefit" else call_metrics(clusters, called)
+            values = replicate(metrics, clusters, 300, STATISTICS.seed)[name]
+            units = proportion_units(name, clusters, called)
+            record = headline_record(name, values, 0.95, units)
             part = swept[0][t, m] if m < 2 else swept[1][t, 0, m - 2]
             np.testing.assert_allclose(part, bounds(record), rtol=1e-8, atol=1e-11)
 
@@ -68,10 +66,10 @@ def test_at_a_prevalence_the_predictive_values_are_those_of_the_metrics(sample, 
 
     for t, threshold in enumerate(THRESHOLDS):
         for q, prevalence in enumerate(PREVALENCES, 1):
-            functions = [shifted(row >= threshold, prevalence) for row in scores]
-            estimates, replicates = replicate(functions, clusters, 300, STATISTICS.seed)
+            metrics = shifted(scores >= threshold, prevalence)
+            values = replicate(metrics, clusters, 300, STATISTICS.seed)
             for m, name in enumerate(("ppv", "npv")):
-                record = headline_record(name, estimates[name], replicates[name], 0.95)
+                record = headline_record(name, values[name], 0.95)
                 np.testing.assert_allclose(swept[1][t, q, m], bounds(record), rtol=1e-8)
 
 

@@ -21,8 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_interval, auc_over_seeds
 from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image

@@ -9,9 +9,8 @@ from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, read_masks
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_interval, auc_over_seeds
 from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 

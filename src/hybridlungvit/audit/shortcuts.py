@@ -19,8 +19,8 @@ from hybridlungvit.config import Statistics
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.data.statistics import image_statistics
-from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.intervals import wilson_interval
+from hybridlungvit.evaluation.seeds import auc_interval
 from hybridlungvit.masks.quality import out_of_fold
 
 SHORTCUTS = {

@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from hybridlungvit.config import Statistics, Study
 from hybridlungvit.data.manifest import SPLITS, read_masks
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.evaluation.bootstrap import auc_interval
+from hybridlungvit.evaluation.seeds import auc_interval
 from hybridlungvit.io import StudyError, file_sha256, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import mean_of, patient_interval, quantile_of
