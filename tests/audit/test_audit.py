@@ -216,6 +216,7 @@ def test_copies_on_one_side_are_counted_and_named(workplace, caplog):
         f"test/NORMAL/{tests[0].name}", "test/NORMAL/IM-9998-0001.jpeg",
     }  # fmt: skip
     assert "IM-9998-0001.jpeg are byte-identical" in caplog.text
+    assert copies.place_of({"train", "val"}) == "train-val"
 
 
 # Patients
@@ -409,12 +410,9 @@ def test_a_model_that_recognises_patients_pays_when_the_leak_closes():
         found["image"]["estimate"] - found["patient"]["estimate"]
     )
     assert found["test"]["low"] < 0.5 < found["test"]["high"]
-
-
-def test_without_repeated_patients_there_is_no_price():
-    found = leakage.price_of_leakage(*recognisable(1), FEW, 0)
+    alone = leakage.price_of_leakage(*recognisable(1), FEW, 0)  # no patient has another image
     for model in leakage.MODELS:
-        assert found[model]["price"]["low"] < 0 < found[model]["price"]["high"]
+        assert alone[model]["price"]["low"] < 0 < alone[model]["price"]["high"]
 
 
 def test_pixel_features_ignore_exposure(pictures):

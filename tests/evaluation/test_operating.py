@@ -14,7 +14,7 @@ from hybridlungvit.evaluation.operating import (
     precision_curves,
     sweep_thresholds,
 )
-from hybridlungvit.evaluation.records import headline_record, proportion_units
+from hybridlungvit.evaluation.records import basis, headline_record
 
 STATISTICS = Statistics(resamples=300)
 THRESHOLDS = np.array([0.05, 0.3, 0.5, 0.9])
@@ -53,8 +53,8 @@ def test_the_numbers_are_those_of_the_metrics(sample, swept):
         for prefix, row in zip(("", "0.02.", "0.4."), values[t], strict=True):
             parts |= {f"{prefix}{name}": part for name, part in zip(VALUES, row, strict=True)}
         for name, part in parts.items():
-            units = proportion_units(name, clusters, called)
-            record = headline_record(name, drawn[name], 0.95, units)
+            known = basis(name, clusters, scores, called)
+            record = headline_record(name, drawn[name], 0.95, *known)
             np.testing.assert_allclose(part, bounds(record), rtol=1e-8, atol=1e-11)
 
 

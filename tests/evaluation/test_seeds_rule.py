@@ -81,38 +81,29 @@ def test_components_are_those_of_a_literal_computation(seed, spread, count, mode
     assert found.degrees_of_freedom >= (count - 1) * (1 - 1e-12)
 
 
-def test_the_benchmark_and_the_package_follow_one_rule():
+@pytest.mark.parametrize("sd", [0.0, 1.0])
+@pytest.mark.parametrize("signs", [[1], [1, -1]], ids=["mean", "difference"])
+def test_the_benchmark_and_the_package_follow_one_rule(sd, signs):
     """The rule that was simulated is the rule that is shipped, on the benchmark's moments."""
-    rng = np.random.default_rng(3)
-    for sd in (0.0, 1.0):
-        drawn = coverage.separation(0.95, 0)[0] + sd * rng.normal(size=(2, 4))
-        labels, scores, patients = coverage.simulate(rng, drawn)
-        aucs, errors = coverage.influence(labels, scores, patients)
-        classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
-        for sign, name in (([1], "level"), ([1, -1], "difference")):
-            sign = np.array(sign)[:, None]
-            picked, parts = aucs[: len(sign)] * sign, errors[: len(sign)] * sign[..., None]
-            moments = coverage.moments(picked, parts, classes)
-            # Replicates whose covariance is exactly that of the influences.
-            draws = np.moveaxis(parts, 2, 0) * math.sqrt(parts.shape[2] - 1)
-            draws = np.concatenate([draws, -draws]) * math.sqrt(
-                (2 * len(draws) - 1) / (2 * (len(draws) - 1))
-            )
-            freedom = moments["fixed_freedom"] if name == "level" else math.inf
-            components = variance_components(picked, draws, freedom)
-            arrays = {key: np.array([value]) for key, value in moments.items()}
-            for gap in (0.001, 0.01, 0.03):
-                expected = coverage.chosen(np.array([gap]), arrays)[0]
-                assert 2 * components.tail(gap) == pytest.approx(expected, rel=1e-6)
-
-
-def test_degrees_of_freedom_of_patients_are_those_of_the_benchmark():
-    labels, scores, patients = coverage.simulate(np.random.default_rng(4), np.full((1, 3), 4.0))
+    rng, sign = np.random.default_rng(3), np.array(signs)[:, None]
+    drawn = coverage.separation(0.95, 0)[0] + sd * rng.normal(size=(2, 4))
+    labels, scores, patients = coverage.simulate(rng, drawn)
+    aucs, errors = coverage.influence(labels, scores, patients)
     classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
-    moments = coverage.moments(*coverage.influence(labels, scores, patients), classes)
-    # The benchmark's influences have Obuchowski's factors, of 225 / 224 and 203 / 202.
-    found = variance_freedom(PatientClusters.of(labels, patients), scores[0])
-    assert found == pytest.approx(moments["fixed_freedom"], rel=0.01)
+    picked, parts = aucs[: len(sign)] * sign, errors[: len(sign)] * sign[..., None]
+    moments = coverage.moments(picked, parts, classes)
+    # Replicates whose covariance is exactly that of the influences.
+    draws = np.moveaxis(parts, 2, 0)
+    draws = np.concatenate([draws, -draws]) * math.sqrt(len(draws) - 0.5)
+    freedom = moments["fixed_freedom"] if signs == [1] else math.inf
+    components = variance_components(picked, draws, freedom)
+    arrays = {key: np.array([value]) for key, value in moments.items()}
+    for gap in (0.001, 0.01, 0.03):
+        expected = coverage.chosen(np.array([gap]), arrays)[0]
+        assert 2 * components.tail(gap) == pytest.approx(expected, rel=1e-6)
+    if signs == [1]:  # the benchmark's influences have the factors 225 / 224 and 203 / 202
+        found = variance_freedom(PatientClusters.of(labels, patients), scores[0])
+        assert found == pytest.approx(moments["fixed_freedom"], rel=0.01)
 
 
 def test_components_are_those_of_a_mixed_model():

@@ -38,11 +38,7 @@ def file_features(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictability(
-    features: pd.DataFrame,
-    labels: pd.Series,
-    patients: pd.Series,
-    settings: Statistics,
-    seed: int,
+    features: pd.DataFrame, labels: pd.Series, patients: pd.Series, settings: Statistics, seed: int
 ) -> dict[str, Any] | None:
     """AUC of out-of-fold predictions of ``labels`` (N,) in {0, 1}, with its patient interval.
 

@@ -1,7 +1,6 @@
 """The stage `metrics`: every number of a variant, each with its interval."""
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -14,7 +13,7 @@ from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import Array, check_scores
 from hybridlungvit.evaluation.bootstrap import Metrics, PatientClusters, replicate
 from hybridlungvit.evaluation.calibration import calibration_records
-from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
+from hybridlungvit.evaluation.delong import delong_interval
 from hybridlungvit.evaluation.metrics import (
     BENEFIT,
     CALLS,
@@ -33,9 +32,9 @@ from hybridlungvit.evaluation.predictions import (
 )
 from hybridlungvit.evaluation.records import (
     Record,
+    basis,
     headline_record,
     interval_record,
-    proportion_units,
     wilson_records,
 )
 from hybridlungvit.evaluation.subgroups import quality_table, subgroup_records
@@ -116,12 +115,9 @@ def metric_records(
 
     def record(make: Callable[..., Record], name: str, models: slice) -> Record:
         point, _, metric = name.partition(".")
-        if name == "auc":
-            units, freedom = clusters.by_class, variance_freedom(clusters, rows[models])
-        else:
-            called = calls.get(point, rows)[models]
-            units, freedom = proportion_units(metric, clusters, called), math.inf
-        return make(name, values[name][:, models], level, units, freedom)
+        called = calls.get(point, rows)[models]
+        known = basis(metric or point, clusters, rows[models], called)
+        return make(name, values[name][:, models], level, *known)
 
     def headline(name: str) -> Record:
         return record(headline_record, name, slice(0, -1))

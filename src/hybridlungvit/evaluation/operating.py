@@ -7,7 +7,7 @@ from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import point_metrics
-from hybridlungvit.evaluation.records import headline_record, proportion_units
+from hybridlungvit.evaluation.records import basis, headline_record
 from hybridlungvit.io import rounded
 
 RATES = ("sensitivity", "specificity")
@@ -54,8 +54,8 @@ def sweep_thresholds(
         found = point_metrics(clusters, called, at, prevalences)(drawn)
 
         def bounds(name: str, found=found, called=called) -> list[float | None]:
-            units = proportion_units(name, clusters, called)
-            record = rounded(headline_record(name, found[name], statistics.level, units))
+            known = basis(name, clusters, scores, called)
+            record = rounded(headline_record(name, found[name], statistics.level, *known))
             return [record[bound] for bound in BOUNDS]
 
         rates.append([bounds(name) for name in RATES])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import PatientClusters
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.intervals import (
     Interval,
     normal_interval,
@@ -89,14 +90,20 @@ def interval_record(*arguments: Any) -> Record:
     return {key: record[key] for key in INTERVAL}
 
 
-def proportion_units(
-    metric: str, clusters: PatientClusters, calls: NDArray[np.bool_]
-) -> tuple[int, ...]:
-    """The patients behind a proportion of the ``calls`` (K, N), in the seed with fewest."""
+def basis(
+    metric: str, clusters: PatientClusters, scores: Array, called: NDArray[np.bool_]
+) -> tuple[tuple[int, ...], float]:
+    """``units`` and ``patients_freedom`` of a metric of K models, for ``headline_record``.
+
+    The units of a proportion of the calls (K, N) are its patients, in the seed with the fewest.
+    ``scores`` are (K, N).
+    """
+    if metric == "auc":
+        return clusters.by_class, variance_freedom(clusters, scores)
     if metric not in PROPORTIONS:
-        return ()
-    counts = [clusters.patients_with(_trials(metric, clusters.labels, c)) for c in calls]
-    return (min(counts),)
+        return (), math.inf
+    trials = (_trials(metric, clusters.labels, row) for row in called)
+    return (min(map(clusters.patients_with, trials)),), math.inf
 
 
 def _trials(metric: str, labels: NDArray[np.int64], called: NDArray[np.bool_]) -> NDArray[np.bool_]:

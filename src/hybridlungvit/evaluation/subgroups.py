@@ -1,6 +1,5 @@
 """Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
 from hybridlungvit.evaluation.calibration import mass_bins
-from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.metrics import call_metrics, together
-from hybridlungvit.evaluation.records import INTERVAL, LAYERS, headline_record, proportion_units
+from hybridlungvit.evaluation.records import INTERVAL, LAYERS, basis, headline_record
 from hybridlungvit.io import StudyError
 
 RATES = ("sensitivity", "specificity")
@@ -108,9 +106,7 @@ def subgroup_records(
             if min(clusters.by_class[not label] for label in needed) < LEAST_PATIENTS:
                 record[metric] = dict.fromkeys(INTERVAL + LAYERS)
                 continue
-            units, freedom = proportion_units(metric, clusters, called), math.inf
-            if metric == "auc":
-                units, freedom = clusters.by_class, variance_freedom(clusters, rows)
-            record[metric] = headline_record(metric, values[metric], level, units, freedom)
+            known = basis(metric, clusters, rows, called)
+            record[metric] = headline_record(metric, values[metric], level, *known)
         records.append(record)
     return records
