@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import save_predictions, scored_images, weighted_images
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
@@ -21,6 +22,7 @@ from hybridlungvit.evaluation import subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import PatientClusters, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.metrics import (
     METRICS,
@@ -246,6 +248,28 @@ def test_swapping_the_models_swaps_the_sign(seed, several):
     assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
     assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
     assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
+
+
+def test_interval_and_difference_of_single_models_are_those_of_a_literal_loop():
+    labels, a, b, clusters = two_models(0.3)
+    weights = all_weights(labels, clusters, 150, seed=2)
+    aucs = np.array([
+        [sk.roc_auc_score(labels, row, sample_weight=w) for row in (a, b)]
+        for w in (np.ones(len(labels)), *weights)
+    ])  # fmt: skip
+    auc, error = aucs[0, 0], aucs[1:, 0].std(ddof=1)
+    freedom = variance_freedom(PatientClusters.of(labels, clusters), a[None])
+    found = auc_interval(labels, a, clusters, 150, 0.9, seed=2)
+    half = stats.t.ppf(0.95, freedom) * error / (auc * (1 - auc))
+    expected = [auc, *expit(logit(auc) + np.array([-half, half]))]
+    assert [found.estimate, found.low, found.high] == pytest.approx(expected, abs=1e-12)
+    gaps = aucs[:, 0] - aucs[:, 1]
+    found = auc_difference_over_seeds(labels, a, b, clusters, None, 150, 0.9, seed=2)
+    half = norm.ppf(0.95) * gaps[1:].std(ddof=1)
+    expected = [gaps[0], gaps[0] - half, gaps[0] + half]
+    assert [found.estimate, found.low, found.high] == pytest.approx(expected, abs=1e-12)
+    p_value = 2 * norm.sf(abs(gaps[0]) / gaps[1:].std(ddof=1))
+    assert found.p_value == pytest.approx(max(2 / 151, p_value))
 
 
 @given(st.integers(0, 99), st.integers(1, 3))
