@@ -16,7 +16,8 @@ from report import REPEATS, Measure, arguments, median_ratio, show, timed_rounds
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.evaluation.auc import auc_function
-from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_interval
+from hybridlungvit.evaluation.bootstrap import PatientClusters
+from hybridlungvit.evaluation.seeds import auc_interval
 
 IMAGES, PATIENTS = 624, 428
 

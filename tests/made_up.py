@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from hybridlungvit.evaluation.auc import members
+from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.predictions import COLUMNS
 from hybridlungvit.io import file_sha256, write_json
 
@@ -38,7 +38,7 @@ def weighted_images(draw):
     Both classes are drawn.
     """
     labels, scores, patients = draw(scored_images())
-    member = members(patients, len(labels))
+    member = PatientClusters.of(labels, patients).member
     size = int(member.max()) + 1
     drawn = np.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)))
     assume(0 < (drawn[member] * labels).sum() < drawn[member].sum())

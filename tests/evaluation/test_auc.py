@@ -13,14 +13,15 @@ from made_up import weighted_images
 from sklearn.metrics import roc_auc_score
 
 import hybridlungvit.evaluation
-from hybridlungvit.evaluation import bootstrap, paired, seeds
+from hybridlungvit.evaluation import bootstrap, seeds
 from hybridlungvit.evaluation.auc import auc_function, doubled_placements, weighted_auc
 from hybridlungvit.evaluation.bootstrap import (
     PatientClusters,
-    auc_interval,
-    auc_replicates,
+    auc_metric,
     patient_weights,
+    replicate,
 )
+from hybridlungvit.evaluation.seeds import auc_interval
 
 
 def literal_auc(labels, scores, weights):
@@ -52,15 +53,15 @@ def test_the_order_of_images_and_the_scale_of_scores_change_no_bit(data, random)
     assert (swapped == expected).all()
 
 
-def test_models_without_ties_of_every_quality_are_counted_pair_by_pair():
+@pytest.mark.parametrize("strength", [0, 1, 3, 100, -100])
+def test_models_without_ties_of_every_quality_are_counted_pair_by_pair(strength):
     """From a perfect model, all of whose positives win alike, to one that knows nothing."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(60) % 3 == 0).astype(np.int64)
     weights = rng.integers(0, 4, (5, 60), dtype=np.int32)
-    for strength in (0, 1, 3, 100, -100):
-        scores = strength * labels + rng.normal(size=60)
-        expected = [float(literal_auc(labels, scores, row)) for row in weights]
-        assert weighted_auc(labels, scores, weights).tolist() == expected
+    scores = strength * labels + rng.normal(size=60)
+    expected = [float(literal_auc(labels, scores, row)) for row in weights]
+    assert weighted_auc(labels, scores, weights).tolist() == expected
 
 
 def test_one_class_alone_has_no_auc():
@@ -100,7 +101,8 @@ def test_replicates_are_those_of_repeated_images():
     patients = rng.integers(0, 30, 80)
     labels = (patients + rng.integers(0, 2, 80) * (patients % 5 == 0)) % 2  # some have both classes
     rows = (labels + rng.normal(size=(2, 80))).round(1)
-    estimates, replicates = auc_replicates(labels, rows, patients, 40, 3)
+    clusters = PatientClusters.of(labels, patients)
+    estimates, *replicates = replicate(auc_metric(clusters, rows), clusters, 40, 3)["auc"]
     assert estimates == pytest.approx([roc_auc_score(labels, row) for row in rows], abs=1e-12)
     (weights,) = patient_weights(labels, patients, 40, 3)
     for times, found in zip(weights, replicates, strict=True):
@@ -113,6 +115,7 @@ def test_a_large_test_set_is_drawn_in_small_parts():
     images = PatientClusters.of(np.ones(100_000, np.int64), np.arange(100_000) % 60_000)
     chunks = list(images.draws(60, 0))
     assert [len(chunk) for chunk in chunks] == [50, 10]
+    assert not np.array_equal(chunks[0][:10], chunks[1])
     assert all((chunk.sum(axis=1) == 60_000).all() for chunk in chunks)
 
 
@@ -131,10 +134,8 @@ def test_the_interval_of_forty_thousand_images_stays_small():
 
 
 def test_the_package_names_its_intervals_and_nothing_else():
-    assert hybridlungvit.evaluation.auc_interval is bootstrap.auc_interval
-    assert hybridlungvit.evaluation.auc_over_seeds is seeds.auc_over_seeds
-    difference = hybridlungvit.evaluation.auc_difference_over_seeds
-    assert difference is paired.auc_difference_over_seeds
+    for name in ("auc_interval", "auc_over_seeds", "auc_difference_over_seeds"):
+        assert getattr(hybridlungvit.evaluation, name) is getattr(seeds, name)
     with pytest.raises(AttributeError, match="no attribute 'auc_intervall'"):
         hybridlungvit.evaluation.auc_intervall  # noqa: B018
     assert math.isclose(hybridlungvit.evaluation.auc_interval([0, 1], [0.1, 0.1]).estimate, 0.5)

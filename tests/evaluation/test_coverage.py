@@ -7,7 +7,7 @@ import pytest
 from conftest import benchmark
 from scipy import stats
 
-from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
 from hybridlungvit.evaluation.delong import auc_variance
 
 coverage = benchmark("coverage")
@@ -29,7 +29,8 @@ def test_clusters_are_those_of_the_committed_test_set():
 def test_the_bootstrap_approximates_obuchowskis_covariances():
     labels, scores, patients = coverage.simulate(np.random.default_rng(5), np.full((1, 3), 4.0))
     _, errors = coverage.influence(labels, scores, patients)
-    _, replicates = auc_replicates(labels, scores[0], patients, 4000, 0)
+    clusters = PatientClusters.of(labels, patients)
+    replicates = replicate(auc_metric(clusters, scores[0]), clusters, 4000, 0)["auc"][1:]
     mean = errors[0].mean(axis=0)
     assert replicates.mean(axis=1).var() == pytest.approx((mean**2).sum(), rel=0.1)
     within = (replicates - replicates.mean(axis=1, keepdims=True)).var(axis=0).sum()

@@ -1,12 +1,12 @@
-"""Rates and values at other thresholds and prevalences, against the stage `metrics` and by hand."""
+"""Rates and values at other thresholds and prevalences, against scikit-learn and by hand."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_curve
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.bootstrap import PatientClusters
-from hybridlungvit.evaluation.metrics import at_prevalence, call_metrics, net_benefit
+from hybridlungvit.evaluation.bootstrap import PatientClusters, replicate
+from hybridlungvit.evaluation.metrics import point_metrics
 from hybridlungvit.evaluation.operating import (
     GRID,
     RATES,
@@ -14,7 +14,7 @@ from hybridlungvit.evaluation.operating import (
     precision_curves,
     sweep_thresholds,
 )
-from hybridlungvit.evaluation.records import headline_record, proportion_edge, replicate
+from hybridlungvit.evaluation.records import basis, headline_record
 
 STATISTICS = Statistics(resamples=300)
 THRESHOLDS = np.array([0.05, 0.3, 0.5, 0.9])
@@ -41,51 +41,36 @@ def bounds(record):
     return [np.nan if record[key] is None else record[key] for key in ("estimate", "low", "high")]
 
 
-def test_in_the_test_images_the_numbers_are_those_of_the_metrics(sample, swept):
+def test_the_numbers_are_those_of_the_metrics(sample, swept):
     labels, scores, patients = sample
     clusters = PatientClusters.of(labels, patients)
+    rates, values = swept
     for t, threshold in enumerate(THRESHOLDS):
-        called = scores >= threshold
-        for m, name in enumerate((*RATES, *VALUES)):
-            functions = [
-                net_benefit(clusters, row, threshold) if name == "net_benefit"
-                else call_metrics(clusters, row) for row in called
-            ]  # fmt: skip
-            estimates, replicates = replicate(functions, clusters, 300, STATISTICS.seed)
-            edge = proportion_edge(name, clusters, called, 0.95)
-            record = headline_record(name, estimates[name], replicates[name], 0.95, edge)
-            part = swept[0][t, m] if m < 2 else swept[1][t, 0, m - 2]
+        called, at = scores >= threshold, np.full(3, threshold)
+        metrics = point_metrics(clusters, called, at, PREVALENCES)
+        drawn = replicate(metrics, clusters, 300, STATISTICS.seed)
+        parts = dict(zip(RATES, rates[t], strict=True))
+        for prefix, row in zip(("", "0.02.", "0.4."), values[t], strict=True):
+            parts |= {f"{prefix}{name}": part for name, part in zip(VALUES, row, strict=True)}
+        for name, part in parts.items():
+            known = basis(name, clusters, scores, called)
+            record = headline_record(name, drawn[name], 0.95, *known)
             np.testing.assert_allclose(part, bounds(record), rtol=1e-8, atol=1e-11)
 
 
-def test_at_a_prevalence_the_predictive_values_are_those_of_the_metrics(sample, swept):
-    labels, scores, patients = sample
-    clusters = PatientClusters.of(labels, patients)
-
-    def shifted(called, prevalence):
-        rates = call_metrics(clusters, called)
-        return lambda drawn: at_prevalence(*(rates(drawn)[n] for n in RATES), prevalence)
-
-    for t, threshold in enumerate(THRESHOLDS):
-        for q, prevalence in enumerate(PREVALENCES, 1):
-            functions = [shifted(row >= threshold, prevalence) for row in scores]
-            estimates, replicates = replicate(functions, clusters, 300, STATISTICS.seed)
-            for m, name in enumerate(("ppv", "npv")):
-                record = headline_record(name, estimates[name], replicates[name], 0.95)
-                np.testing.assert_allclose(swept[1][t, q, m], bounds(record), rtol=1e-8)
-
-
-def test_net_benefit_at_a_prevalence_is_that_of_images_weighted_to_it(sample, swept):
+def test_values_at_a_prevalence_are_those_of_images_weighted_to_it(sample, swept):
     labels, scores, _ = sample
     for t, threshold in enumerate(THRESHOLDS):
         for q, prevalence in enumerate(PREVALENCES, 1):
-            weights = np.where(labels == 1, prevalence / labels.mean(), 0)
-            weights = np.where(labels == 0, (1 - prevalence) / (1 - labels.mean()), weights)
+            share = labels.mean()
+            weights = np.where(labels == 1, prevalence / share, (1 - prevalence) / (1 - share))
             by_seed = []
             for row in scores:
                 cells = confusion_matrix(labels, row >= threshold, sample_weight=weights)
-                by_seed.append(cells[1, 1] - cells[0, 1] * threshold / (1 - threshold))
-            assert swept[1][t, q, 2, 0] == pytest.approx(np.mean(by_seed) / len(labels))
+                (tn, fp), (fn, tp) = cells / len(labels)
+                odds = threshold / (1 - threshold)
+                by_seed.append((tp / (tp + fp), tn / (tn + fn), tp - fp * odds))
+            assert swept[1][t, q, :, 0] == pytest.approx(np.mean(by_seed, axis=0))
 
 
 def test_a_threshold_that_nobody_reaches_leaves_the_positive_predictive_value_undefined(sample):

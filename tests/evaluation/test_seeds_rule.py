@@ -1,6 +1,5 @@
 """The intervals over patients and seeds: a literal version, mixed models, R's pROC, simulation."""
 
-import itertools
 import json
 import math
 
@@ -14,15 +13,16 @@ from scipy import special, stats
 from scipy.special import expit, logit
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation import (
-    auc_difference_over_seeds,
-    auc_over_seeds,
-    minimal_detectable_difference,
-)
-from hybridlungvit.evaluation.bootstrap import auc_replicates
+from hybridlungvit.evaluation import auc_difference_over_seeds, auc_over_seeds
+from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
 from hybridlungvit.evaluation.delong import delong_test, variance_freedom
 from hybridlungvit.evaluation.paired import components_of, difference_record
-from hybridlungvit.evaluation.power import _below, difference_power, equivalence_power
+from hybridlungvit.evaluation.power import (
+    _below,
+    difference_power,
+    equivalence_power,
+    minimal_detectable_difference,
+)
 from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 from hybridlungvit.io import StudyError
 
@@ -81,39 +81,29 @@ def test_components_are_those_of_a_literal_computation(seed, spread, count, mode
     assert found.degrees_of_freedom >= (count - 1) * (1 - 1e-12)
 
 
-def test_the_benchmark_and_the_package_follow_one_rule():
+@pytest.mark.parametrize("sd", [0.0, 1.0])
+@pytest.mark.parametrize("signs", [[1], [1, -1]], ids=["mean", "difference"])
+def test_the_benchmark_and_the_package_follow_one_rule(sd, signs):
     """The rule that was simulated is the rule that is shipped, on the benchmark's moments."""
-    rng = np.random.default_rng(3)
-    for sd in (0.0, 1.0):
-        drawn = coverage.separation(0.95, 0)[0] + sd * rng.normal(size=(2, 4))
-        labels, scores, patients = coverage.simulate(rng, drawn)
-        aucs, errors = coverage.influence(labels, scores, patients)
-        classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
-        for sign, name in (([1], "level"), ([1, -1], "difference")):
-            sign = np.array(sign)[:, None]
-            picked, parts = aucs[: len(sign)] * sign, errors[: len(sign)] * sign[..., None]
-            moments = coverage.moments(picked, parts, classes)
-            # Replicates whose covariance is exactly that of the influences.
-            draws = np.moveaxis(parts, 2, 0) * math.sqrt(parts.shape[2] - 1)
-            draws = np.concatenate([draws, -draws]) * math.sqrt(
-                (2 * len(draws) - 1) / (2 * (len(draws) - 1))
-            )
-            freedom = moments["fixed_freedom"] if name == "level" else math.inf
-            components = variance_components(picked, draws, freedom)
-            arrays = {key: np.array([value]) for key, value in moments.items()}
-            for gap in (0.001, 0.01, 0.03):
-                expected = coverage.chosen(np.array([gap]), arrays)[0]
-                assert 2 * components.tail(gap) == pytest.approx(expected, rel=1e-6)
-
-
-def test_degrees_of_freedom_of_patients_are_those_of_the_benchmark():
-    rng = np.random.default_rng(4)
-    labels, scores, patients = coverage.simulate(rng, np.full((1, 3), 4.0))
+    rng, sign = np.random.default_rng(3), np.array(signs)[:, None]
+    drawn = coverage.separation(0.95, 0)[0] + sd * rng.normal(size=(2, 4))
+    labels, scores, patients = coverage.simulate(rng, drawn)
     aucs, errors = coverage.influence(labels, scores, patients)
     classes = labels[np.flatnonzero(np.diff(patients, prepend=-1))]
-    expected = coverage.moments(aucs, errors, classes)["fixed_freedom"]
-    # The benchmark's influences have Obuchowski's factors, of 225 / 224 and 203 / 202.
-    assert variance_freedom(labels, scores[0], patients) == pytest.approx(expected, rel=0.01)
+    picked, parts = aucs[: len(sign)] * sign, errors[: len(sign)] * sign[..., None]
+    moments = coverage.moments(picked, parts, classes)
+    # Replicates whose covariance is exactly that of the influences.
+    draws = np.moveaxis(parts, 2, 0)
+    draws = np.concatenate([draws, -draws]) * math.sqrt(len(draws) - 0.5)
+    freedom = moments["fixed_freedom"] if signs == [1] else math.inf
+    components = variance_components(picked, draws, freedom)
+    arrays = {key: np.array([value]) for key, value in moments.items()}
+    for gap in (0.001, 0.01, 0.03):
+        expected = coverage.chosen(np.array([gap]), arrays)[0]
+        assert 2 * components.tail(gap) == pytest.approx(expected, rel=1e-6)
+    if signs == [1]:  # the benchmark's influences have the factors 225 / 224 and 203 / 202
+        found = variance_freedom(PatientClusters.of(labels, patients), scores[0])
+        assert found == pytest.approx(moments["fixed_freedom"], rel=0.01)
 
 
 def test_components_are_those_of_a_mixed_model():
@@ -147,11 +137,19 @@ def test_components_are_those_of_a_mixed_model():
     assert found.seeds == pytest.approx(by_name["seed"], rel=0.02)
 
 
+def replicates_of(labels, scores, clusters):
+    """AUCs of models (M, N), and those for each resample of patients."""
+    images = PatientClusters.of(labels, clusters)
+    values = replicate(auc_metric(images, scores), images, 500, 0)["auc"]
+    return values[0], values[1:]
+
+
 def test_an_interval_of_a_mean_is_students_on_the_logit_scale():
     labels, scores, _, clusters = two_models()
     found = auc_over_seeds(labels, scores, clusters, 500)
-    values, replicates = auc_replicates(labels, scores, clusters, 500, 0)
-    components = variance_components(values, replicates, variance_freedom(labels, scores, clusters))
+    values, replicates = replicates_of(labels, scores, clusters)
+    freedom = variance_freedom(PatientClusters.of(labels, clusters), scores)
+    components = variance_components(values, replicates, freedom)
     assert found.components == components
     mean = values.mean()
     half = stats.t.ppf(0.975, components.degrees_of_freedom) * components.error / mean / (1 - mean)
@@ -162,23 +160,24 @@ def test_an_interval_of_a_mean_is_students_on_the_logit_scale():
 
 def test_degrees_of_freedom_of_patients_with_equal_and_unequal_weight():
     alternating = np.tile([0, 1], 50)
+    images = PatientClusters.of(alternating, None)
     ranks = np.arange(100.0)
-    assert variance_freedom(alternating, ranks[None]) > 50  # placements spread evenly
+    assert variance_freedom(images, ranks[None]) > 50  # placements spread evenly
     lone = ranks + 1000 * alternating
     lone[0] = 1e6  # one normal image above all others: it alone carries the variance
-    assert variance_freedom(alternating, lone[None]) < variance_freedom(alternating, ranks[None])
-    assert variance_freedom(alternating, np.stack([lone] * 3)) == pytest.approx(
-        variance_freedom(alternating, lone[None])
+    assert variance_freedom(images, lone[None]) < variance_freedom(images, ranks[None])
+    assert variance_freedom(images, np.stack([lone] * 3)) == pytest.approx(
+        variance_freedom(images, lone[None])
     )
 
 
 def test_a_difference_is_students_and_its_p_value_agrees():
     labels, a, b, clusters = two_models(gap=0.5)
     found = auc_difference_over_seeds(labels, a, b, clusters, resamples=500, level=0.9)
-    values, drawn = auc_replicates(labels, np.concatenate([a, b]), clusters, 500, 0)
+    values, drawn = replicates_of(labels, np.concatenate([a, b]), clusters)
     sign = np.array([[1], [-1]])
     components = variance_components(
-        values.reshape(2, SEEDS) * sign, drawn.reshape(-1, 2, SEEDS) * sign
+        values.reshape(2, SEEDS) * sign, np.reshape(drawn, (-1, 2, SEEDS)) * sign
     )
     assert found.components == components
     assert found.estimate == pytest.approx(values[:SEEDS].mean() - values[SEEDS:].mean())
@@ -251,21 +250,19 @@ def components(patients=2e-5, seeds=3e-5, interaction=2e-5, count=5, freedom=Non
     return VarianceComponents(patients, seeds, interaction, count, freedom)
 
 
-def test_power_is_that_of_the_rule_on_simulated_differences():
-    rng, plan = np.random.default_rng(0), components()
-    for seeds, difference, margin in itertools.product((3, 10), (0.0, 0.008), (0.012, 0.02)):
-        size = 40_000
-        squares = 5e-5 * rng.chisquare(seeds - 1, (size, 2)).sum(axis=1) / (seeds - 1) / 2
-        estimate = difference + rng.normal(0, math.sqrt(2e-5 + 5e-5 / seeds), size)
-        # The planned degrees of freedom stand for those that each study would estimate.
-        error = np.sqrt(2e-5 + squares / seeds)
-        freedom = 2 * (seeds - 1) * (error**2 / (squares / seeds)) ** 2
-        rejected = np.abs(estimate) > stats.t.ppf(0.975, freedom) * error
-        expected = difference_power(plan, difference, seeds)
-        assert rejected.mean() == pytest.approx(expected, abs=0.04)
-        equal = np.abs(estimate) + stats.t.ppf(0.95, freedom) * error < margin
-        expected = equivalence_power(plan, margin, seeds, difference)
-        assert equal.mean() == pytest.approx(expected, abs=0.04)
+@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("size", [0.008, 0.012, 0.02])
+def test_power_is_that_of_the_rule_on_simulated_differences(seeds, size):
+    rng, plan, studies = np.random.default_rng(0), components(), 40_000
+    squares = 5e-5 * rng.chisquare(seeds - 1, (studies, 2)).sum(axis=1) / (seeds - 1) / 2
+    noise = rng.normal(0, math.sqrt(2e-5 + 5e-5 / seeds), studies)
+    # The planned degrees of freedom stand for those that each study would estimate.
+    error = np.sqrt(2e-5 + squares / seeds)
+    freedom = 2 * (seeds - 1) * (error**2 / (squares / seeds)) ** 2
+    found = np.abs(size + noise) > stats.t.ppf(0.975, freedom) * error
+    assert found.mean() == pytest.approx(difference_power(plan, size, seeds), abs=0.04)
+    equal = np.abs(noise) + stats.t.ppf(0.95, freedom) * error < size
+    assert equal.mean() == pytest.approx(equivalence_power(plan, size, seeds), abs=0.04)
 
 
 def test_with_endless_seeds_the_detectable_difference_is_the_normal_one():
@@ -328,5 +325,5 @@ def test_power_without_seeds_is_that_of_r_proc(tmp_path):
     # pROC takes the first model's variance for both under the null: the mean of either order.
     expected = np.mean(powers)
     test = delong_test(labels, a, b)
-    plan = VarianceComponents(test.error**2, 1e-5, 1e-5, 5, 10.0)
-    assert difference_power(plan, test.estimate, math.inf) == pytest.approx(expected, abs=0.01)
+    plan = VarianceComponents(test["error"] ** 2, 1e-5, 1e-5, 5, 10.0)
+    assert difference_power(plan, test["estimate"], math.inf) == pytest.approx(expected, abs=0.01)

@@ -21,7 +21,7 @@ COMPARE_SIDE = 64  # px; coarse enough that compression does not lower the corre
 # The mirror image of another film stays below 0.90.
 NEAR = 0.98
 COPY = 0.99
-CHUNK = 1000  # images, or pairs, at a time
+CHUNK = 1000  # pairs at a time
 COMPARED = 4_000_000  # hashes compared at a time: bounds the memory, whatever the images
 PLACES = ("train", "val", "test", "train-val", "development-test")
 
@@ -35,15 +35,12 @@ def perceptual_hashes(images: NDArray[np.uint8], mirrored: bool = False) -> NDAr
     the hash does not change with brightness or contrast and little with compression or size. With
     ``mirrored``, the hashes are those of the mirror images: every other frequency changes its sign.
     """
-    hashes = np.empty(len(images), np.uint64)
     sign = np.where(np.arange(1, 9) % 2, -1, 1) if mirrored else 1  # (8,), along x
-    for start in range(0, len(images), CHUNK):
-        small = np.stack([_shrink(image, HASH_SIDE) for image in images[start : start + CHUNK]])
-        low = dctn(small, axes=(1, 2), norm="ortho")[:, 1:9, 1:9]
-        low = (low * sign).reshape(len(small), 64)
-        bits = low > np.median(low, axis=1, keepdims=True)
-        hashes[start : start + CHUNK] = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    return hashes
+    bits = np.empty((len(images), 64), bool)
+    for row, image in zip(bits, images, strict=True):
+        low = dctn(_shrink(image, HASH_SIDE), norm="ortho")[1:9, 1:9] * sign
+        row[:] = (low > np.median(low)).ravel()
+    return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
 def near_pairs(hashes: NDArray[np.uint64], radius: int = RADIUS) -> Pairs:

@@ -21,8 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import auc_interval
-from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_interval, auc_over_seeds
 from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image
@@ -79,7 +78,7 @@ def price_of_leakage(
         record[name] = {
             "image": asdict(auc_over_seeds(y, by_image, clusters, *size).interval),
             "patient": asdict(auc_over_seeds(y, by_patient, clusters, *size).interval),
-            "price": {key: getattr(price, key) for key in ("estimate", "low", "high")},
+            "price": asdict(price.interval),
             "test": asdict(auc_interval(labels[test], scores, patients[test], *size)),
         }
     return record
@@ -89,10 +88,11 @@ def _both_ways(
     model: ClassifierMixin, x: Array, y: NDArray, patients: NDArray, folds: int, seed: int
 ) -> Array:
     """Out-of-fold probabilities with folds by image and by patient, (2, N)."""
-    by_image = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
-    by_patient = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(x, y, patients)
+    drawn = {"n_splits": folds, "shuffle": True, "random_state": seed}
+    by_image = StratifiedKFold(**drawn).split(x, y)
+    by_patient = StratifiedGroupKFold(**drawn).split(x, y, patients)
     rows = [
-        cross_val_predict(model, x, y, cv=list(folding), method="predict_proba")[:, 1]
+        cross_val_predict(model, x, y, cv=list(folding), method="predict_proba")
         for folding in (by_image, by_patient)
     ]
-    return np.stack(rows)
+    return np.stack(rows)[..., 1]

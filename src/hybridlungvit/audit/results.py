@@ -9,9 +9,8 @@ from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, read_masks
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_interval, auc_over_seeds
 from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
@@ -24,16 +23,9 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
     Beside them, how well a low confidence of the lung mask alone tells pneumonia.
     """
     manifest = read_manifest(layout.manifest)
-    doubtful = set(manifest.path[shared_numbers(manifest)])
-    validation = scores_on(study, study.reference, layout, "val")
     test, scores = scores_on(study, study.reference, layout)
-    clear = ~test.path.isin(doubtful).to_numpy()
-    groups = {
-        "validation": validation,
-        "test": (test, scores),
-        "without_shared_numbers": (test[clear], scores[:, clear]),
-    }
-    record: dict[str, Any] = {
+    clear = ~test.path.isin(manifest.path[shared_numbers(manifest)]).to_numpy()
+    return write_record(layout.audit_results, {
         "reference": study.reference,
         "manifest_sha256": file_sha256(layout.manifest),
         "resamples": study.statistics.resamples,
@@ -42,10 +34,11 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
             str(seed): file_sha256(layout.predictions(study.reference, seed))
             for seed in study.seeds
         },
-    }
-    record |= {name: _auc(study, *group) for name, group in groups.items()}
-    record["mask_confidence"] = _confidence_aucs(study, layout)
-    return write_record(layout.audit_results, record)
+        "validation": _auc(study, *scores_on(study, study.reference, layout, "val")),
+        "test": _auc(study, test, scores),
+        "without_shared_numbers": _auc(study, test[clear], scores[:, clear]),
+        "mask_confidence": _confidence_aucs(study, layout),
+    })  # fmt: skip
 
 
 def _confidence_aucs(study: Study, layout: Layout) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from hybridlungvit.config import Statistics
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.data.statistics import image_statistics
-from hybridlungvit.evaluation.bootstrap import auc_interval
 from hybridlungvit.evaluation.intervals import wilson_interval
+from hybridlungvit.evaluation.seeds import auc_interval
 from hybridlungvit.masks.quality import out_of_fold
 
 SHORTCUTS = {
@@ -38,11 +38,7 @@ def file_features(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictability(
-    features: pd.DataFrame,
-    labels: pd.Series,
-    patients: pd.Series,
-    settings: Statistics,
-    seed: int,
+    features: pd.DataFrame, labels: pd.Series, patients: pd.Series, settings: Statistics, seed: int
 ) -> dict[str, Any] | None:
     """AUC of out-of-fold predictions of ``labels`` (N,) in {0, 1}, with its patient interval.
 

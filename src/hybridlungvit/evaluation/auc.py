@@ -27,21 +27,6 @@ def check_scores(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], A
     return labels, scores
 
 
-def members(clusters: NDArray | None, images: int) -> NDArray[np.int64]:
-    """The index of each image's patient, (N,); without ``clusters`` every image has its own."""
-    if clusters is None:
-        return np.arange(images)
-    return np.unique(np.asarray(clusters), return_inverse=True)[1]
-
-
-def patient_strata(labels: NDArray[np.int64], member: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which classes each patient's images have, (patients,): 1 normal, 2 pneumonia, 3 both."""
-    count = member.max() + 1
-    positive = np.bincount(member, labels, count) > 0
-    negative = np.bincount(member, 1 - labels, count) > 0
-    return positive * 2 + negative
-
-
 def auc_function(
     labels: NDArray[np.int64], scores: Array, member: NDArray[np.int64]
 ) -> Callable[[NDArray[np.integer]], Array]:

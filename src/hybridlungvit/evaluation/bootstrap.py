@@ -4,26 +4,20 @@ A resample is a vector of weights: how often each patient, hence each image, cou
 take such weights, so that thousands of resamples are a few matrix operations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from hybridlungvit.evaluation.auc import (
-    Array,
-    auc_function,
-    check_scores,
-    members,
-    patient_strata,
-)
-from hybridlungvit.evaluation.delong import separated, variance_freedom
-from hybridlungvit.evaluation.intervals import Interval, normal_interval
+from hybridlungvit.evaluation.auc import Array, auc_function
 
 CHUNK = 500  # resamples at a time
 CELLS = 5_000_000  # resamples times images at a time, at most: an array takes 20 or 40 MB
 Counts = NDArray[np.int32]
+Metrics = Callable[[Counts], dict[str, Array]]
+"""Metrics of M models by name, (R, M) each, for ``drawn`` (R, P), how often each patient counts."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +32,20 @@ class PatientClusters:
     def of(cls, labels: NDArray[np.int64], patients: NDArray | None) -> "PatientClusters":
         """From ``labels`` (N,) and patient names (N,); None makes every image its own patient."""
         labels = np.asarray(labels).astype(np.int64)
-        member = members(patients, len(labels))
-        return cls(labels, member, patient_strata(labels, member))
+        patients = np.arange(len(labels)) if patients is None else np.asarray(patients)
+        member = np.unique(patients, return_inverse=True)[1]
+        positive, negative = (np.bincount(member, labels == label) > 0 for label in (1, 0))
+        return cls(labels, member, positive * 2 + negative)
 
     @property
     def once(self) -> Counts:
         """The draw that takes every patient once: (1, P)."""
         return np.ones((1, len(self.strata)), np.int32)
+
+    @property
+    def by_class(self) -> tuple[int, int]:
+        """How many patients have images with pneumonia, and how many normal ones."""
+        return int((self.strata >= 2).sum()), int((self.strata % 2).sum())
 
     def draws(self, resamples: int, seed: int) -> Iterator[Counts]:
         """Yield chunks (R, P) of how often each patient is drawn; the same for every caller.
@@ -66,13 +67,9 @@ class PatientClusters:
                 drawn[:, patients] = times.reshape(rows, count)
             yield drawn
 
-    def sums(self, values: Array) -> Array:
-        """Sum of ``values`` (N,) over each patient's images: (P,)."""
-        return np.bincount(self.member, values, len(self.strata))
-
-    def counts(self, images: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """How many of these images, (N,), each patient has: (P,)."""
-        return np.bincount(self.member[images], minlength=len(self.strata))
+    def sums(self, values: NDArray) -> Array:
+        """Sums over each patient's images of the ``values`` (M, N) of M models: (P, M)."""
+        return np.stack([np.bincount(self.member, row) for row in values], axis=1)
 
     def patients_with(self, images: NDArray[np.bool_]) -> int:
         """How many patients have at least one of these images, (N,)."""
@@ -91,44 +88,23 @@ def patient_weights(
         yield drawn[:, patients.member]  # (R, P) → (R, N)
 
 
-def auc_replicates(
-    labels: NDArray[np.int64], scores: Array, clusters: NDArray | None, resamples: int, seed: int
-) -> tuple[Array, Array]:
-    """The AUCs of M models, (M,), and those for each resample of patients: (R, M).
+def replicate(
+    metrics: Metrics, clusters: PatientClusters, resamples: int, seed: int
+) -> dict[str, Array]:
+    """Each metric of M models, (1 + R, M): first that of the sample, then those of the resamples.
 
-    ``scores`` is (M, N); all models see the same resampled patients.
+    All metrics and models see the same resampled patients.
     """
-    patients = PatientClusters.of(labels, clusters)
-    functions = [auc_function(patients.labels, row, patients.member) for row in scores]
+    draws = chain([clusters.once], clusters.draws(resamples, seed))
+    chunks = [metrics(drawn) for drawn in draws]
+    # In one layout, hence order of sums: it decides whether a component is zero or rounds to it.
+    return {
+        name: np.ascontiguousarray(np.concatenate([chunk[name] for chunk in chunks]))
+        for name in chunks[0]
+    }
 
-    def aucs(drawn: Counts) -> Array:
-        return np.stack([auc(drawn) for auc in functions], axis=1)
 
-    replicates = [aucs(drawn) for drawn in patients.draws(resamples, seed)]
-    return aucs(patients.once)[0], np.concatenate(replicates)
-
-
-def auc_interval(
-    labels: NDArray[np.int64],
-    scores: Array,
-    clusters: NDArray | None = None,
-    resamples: int = 10_000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """AUC of one model with its patient-cluster bootstrap interval.
-
-    ``labels`` (N,) in {0, 1}, ``scores`` (N,), ``clusters`` (N,) patients. The interval covers the
-    sampling of patients, not of training seeds. Raises ``StudyError`` for unusable input.
-
-    The interval is symmetric on the logit scale, with the bootstrap's standard error and Student's
-    quantile for the degrees of freedom that the patients' variance has (``variance_freedom``).
-    With the normal quantile, intervals on the clusters of the committed test set covered a true AUC
-    of 0.99 in 91 to 93 %, with this one in 94 to 95 % (``benchmarks/coverage.py``, seeds of SD 0).
-    An AUC of exactly 1 or 0 has ``separated_interval``.
-    """
-    labels, scores = check_scores(labels, scores)
-    (auc,), replicates = auc_replicates(labels, scores[None], clusters, resamples, seed)
-    quantile = stdtrit(variance_freedom(labels, scores[None], clusters), (1 + level) / 2)
-    interval = normal_interval(auc, replicates.std(ddof=1), quantile)
-    return interval or separated(float(auc), labels, clusters, level)
+def auc_metric(clusters: PatientClusters, scores: Array) -> Metrics:
+    """The AUC of models with ``scores`` (M, N)."""
+    aucs = [auc_function(clusters.labels, row, clusters.member) for row in scores]
+    return lambda drawn: {"auc": np.stack([auc(drawn) for auc in aucs], axis=1)}

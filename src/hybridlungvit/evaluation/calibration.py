@@ -1,22 +1,13 @@
 """Do probabilities mean what they say: calibration before and after temperature scaling."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import PatientClusters
-from hybridlungvit.evaluation.metrics import Metrics, ranking_metrics, ratio
-from hybridlungvit.evaluation.records import (
-    Record,
-    headline_record,
-    interval_record,
-    replicate,
-    wilson_edge,
-)
+from hybridlungvit.evaluation.bootstrap import Counts, Metrics, PatientClusters, replicate
+from hybridlungvit.evaluation.metrics import proper_scores, ratio, together
+from hybridlungvit.evaluation.records import Record, headline_record, interval_record
 from hybridlungvit.evaluation.temperature import fit_temperature, logits, scaled
 
 BINS = 10
@@ -36,26 +27,27 @@ def mass_bins(probabilities: Array, bins: int = BINS) -> NDArray[np.int64]:
 
 
 def reliability(
-    clusters: PatientClusters, probabilities: Array, bins: NDArray[np.int64]
-) -> tuple[Array, Callable[[Array], tuple[Array, Array]]]:
-    """Mean probability of each bin, (BINS,), and the calibration of resamples ``drawn`` (R, P).
+    clusters: PatientClusters, rows: Array, bins: NDArray[np.int64]
+) -> tuple[Array, Metrics]:
+    """Mean probability in each bin, (BINS, M), and how often it came true, for M models.
 
-    The latter gives the share of pneumonia in each bin, (R, BINS), and the expected calibration
-    error over bins of equal mass, (R,). That is biased upwards (an empty difference is noise, not
-    zero), the more so the fewer images a bin has. The ``bins`` (N,) are those of the sample.
+    The metrics are the share of pneumonia in each bin ("bin.0" and so on) and the expected
+    calibration error over bins of equal mass ("ece"). That is biased upwards (an empty difference
+    is noise, not zero), the more so the fewer images a bin has. ``rows`` are the probabilities
+    (M, N), and ``bins`` (M, N) those of the sample.
     """
-    values = np.ones(len(bins)), clusters.labels, probabilities
-    images, observed, predicted = (
-        np.stack([clusters.sums(np.where(bins == b, v, 0.0)) for b in range(BINS)], axis=1)
-        for v in values
-    )  # (P, BINS) each
+    parts = [
+        [clusters.sums((bins == b) * value) for value in (1, clusters.labels, rows)]
+        for b in range(BINS)
+    ]  # images, observed and predicted pneumonia of each bin, (P, M)
 
-    def calibration(drawn: Array) -> tuple[Array, Array]:
-        counts = drawn @ images
-        gaps = np.abs(drawn @ (observed - predicted)).sum(axis=1)  # (R,)
-        return ratio(drawn @ observed, counts), ratio(gaps, counts.sum(axis=1))
+    def metrics(drawn: Counts) -> dict[str, Array]:
+        shares = {f"bin.{b}": ratio(drawn @ o, drawn @ n) for b, (n, o, _) in enumerate(parts)}
+        gaps = sum(np.abs(drawn @ (observed - predicted)) for _, observed, predicted in parts)
+        images = sum(drawn @ n for n, _, _ in parts)
+        return {"ece": ratio(gaps, images)} | shares
 
-    return ratio(predicted.sum(axis=0), images.sum(axis=0)), calibration
+    return ratio(*(np.stack([part[i].sum(axis=0) for part in parts]) for i in (2, 0))), metrics
 
 
 def recalibration(
@@ -73,26 +65,20 @@ def recalibration(
     return slope, intercept
 
 
-def _newton(labels: NDArray, design: Array, offset: Array, weights: Array) -> Array:
+def _newton(
+    labels: NDArray, design: Array, offset: Array, weights: Array, start: Array | None = None
+) -> Array:
     """Weighted logistic regression on ``design`` (D, N), for each row of weights: (R, D).
 
-    All rows start from the fit of the unweighted images, which is near theirs.
+    Without a ``start`` (D,) it is the fit of the unweighted images, which is near. NaN where the
+    classes are separated.
     """
-    nowhere, once = np.zeros(len(design)), np.ones((1, len(labels)))
-    (start,), (arrived,) = _climb(labels, design, offset, once, nowhere)
-    beta, done = _climb(labels, design, offset, weights, start if arrived else nowhere)
-    running_away = np.abs(beta).max(axis=1) > 100  # separated classes
-    return np.where((done & ~running_away)[:, None], beta, np.nan)
-
-
-def _climb(
-    labels: NDArray, design: Array, offset: Array, weights: Array, start: Array
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Newton's steps from ``start`` (D,): coefficients (R, D), and which rows arrived (R,)."""
-    size = len(design)
+    size, moving = len(design), np.arange(len(weights))
+    if start is None:
+        once = np.ones((1, len(labels)))
+        start = np.nan_to_num(_newton(labels, design, offset, once, np.zeros(size))[0])
     beta = np.tile(start, (len(weights), 1))
     products = np.einsum("dn,en->den", design, design).reshape(size**2, -1)  # (D D, N)
-    moving = np.arange(len(weights))
     for _ in range(NEWTON_STEPS):
         times = weights[moving]
         fitted = expit(beta[moving] @ design + offset)  # (R, N)
@@ -104,12 +90,22 @@ def _climb(
         curvature = (times * fitted * (1 - fitted)) @ products.T  # (R, D D)
         curvature = curvature.reshape(-1, size, size)
         singular = ~(np.linalg.det(curvature) > 1e-12)
-        curvature[singular] = np.eye(size)
+        curvature[singular], gradient[singular] = np.eye(size), 0
         step = np.linalg.solve(curvature, gradient[..., None])[..., 0]
-        step = np.clip(step, -2, 2)  # a plain Newton step can overshoot far from the solution
-        step[singular] = 0
-        beta[moving] += step
-    return beta, ~np.isin(np.arange(len(weights)), moving)
+        beta[moving] += np.clip(step, -2, 2)  # a plain step can overshoot far from the solution
+    beta[moving] = np.nan
+    beta[np.abs(beta).max(axis=1) > 100] = np.nan  # running away
+    return beta
+
+
+def _recalibrations(clusters: PatientClusters, rows: Array) -> Metrics:
+    def metrics(drawn: Counts) -> dict[str, Array]:
+        weights = drawn[:, clusters.member]
+        found = [recalibration(clusters.labels, row, weights) for row in rows]
+        slopes, intercepts = (np.stack(part, axis=1) for part in zip(*found, strict=True))
+        return {"slope": slopes, "intercept": intercepts}
+
+    return metrics
 
 
 def calibration_records(
@@ -123,53 +119,27 @@ def calibration_records(
     """
     size = min(resamples, RESAMPLES)
     temperatures = [fit_temperature(val_labels, row) for row in val_rows]
-    bins = [mass_bins(row) for row in rows]
+    bins = np.stack([mass_bins(row) for row in rows])
     states = {"before": rows, "after": np.stack(list(map(scaled, rows, temperatures)))}
-    edge = wilson_edge(len(clusters.labels) // BINS, level)
     record: Record = {
         "resamples": size,
         "temperatures": dict(zip(map(str, seeds), temperatures, strict=False)),
         "ensemble_temperature": temperatures[-1],
     }
-    for state, values in states.items():
-        curves = [reliability(clusters, *row) for row in zip(values, bins, strict=True)]
-        functions = [
-            _metrics(clusters, row, calibration)
-            for row, (_, calibration) in zip(values, curves, strict=True)
-        ]
-        estimates, replicates = replicate(functions, clusters, size, seed)
-        predicted = np.mean([mean for mean, _ in curves[:-1]], axis=0)
-        headline, ensemble = (
-            {
-                name: make(name, estimates[name][models], replicates[name][:, models], level)
-                for name in MEASURES
-            }
-            for make, models in (
-                (headline_record, slice(0, -1)),
-                (interval_record, slice(-1, None)),
-            )
+    for state, probabilities in states.items():
+        predicted, curve = reliability(clusters, probabilities, bins)
+        metrics = together(
+            curve, _recalibrations(clusters, probabilities), proper_scores(clusters, probabilities)
         )
-        curve = []
-        for b, mean in enumerate(predicted):
-            name = f"bin.{b}"
-            drawn = replicates[name][:, :-1]
-            share = interval_record(name, estimates[name][:-1], drawn, level, edge)
-            curve.append({"predicted": None if np.isnan(mean) else float(mean)} | share)
-        record[state] = {"headline": headline, "ensemble": ensemble, "bins": curve}
+        values = replicate(metrics, clusters, size, seed)
+        units = (len(clusters.labels) // BINS,)
+        record[state] = {
+            "headline": {n: headline_record(n, values[n][:, :-1], level) for n in MEASURES},
+            "ensemble": {n: interval_record(n, values[n][:, -1:], level) for n in MEASURES},
+            "bins": [
+                {"predicted": None if np.isnan(mean) else float(mean)}
+                | interval_record(f"bin.{b}", values[f"bin.{b}"][:, :-1], level, units)
+                for b, mean in enumerate(predicted[:, :-1].mean(axis=1))
+            ],
+        }
     return record
-
-
-def _metrics(
-    clusters: PatientClusters, probabilities: Array, calibration: Callable[..., Any]
-) -> Metrics:
-    ranking = ranking_metrics(clusters, probabilities)
-
-    def metrics(drawn: Array) -> dict[str, Array]:
-        shares, error = calibration(drawn)
-        weights, proper = drawn[:, clusters.member], ranking(drawn)
-        slope, intercept = recalibration(clusters.labels, probabilities, weights)
-        values = (error, slope, intercept, proper["brier"], proper["log_loss"])
-        by_bin = {f"bin.{b}": share for b, share in enumerate(shares.T)}
-        return dict(zip(MEASURES, values, strict=True)) | by_bin
-
-    return metrics

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.paired import compare_pair, decide
+from hybridlungvit.evaluation.delong import delong_test
+from hybridlungvit.evaluation.paired import decide, difference_record, mcnemar
 from hybridlungvit.evaluation.predictions import Thresholds, scores_on
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
 from hybridlungvit.io import StudyError, write_record
 from hybridlungvit.paths import Layout
 
@@ -17,39 +19,43 @@ from hybridlungvit.paths import Layout
 def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     """Compare every variant with the reference, paired, count errors, and write the results.
 
-    Comparisons outside the declared family are exploratory (``decide``).
+    The headline is the difference of mean AUCs. Cross-checks on the ensembles of seeds are the
+    clustered DeLong test and McNemar's at each operating point. Comparisons outside the declared
+    family are exploratory (``decide``).
     """
-    statistics, thresholds = study.statistics, {}
-    tests = {v: scores_on(study, v, layout) for v in study.variants}
-    reference, reference_scores = tests[study.reference]
-    for variant, (table, _) in tests.items():
-        if not table.path.equals(reference.path):
-            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
-        thresholds[variant] = Thresholds(study, variant, layout).rows[-1]
-    family = study.comparison_family()
+    statistics, reference = study.statistics, study.reference
+    images, _ = scores_on(study, reference, layout)
+    labels, patients = images.label.to_numpy(), images.patient.to_numpy()
+    scores, ensembles, thresholds, right = {}, {}, {}, {}
+    for variant in study.variants:
+        table, scores[variant] = scores_on(study, variant, layout)
+        if not table.path.equals(images.path):
+            raise StudyError(f"{variant}: scored on other images than {reference}.")
+        ensembles[variant] = ensemble = scores[variant].mean(axis=0)
+        points = {p: float(at[-1]) for p, at in Thresholds(study, variant, layout).points.items()}
+        thresholds[variant] = points["fixed"]
+        right[variant] = {p: (ensemble >= at) == (labels == 1) for p, at in points.items()}
     differences = {}
-    for variant, (table, scores) in tests.items():
-        if variant != study.reference:
-            differences[variant] = compare_pair(
-                table.label.to_numpy(),
-                scores,
-                reference_scores,
-                table.patient.to_numpy(),
-                (thresholds[variant], thresholds[study.reference]),
-                statistics,
-                study.trained_as(variant) == study.trained_as(study.reference),
-            )
+    for variant in study.variants:
+        if variant == reference:
+            continue
+        difference = auc_difference_over_seeds(
+            labels, scores[variant], scores[reference], patients, statistics.margin,
+            statistics.resamples, statistics.level, statistics.seed,
+            same_runs=study.trained_as(variant) == study.trained_as(reference),
+        )  # fmt: skip
+        differences[variant] = difference_record(difference, statistics) | {
+            "delong": delong_test(labels, ensembles[variant], ensembles[reference], patients),
+            "mcnemar": {
+                point: mcnemar(own, right[reference][point], patients)
+                for point, own in right[variant].items()
+            },
+        }
+    family = study.comparison_family()
     decide(differences, family, statistics.level)
-    errors = count_errors(
-        reference.label.to_numpy(),
-        reference.patient.to_numpy(),
-        {variant: scores for variant, (_, scores) in tests.items()},
-        {variant: by_point["fixed"] for variant, by_point in thresholds.items()},
-        study.reference,
-    )
-    result = {"reference": study.reference, "family": family, "differences": differences}
-    result["errors"] = errors
-    return write_record(layout.comparisons, result)
+    errors = count_errors(labels, patients, scores, thresholds, reference)
+    result = {"reference": reference, "family": family, "differences": differences}
+    return write_record(layout.comparisons, result | {"errors": errors})
 
 
 def count_errors(

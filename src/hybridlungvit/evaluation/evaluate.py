@@ -1,10 +1,8 @@
 """The stage `metrics`: every number of a variant, each with its interval."""
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +11,18 @@ from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.auc import Array, check_scores
-from hybridlungvit.evaluation.bootstrap import PatientClusters
+from hybridlungvit.evaluation.bootstrap import Metrics, PatientClusters, replicate
 from hybridlungvit.evaluation.calibration import calibration_records
-from hybridlungvit.evaluation.delong import delong_interval, variance_freedom
+from hybridlungvit.evaluation.delong import delong_interval
 from hybridlungvit.evaluation.metrics import (
     BENEFIT,
     CALLS,
     RANKING,
-    Metrics,
-    at_prevalence,
-    call_metrics,
     confusion,
-    net_benefit,
+    means,
+    point_metrics,
     ranking_metrics,
-    ratio,
+    together,
 )
 from hybridlungvit.evaluation.predictions import (
     Thresholds,
@@ -36,11 +32,9 @@ from hybridlungvit.evaluation.predictions import (
 )
 from hybridlungvit.evaluation.records import (
     Record,
-    auc_edge,
+    basis,
     headline_record,
     interval_record,
-    proportion_edge,
-    replicate,
     wilson_records,
 )
 from hybridlungvit.evaluation.subgroups import quality_table, subgroup_records
@@ -95,18 +89,8 @@ def segmentation_records(
 
     ``values`` (K, N) of each: against the lung masks that it was trained on, not against readers.
     """
-    images = clusters.counts(np.ones(len(clusters.labels), bool))
-
-    def mean_of(row: dict[str, Array]) -> Metrics:
-        sums = {name: clusters.sums(value) for name, value in row.items()}  # (P,) each
-        return lambda drawn: {name: ratio(drawn @ s, drawn @ images) for name, s in sums.items()}
-
-    seeds = range(len(next(iter(values.values()))))
-    rows = [mean_of({name: value[k] for name, value in values.items()}) for k in seeds]
-    estimates, replicates = replicate(rows, clusters, resamples, seed)
-    return {
-        name: headline_record(name, estimates[name], replicates[name], level) for name in estimates
-    }
+    drawn = replicate(means(clusters, **values), clusters, resamples, seed)
+    return {name: headline_record(name, drawn[name], level) for name in drawn}
 
 
 def metric_records(
@@ -116,28 +100,24 @@ def metric_records(
 
     ``rows`` (K + 1, N) are the seeds' probabilities and the ensemble's.
     """
+    from sklearn.metrics import classification_report  # takes long to import
+
     statistics, level = study.statistics, study.statistics.level
-    calls = {
-        point: [row >= at[point] for row, at in zip(rows, chosen.rows, strict=True)]
-        for point in chosen.points
-    }
-    functions = [
-        _metrics_of(clusters, row, {p: calls[p][i] for p in calls}, at, statistics.prevalences)
-        for i, (row, at) in enumerate(zip(rows, chosen.rows, strict=True))
-    ]
-    estimates, replicates = replicate(functions, clusters, statistics.resamples, statistics.seed)
+    calls = {point: rows >= at[:, None] for point, at in chosen.points.items()}
+
+    def at_point(point: str) -> Metrics:
+        at = calls[point], chosen.points[point]
+        metrics = point_metrics(clusters, *at, statistics.prevalences)
+        return lambda drawn: {f"{point}.{name}": v for name, v in metrics(drawn).items()}
+
+    metrics = together(ranking_metrics(clusters, rows), *map(at_point, calls))
+    values = replicate(metrics, clusters, statistics.resamples, statistics.seed)
 
     def record(make: Callable[..., Record], name: str, models: slice) -> Record:
-        point, *metric = name.split(".")
-        if name == "auc":
-            edge = auc_edge(clusters, level)
-            freedom = variance_freedom(clusters.labels, rows[models], clusters.member)
-        else:
-            called = calls.get(point, [])[models]
-            edge = proportion_edge(".".join(metric), clusters, called, level)
-            freedom = math.inf
-        drawn = replicates[name][:, models]
-        return make(name, estimates[name][models], drawn, level, edge, freedom)
+        point, _, metric = name.partition(".")
+        called = calls.get(point, rows)[models]
+        known = basis(metric or point, clusters, rows[models], called)
+        return make(name, values[name][:, models], level, *known)
 
     def headline(name: str) -> Record:
         return record(headline_record, name, slice(0, -1))
@@ -153,7 +133,7 @@ def metric_records(
         return layers(single) | {
             "points": {
                 point: {
-                    "threshold": chosen.rows[i][point],
+                    "threshold": float(chosen.points[point][i]),
                     "confusion": _cells(clusters, called[i]),
                 }
                 | {name: single(f"{point}.{name}") for name in CALLS}
@@ -165,9 +145,11 @@ def metric_records(
         }
 
     seeds = {str(seed): model(i) for i, seed in enumerate(study.seeds)}
-    for seed_record in seeds.values():
-        cells = seed_record["points"]["fixed"]["confusion"]
-        seed_record |= {"confusion": cells, "report": classification_report(**cells)}
+    for seed_record, called in zip(seeds.values(), calls["fixed"], strict=False):
+        seed_record["confusion"] = seed_record["points"]["fixed"]["confusion"]
+        seed_record["report"] = classification_report(
+            clusters.labels, called, target_names=CLASSES, output_dict=True, zero_division=0
+        )
     return {
         "headline": layers(headline),
         "points": {
@@ -186,60 +168,6 @@ def metric_records(
     }
 
 
-def _metrics_of(
-    clusters: PatientClusters,
-    scores: Array,
-    calls: dict[str, NDArray[np.bool_]],
-    thresholds: dict[str, float],
-    prevalences: list[float],
-) -> Metrics:
-    """All metrics of one row; those of calls are named point.metric or point.prevalence.metric."""
-    ranking = ranking_metrics(clusters, scores)
-    by_point = {point: call_metrics(clusters, called) for point, called in calls.items()}
-    benefits = {point: net_benefit(clusters, calls[point], thresholds[point]) for point in calls}
-
-    def metrics(drawn: Array) -> dict[str, Array]:
-        values = ranking(drawn)
-        for point, function in by_point.items():
-            by_call = function(drawn)
-            described = by_call | benefits[point](drawn)
-            values |= {f"{point}.{name}": value for name, value in described.items()}
-            rates = by_call["sensitivity"], by_call["specificity"]
-            for prevalence in prevalences:
-                shifted = at_prevalence(*rates, prevalence)
-                values |= {f"{point}.{prevalence:g}.{n}": v for n, v in shifted.items()}
-        return values
-
-    return metrics
-
-
 def _cells(clusters: PatientClusters, called: NDArray[np.bool_]) -> dict[str, int]:
-    cells = confusion(clusters, called).sum(axis=0)
-    return {name: int(n) for name, n in zip(("tn", "fp", "fn", "tp"), cells, strict=True)}
-
-
-def classification_report(tn: int, fp: int, fn: int, tp: int) -> dict[str, Any]:
-    """scikit-learn's report of the same name, whose import takes 0.7 s, from four counts.
-
-    Precision, recall, F1 and support of each class, their plain and weighted means, and accuracy;
-    0 where a share is undefined.
-    """
-
-    def share(part: int, whole: int) -> float:
-        return part / whole if whole else 0.0
-
-    columns = ("precision", "recall", "f1-score", "support")
-    rows = [
-        [share(right, right + wrong), share(right, right + missed),
-         share(2 * right, 2 * right + wrong + missed), float(right + missed)]
-        for right, wrong, missed in ((tn, fn, fp), (tp, fp, fn))
-    ]  # fmt: skip
-    support = [row[-1] for row in rows]
-    report: dict[str, Any] = {
-        name: dict(zip(columns, row, strict=True)) for name, row in zip(CLASSES, rows, strict=True)
-    }
-    report["accuracy"] = share(tn + tp, tn + fp + fn + tp)
-    for name, weights in (("macro avg", None), ("weighted avg", support)):
-        means = np.average(rows, axis=0, weights=weights)[:-1].tolist()
-        report[name] = dict(zip(columns, [*means, sum(support)], strict=True))
-    return report
+    cells = confusion(clusters, called[None])
+    return {name: int(n.sum()) for name, n in zip(("tn", "fp", "fn", "tp"), cells, strict=True)}

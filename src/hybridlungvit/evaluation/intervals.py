@@ -1,14 +1,13 @@
 """Confidence intervals from bootstrap replicates, and what to say at the edge of the scale."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
 
-Array = NDArray[np.float64]
+from hybridlungvit.evaluation.auc import Array
+
 ROUNDING = 1e-12  # a standard error below this comes from the order of sums
 
 
@@ -71,16 +70,9 @@ def separated_interval(estimate: float, positives: int, negatives: int, level: f
     return Interval(1.0, low, 1.0) if estimate > 0.5 else Interval(0.0, 0.0, 1 - low)
 
 
-def wilson_interval(successes: float, trials: float, level: float) -> Interval:
-    """Wilson's score interval of a proportion (1927); ``trials`` > 0 count as independent.
+def wilson_interval(successes: int, trials: int, level: float) -> Interval:
+    """Wilson's score interval of a proportion (1927); ``trials`` > 0 count as independent."""
+    from scipy.stats import binomtest  # takes long to import and is rarely needed
 
-    Those of scipy and statsmodels take 0.5 s to import, which each job of ``metrics`` would pay.
-    """
-    z, share = ndtri((1 + level) / 2), successes / trials
-    shrunk = 1 + z**2 / trials
-    centre = (share + z**2 / (2 * trials)) / shrunk
-    half = z / shrunk * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    # At no or all successes the bound is the estimate itself, up to rounding.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == trials else centre + half
-    return Interval(float(share), float(low), float(high))
+    low, high = binomtest(successes, trials).proportion_ci(level, "wilson")
+    return Interval(successes / trials, float(low), float(high))

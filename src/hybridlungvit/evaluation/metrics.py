@@ -1,16 +1,13 @@
-"""The metrics, each for many resamples of patients at once; pneumonia is the positive class.
+"""The metrics of M models, each for many resamples at once; pneumonia is the positive class.
 
-A metric takes ``drawn`` (R, P), how often each patient counts, and gives (R,) values: NaN where it
-is undefined, such as the predictive value of a call nobody got.
+A metric is NaN where it is undefined, such as the predictive value of a call nobody got.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.auc import Array, auc_function
-from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
+from hybridlungvit.evaluation.auc import Array
+from hybridlungvit.evaluation.bootstrap import Counts, Metrics, PatientClusters, auc_metric
 from hybridlungvit.evaluation.temperature import clipped
 
 RANKING = ("auc", "average_precision", "brier", "log_loss")
@@ -26,7 +23,6 @@ SCALE = {
     **dict.fromkeys(BENEFIT, "any"),
 }
 """Where a metric's range is not 0 to 1; see ``intervals.SCALES``."""
-Metrics = Callable[[Counts], dict[str, Array]]
 
 
 def ratio(above: Array, below: Array) -> Array:
@@ -35,26 +31,44 @@ def ratio(above: Array, below: Array) -> Array:
         return np.where(below == 0, np.nan, above / below)
 
 
-def ranking_metrics(clusters: PatientClusters, scores: Array) -> Metrics:
-    """Metrics of the probabilities ``scores`` (N,) themselves."""
-    auc = auc_function(clusters.labels, scores, clusters.member)
-    kept = clipped(scores)
-    squares = clusters.sums((scores - clusters.labels) ** 2)
-    losses = -clusters.sums(np.where(clusters.labels == 1, np.log(kept), np.log1p(-kept)))
-    images = clusters.counts(np.ones(len(scores), bool))
+def totals(drawn: Counts, sums: Array) -> Array:
+    """Patients' ``sums`` (P, M) added up over those drawn: (R, M), with R contiguous in memory."""
+    return (sums.T @ drawn.T).T
+
+
+def together(*parts: Metrics) -> Metrics:
+    """All metrics of the ``parts``."""
+    return lambda drawn: {name: value for part in parts for name, value in part(drawn).items()}
+
+
+def means(clusters: PatientClusters, **values: Array) -> Metrics:
+    """The mean over images of each of the ``values`` (M, N)."""
+    images = np.ones_like(next(iter(values.values())))
+    sums = np.hstack([clusters.sums(rows) for rows in (images, *values.values())])
 
     def metrics(drawn: Counts) -> dict[str, Array]:
-        total = drawn @ images
-        return {
-            "auc": auc(drawn),
-            "average_precision": average_precision(
-                clusters.labels, scores, drawn[:, clusters.member]
-            ),
-            "brier": ratio(drawn @ squares, total),
-            "log_loss": ratio(drawn @ losses, total),
-        }
+        count, *parts = np.split(totals(drawn, sums), 1 + len(values), axis=1)
+        return {name: ratio(part, count) for name, part in zip(values, parts, strict=True)}
 
     return metrics
+
+
+def proper_scores(clusters: PatientClusters, scores: Array) -> Metrics:
+    """Brier score and log loss of the probabilities ``scores`` (M, N)."""
+    kept = clipped(scores)
+    losses = -np.where(clusters.labels == 1, np.log(kept), np.log1p(-kept))
+    return means(clusters, brier=(scores - clusters.labels) ** 2, log_loss=losses)
+
+
+def ranking_metrics(clusters: PatientClusters, scores: Array) -> Metrics:
+    """Metrics of the probabilities ``scores`` (M, N) themselves."""
+
+    def precision(drawn: Counts) -> dict[str, Array]:
+        weights = drawn[:, clusters.member]
+        values = [average_precision(clusters.labels, row, weights) for row in scores]
+        return {"average_precision": np.stack(values, axis=1)}
+
+    return together(auc_metric(clusters, scores), precision, proper_scores(clusters, scores))
 
 
 def average_precision(labels: NDArray[np.int64], scores: Array, weights: Counts) -> Array:
@@ -71,18 +85,19 @@ def average_precision(labels: NDArray[np.int64], scores: Array, weights: Counts)
     return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
 
 
-def confusion(clusters: PatientClusters, called: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """True and false negatives and positives (tn, fp, fn, tp) of each patient: (P, 4)."""
-    cells = [(clusters.labels == truth) & (called == call) for truth in (0, 1) for call in (0, 1)]
-    return np.stack([clusters.counts(cell) for cell in cells], axis=1)
+def confusion(clusters: PatientClusters, called: NDArray[np.bool_]) -> list[Array]:
+    """True and false negatives and positives (tn, fp, fn, tp) of each patient: (P, M) each."""
+    truth = clusters.labels == 1
+    return [clusters.sums((truth == sick) & (called == call))
+            for sick in (False, True) for call in (False, True)]  # fmt: skip
 
 
 def call_metrics(clusters: PatientClusters, called: NDArray[np.bool_]) -> Metrics:
-    """Metrics of the calls ``called`` (N,), from whole numbers of images."""
-    cells = confusion(clusters, called)
+    """Metrics of the calls ``called`` (M, N), from whole numbers of images."""
+    cells = np.hstack(confusion(clusters, called))
 
     def metrics(drawn: Counts) -> dict[str, Array]:
-        tn, fp, fn, tp = (drawn @ cells).T
+        tn, fp, fn, tp = np.split(totals(drawn, cells), 4, axis=1)
         sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
         margins = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
         return {
@@ -99,23 +114,16 @@ def call_metrics(clusters: PatientClusters, called: NDArray[np.bool_]) -> Metric
     return metrics
 
 
-def net_benefit(clusters: PatientClusters, called: NDArray[np.bool_], threshold: float) -> Metrics:
-    """Net benefit (Vickers & Elkin 2006) of the calls ``called`` (N,), of calling all, and between.
+def net_benefit(clusters: PatientClusters, called: NDArray[np.bool_], thresholds: Array) -> Metrics:
+    """Net benefit (Vickers & Elkin 2006) of the calls (M, N), of calling all, and between the two.
 
-    True positives less false positives at the odds of ``threshold``, the probability of pneumonia
-    from which an image is called, by image. Undefined for a threshold of 1.
+    True positives less false positives at the odds of each model's threshold, (M,), the probability
+    of pneumonia from which an image is called, by image. Undefined for a threshold of 1.
     """
-    odds = threshold / (1 - threshold) if threshold < 1 else np.nan
-    worth = np.where(clusters.labels == 1, 1.0, -odds)
-    of_calls, of_all = clusters.sums(worth * called), clusters.sums(worth)  # (P,)
-    images = clusters.counts(np.ones(len(called), bool))
-
-    def metrics(drawn: Counts) -> dict[str, Array]:
-        total = drawn @ images
-        calls, everyone = ratio(drawn @ of_calls, total), ratio(drawn @ of_all, total)
-        return dict(zip(BENEFIT, (calls, everyone, calls - everyone), strict=True))
-
-    return metrics
+    odds = ratio(thresholds, 1 - thresholds)[:, None]
+    worth = np.where(clusters.labels == 1, 1.0, -odds)  # (M, N)
+    values = worth * called, worth, worth * called - worth
+    return means(clusters, **dict(zip(BENEFIT, values, strict=True)))
 
 
 def at_prevalence(sensitivity: Array, specificity: Array, prevalence: float) -> dict[str, Array]:
@@ -123,3 +131,28 @@ def at_prevalence(sensitivity: Array, specificity: Array, prevalence: float) -> 
     hit, alarm = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     missed, cleared = (1 - sensitivity) * prevalence, specificity * (1 - prevalence)
     return {"ppv": ratio(hit, hit + alarm), "npv": ratio(cleared, cleared + missed)}
+
+
+def point_metrics(
+    clusters: PatientClusters, called: NDArray[np.bool_], thresholds: Array,
+    prevalences: list[float],
+) -> Metrics:  # fmt: skip
+    """All metrics of the calls (M, N) at ``thresholds`` (M,), in the sample and elsewhere.
+
+    Predictive values and net benefit at another prevalence, which follow from the rates, are named
+    prevalence.metric.
+    """
+    described = together(call_metrics(clusters, called), net_benefit(clusters, called, thresholds))
+    odds = ratio(thresholds, 1 - thresholds)
+
+    def metrics(drawn: Counts) -> dict[str, Array]:
+        values = described(drawn)
+        rates = values["sensitivity"], values["specificity"]
+        for prevalence in prevalences:
+            there = at_prevalence(*rates, prevalence)
+            lost = odds * (1 - prevalence) * (1 - rates[1])
+            there["net_benefit"] = prevalence * rates[0] - lost
+            values |= {f"{prevalence:g}.{name}": value for name, value in there.items()}
+        return values
+
+    return metrics

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.bootstrap import PatientClusters
-from hybridlungvit.evaluation.metrics import at_prevalence, ratio
-from hybridlungvit.evaluation.records import headline_record, proportion_edge
+from hybridlungvit.evaluation.metrics import point_metrics
+from hybridlungvit.evaluation.records import basis, headline_record
 from hybridlungvit.io import rounded
 
 RATES = ("sensitivity", "specificity")
@@ -45,50 +45,20 @@ def sweep_thresholds(
     (Q,), (T, 1 + Q, 3, 3); NaN where undefined. The numbers are those of the stage `metrics`, which
     has no net benefit at another prevalence; it follows from the rates (Vickers & Elkin 2006).
     """
-    truth = clusters.labels == 1
-    chunks = clusters.draws(statistics.resamples, statistics.seed)
-    # Whole numbers, (P, 1 + R); the long axis last, on which the sums over few seeds are fastest.
-    drawn = np.concatenate([clusters.once, *chunks]).T.astype(float, order="C")
-    sick, well = ((clusters.counts(truth == label) @ drawn)[:, None] for label in (True, False))
+    draws = clusters.draws(statistics.resamples, statistics.seed)
+    # Whole numbers, (1 + R, P); in this order the sums over few seeds are fastest.
+    drawn = np.concatenate([clusters.once, *draws]).astype(float, "F")
     rates, values = [], []
     for threshold in thresholds:
-        called = scores >= threshold  # (K, N)
-        hits, alarms = (
-            (np.stack([clusters.counts(row & (truth == label)) for row in called]) @ drawn).T
-            for label in (True, False)
-        )  # (1 + R, K) each
-        odds = threshold / (1 - threshold)
-        sensitivity, specificity = ratio(hits, sick), ratio(well - alarms, well)
-        here = {
-            "sensitivity": sensitivity,
-            "specificity": specificity,
-            "ppv": ratio(hits, hits + alarms),
-            "npv": ratio(well - alarms, well - alarms + sick - hits),
-            "net_benefit": ratio(hits - odds * alarms, sick + well),
-        }
-        by_name = {
-            name: _interval(name, drawn_values, clusters, called, statistics.level)
-            for name, drawn_values in here.items()
-        }
-        rates.append([by_name[name] for name in RATES])
-        rows = [[by_name[name] for name in VALUES]]
-        for prevalence in prevalences:
-            lost = odds * (1 - prevalence) * (1 - specificity)
-            there = at_prevalence(sensitivity, specificity, prevalence)
-            there["net_benefit"] = prevalence * sensitivity - lost
-            rows.append([_interval(n, there[n], None, called, statistics.level) for n in VALUES])
-        values.append(rows)
+        called, at = scores >= threshold, np.full(len(scores), threshold)  # (K, N), (K,)
+        found = point_metrics(clusters, called, at, prevalences)(drawn)
+
+        def bounds(name: str, found=found, called=called) -> list[float | None]:
+            known = basis(name, clusters, scores, called)
+            record = rounded(headline_record(name, found[name], statistics.level, *known))
+            return [record[bound] for bound in BOUNDS]
+
+        rates.append([bounds(name) for name in RATES])
+        prefixes = "", *(f"{prevalence:g}." for prevalence in prevalences)
+        values.append([[bounds(prefix + name) for name in VALUES] for prefix in prefixes])
     return np.array(rates, float), np.array(values, float)
-
-
-def _interval(
-    name: str, drawn: Array, clusters: PatientClusters | None, called: NDArray[np.bool_],
-    level: float,
-) -> list[float | None]:  # fmt: skip
-    """``BOUNDS`` of the mean of ``drawn`` (1 + R, K), whose first row is the sample's.
-
-    Without ``clusters`` nothing is said of an estimate at the edge of its range.
-    """
-    edges = () if clusters is None else (proportion_edge(name, clusters, called, level),)
-    record = rounded(headline_record(name, drawn[0], drawn[1:], level, *edges))
-    return [record[bound] for bound in BOUNDS]

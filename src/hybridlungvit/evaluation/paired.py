@@ -1,7 +1,6 @@
 """Paired comparisons of two models on the same patients."""
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,15 +8,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation.auc import Array, members
-from hybridlungvit.evaluation.delong import delong_test
+from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.power import minimal_detectable_difference
 from hybridlungvit.evaluation.records import components_record
-from hybridlungvit.evaluation.seeds import (
-    SeedsDifference,
-    VarianceComponents,
-    auc_difference_over_seeds,
-)
+from hybridlungvit.evaluation.seeds import SeedsDifference, VarianceComponents
 
 NEITHER = "not distinguishable from"
 PLACE = ("above", "below")
@@ -27,33 +21,25 @@ POWER = 0.8
 COMPONENTS = ("patients", "seeds", "interaction", "count")
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """How two models' calls differ: images only a and only b has right, and two p-values."""
-
-    only_a: int
-    only_b: int
-    p_exact: float
-    p_clustered: float
-
-
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: NDArray) -> McNemar:
+def mcnemar(
+    right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], clusters: NDArray
+) -> dict[str, float]:
     """Whether two models are right equally often on the same images, (N,) each.
 
-    ``p_exact`` is the exact binomial form of McNemar's test (1947), for which images are
-    independent; ``p_clustered`` is that of Durkalski et al. (2003), for which patients are.
+    Images that ``only_a`` and ``only_b`` have right, and two p-values: ``p_exact`` is the exact
+    binomial form of McNemar's test (1947), for which images are independent; ``p_clustered`` is
+    that of Durkalski et al. (2003), for which patients are.
     """
     from scipy.stats import binomtest  # takes long to import
 
-    member = members(clusters, len(right_a))
-    gained = (right_a & ~right_b).astype(float)
-    lost = (right_b & ~right_a).astype(float)
+    member = PatientClusters.of(right_a, clusters).member
+    gained, lost = right_a & ~right_b, right_b & ~right_a
     b, c = int(gained.sum()), int(lost.sum())
     exact = binomtest(b, b + c).pvalue if b + c else 1.0
-    shares = np.bincount(member, gained - lost) / np.bincount(member)  # (patients,)
+    shares = np.bincount(member, 1.0 * gained - lost) / np.bincount(member)  # (patients,)
     spread = float((shares**2).sum())
     clustered = 2 * ndtr(-abs(shares.sum()) / np.sqrt(spread)) if spread else 1.0
-    return McNemar(b, c, float(exact), float(clustered))
+    return {"only_a": b, "only_b": c, "p_exact": float(exact), "p_clustered": float(clustered)}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -128,32 +114,3 @@ def components_of(record: dict[str, Any]) -> VarianceComponents:
         degrees_of_freedom=math.inf if freedom is None else freedom,
         at_bound=tuple(record["at_bound"]),
     )
-
-
-def compare_pair(
-    labels: NDArray[np.int64], scores_a: Array, scores_b: Array, clusters: NDArray,
-    thresholds: tuple[dict[str, float], dict[str, float]], statistics: Statistics,
-    same_runs: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """All that is said of two variants, a minus b, whose seeds' scores are (K, N) each.
-
-    The headline is the difference of mean AUCs; ``same_runs`` where both variants evaluate the same
-    trained networks. Cross-checks on the ensembles of seeds are the clustered DeLong test and
-    McNemar's at each operating point of ``thresholds``.
-    """
-    headline = auc_difference_over_seeds(
-        labels, scores_a, scores_b, clusters, statistics.margin, statistics.resamples,
-        statistics.level, statistics.seed, same_runs,
-    )  # fmt: skip
-    ensembles = scores_a.mean(axis=0), scores_b.mean(axis=0)
-    tests = {}
-    for point in thresholds[0]:
-        right = [
-            (scores >= own[point]) == (labels == 1)
-            for scores, own in zip(ensembles, thresholds, strict=True)
-        ]
-        tests[point] = asdict(mcnemar(*right, clusters))
-    return difference_record(headline, statistics) | {
-        "delong": asdict(delong_test(labels, *ensembles, clusters)),
-        "mcnemar": tests,
-    }

@@ -7,7 +7,7 @@ Where a component was estimated as zero (``at_bound``), all of this is optimisti
 
 import math
 
-from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+from scipy.special import nctdtr, ndtr, stdtrit
 
 from hybridlungvit.evaluation.seeds import VarianceComponents
 from hybridlungvit.io import StudyError
@@ -43,10 +43,6 @@ def _below(quantile: float, freedom: float, shift: float) -> float:
     return float(shift < 0) if math.isnan(probability) else probability
 
 
-def _quantile(freedom: float, probability: float) -> float:
-    return float(ndtri(probability) if freedom > MANY else stdtrit(freedom, probability))
-
-
 def difference_power(
     components: VarianceComponents, difference: float, seeds: float, level: float = 0.95
 ) -> float:
@@ -56,7 +52,7 @@ def difference_power(
     of each model's seeds, possibly infinite. Raises ``StudyError`` where they allow no answer.
     """
     error, freedom = _design(components, seeds)
-    critical, shift = _quantile(freedom, (1 + level) / 2), abs(difference) / error
+    critical, shift = stdtrit(freedom, (1 + level) / 2), abs(difference) / error
     return 1 - _below(critical, freedom, shift) + _below(-critical, freedom, shift)
 
 
@@ -81,16 +77,14 @@ def minimal_detectable_difference(
 
 
 def equivalence_power(
-    components: VarianceComponents, margin: float, seeds: float, difference: float = 0.0,
-    level: float = 0.95,
-) -> float:  # fmt: skip
-    """Chance that two one-sided tests at 1 - ``level`` show equivalence within ±``margin``.
+    components: VarianceComponents, margin: float, seeds: float, level: float = 0.95
+) -> float:
+    """Chance that two one-sided tests at 1 - ``level`` show equal models equivalent.
 
-    The approximation of Phillips (1990) for a true ``difference``; other arguments as for
+    The approximation of Phillips (1990), within ±``margin``; other arguments as for
     ``difference_power``.
     """
     error, freedom = _design(components, seeds)
-    critical = _quantile(freedom, level)
-    upper = _below(-critical, freedom, (difference - margin) / error)
-    lower = _below(critical, freedom, (difference + margin) / error)
-    return max(0.0, upper - lower)
+    critical = stdtrit(freedom, level)
+    upper = _below(-critical, freedom, -margin / error)
+    return max(0.0, upper - _below(critical, freedom, margin / error))

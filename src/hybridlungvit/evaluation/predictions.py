@@ -36,26 +36,37 @@ def read_predictions(study: Study, variant: str, seed: int, layout: Layout) -> p
     path = layout.predictions(variant, seed)
     record = read_json(path.with_suffix(".json"))
     require_same(path, "config", record["config_sha256"], study.prediction_hash(variant))
-    if not path.is_file():
-        raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
-    require_same(path, "file", record["predictions_sha256"], file_sha256(path))
     types = dict.fromkeys(COLUMNS, str) | {"label": int, "probability": float}
-    return read_table(path, COLUMNS, types)
+    table = read_table(path, COLUMNS, types)
+    require_same(path, "file", record["predictions_sha256"], file_sha256(path))
+    return table
 
 
-def segmentations_on(
-    study: Study, variant: str, layout: Layout, split: str = "test"
-) -> dict[str, Array] | None:
-    """Dice and loss of the segmentation head on the images of a split, (K, N) each, by name.
+def _tables_on(study: Study, variant: str, layout: Layout, split: str) -> list[pd.DataFrame]:
+    """A variant's predictions for a split, by seed, all of the same images."""
+    parts = []
+    for seed in study.seeds:
+        table = read_predictions(study, variant, seed, layout)
+        parts.append(table[table.split == split].reset_index(drop=True))
+        if not parts[-1].path.equals(parts[0].path):
+            raise StudyError(
+                f"{layout.predictions(variant, seed)}: other images than those of seed "
+                f"{study.seeds[0]}. Score both again."
+            )
+    return parts
 
-    In the order of ``scores_on``. None where the variant has no such head.
+
+def segmentations_on(study: Study, variant: str, layout: Layout) -> dict[str, Array] | None:
+    """Dice and loss of the segmentation head on the test images, (K, N) each, by name.
+
+    In the order of ``scores_on``. None where the variant has no such head, or was scored by a
+    version that did not evaluate it.
     """
     if study.recipe(variant).training.lambda_seg == 0:
         return None
-    tables = [read_predictions(study, variant, seed, layout) for seed in study.seeds]
-    if any(not set(SEGMENTED.values()) <= set(table.columns) for table in tables):
-        return None  # scored by a version that did not evaluate it
-    parts = [table[table.split == split] for table in tables]
+    parts = _tables_on(study, variant, layout, "test")
+    if any(column not in part for part in parts for column in SEGMENTED.values()):
+        return None
     return {
         name: np.stack([part[column].to_numpy(float) for part in parts])
         for name, column in SEGMENTED.items()
@@ -66,14 +77,7 @@ def scores_on(
     study: Study, variant: str, layout: Layout, split: str = "test"
 ) -> tuple[pd.DataFrame, Array]:
     """The images of a split in a variant's predictions, and its seeds' probabilities, (K, N)."""
-    tables = [read_predictions(study, variant, seed, layout) for seed in study.seeds]
-    parts = [table[table.split == split].reset_index(drop=True) for table in tables]
-    for seed, part in zip(study.seeds, parts, strict=True):
-        if not part.path.equals(parts[0].path):
-            raise StudyError(
-                f"{layout.predictions(variant, seed)}: other images than those of seed "
-                f"{study.seeds[0]}. Score both again."
-            )
+    parts = _tables_on(study, variant, layout, split)
     return parts[0], np.stack([part.probability.to_numpy() for part in parts])
 
 
@@ -112,7 +116,11 @@ def sensitive_threshold(labels: NDArray[np.int64], scores: Array, target: float)
 
 
 class Thresholds:
-    """The operating points of each row of scores: chosen on validation, frozen for the test."""
+    """The operating points, chosen on validation and frozen for the test.
+
+    ``points`` holds the thresholds (K + 1,) of each by name; ``scores`` (K + 1, V) and ``labels``
+    (V,) are the seeds' probabilities and the ensemble's on validation images, and their classes.
+    """
 
     def __init__(self, study: Study, variant: str, layout: Layout) -> None:
         table, scores = scores_on(study, variant, layout, "val")
@@ -124,12 +132,9 @@ class Thresholds:
                 f"{layout.predictions(variant, study.seeds[0])}: the validation images must hold "
                 "both classes to choose a threshold on. Lower data.validation_folds."
             )
-        self.rows = [
-            {
-                "fixed": fixed,
-                "youden": youden_threshold(self.labels, row),
-                "sensitive": sensitive_threshold(self.labels, row, target),
-            }
-            for row in self.scores
-        ]
-        self.points = list(self.rows[0])
+        by_row = {
+            "fixed": [fixed for _ in self.scores],
+            "youden": [youden_threshold(self.labels, row) for row in self.scores],
+            "sensitive": [sensitive_threshold(self.labels, row, target) for row in self.scores],
+        }
+        self.points = {point: np.array(thresholds) for point, thresholds in by_row.items()}

@@ -8,7 +8,6 @@ their edge have none.
 """
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,35 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
+from hybridlungvit.evaluation.bootstrap import PatientClusters
+from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.intervals import (
     Interval,
     normal_interval,
     separated_interval,
     wilson_interval,
 )
-from hybridlungvit.evaluation.metrics import SCALE, Metrics
+from hybridlungvit.evaluation.metrics import SCALE
 from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
 
 Record = dict[str, Any]
-Edge = Callable[[float], Interval | None]
 INTERVAL = ("estimate", "low", "high", "undefined")
 LAYERS = ("sd", "min", "max", "se_patients", "se_seeds", "degrees_of_freedom", "at_bound")
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
-
-
-def replicate(
-    rows: list[Metrics], clusters: PatientClusters, resamples: int, seed: int
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Each metric of M rows of scores: estimates (M,), and replicates (R, M) on the same draws."""
-
-    def values(drawn: Counts) -> dict[str, Array]:
-        by_row = [metrics(drawn) for metrics in rows]
-        return {name: np.stack([row[name] for row in by_row], axis=1) for name in by_row[0]}
-
-    chunks = [values(drawn) for drawn in clusters.draws(resamples, seed)]
-    estimates = {name: value[0] for name, value in values(clusters.once).items()}
-    return estimates, {name: np.concatenate([c[name] for c in chunks]) for name in estimates}
 
 
 def components_record(components: VarianceComponents) -> Record:
@@ -59,15 +44,17 @@ def components_record(components: VarianceComponents) -> Record:
 
 
 def headline_record(
-    metric: str, estimates: Array, replicates: Array, level: float,
-    edge: Edge = lambda value: None, patients_freedom: float = math.inf,
+    metric: str, values: Array, level: float, units: tuple[int, ...] = (),
+    patients_freedom: float = math.inf,
 ) -> Record:  # fmt: skip
     """The mean over K seeds with its crossed interval, SD and range of the seeds, and its errors.
 
-    ``estimates`` (K,) and ``replicates`` (R, K); ``edge`` answers where the estimate is extreme.
-    K = 1 is one model, whose interval covers patients alone. ``patients_freedom`` are the degrees
-    of freedom of an AUC's variance over patients (``variance_freedom``).
+    ``values`` (1 + R, K) come from ``replicate``. K = 1 is one model, whose interval covers
+    patients alone. ``units`` are the independent ones behind an estimate at its edge: of a
+    proportion, or of both classes for an AUC. ``patients_freedom`` are the degrees of freedom of an
+    AUC's variance over patients (``variance_freedom``).
     """
+    estimates, replicates = values[0], values[1:]
     mean, defined = float(np.mean(estimates)), ~np.isnan(replicates).any(axis=1)
     record: Record = dict.fromkeys(INTERVAL + LAYERS)
     record["undefined"] = undefined = float(1 - defined.mean())
@@ -84,8 +71,17 @@ def headline_record(
     components = variance_components(estimates, replicates, patients_freedom)
     record |= components_record(components)
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
-    interval = normal_interval(mean, components.error, quantile, scale) or edge(mean)
+    interval = normal_interval(mean, components.error, quantile, scale)
+    interval = interval or _edge_interval(mean, units, level)
     return record if interval is None else record | {"low": interval.low, "high": interval.high}
+
+
+def _edge_interval(estimate: float, units: tuple[int, ...], level: float) -> Interval | None:
+    if estimate not in (0, 1) or not units or not min(units):
+        return None
+    if len(units) == 2:
+        return separated_interval(estimate, *units, level)
+    return wilson_interval(int(estimate) * units[0], units[0], level)
 
 
 def interval_record(*arguments: Any) -> Record:
@@ -94,30 +90,20 @@ def interval_record(*arguments: Any) -> Record:
     return {key: record[key] for key in INTERVAL}
 
 
-def auc_edge(clusters: PatientClusters, level: float) -> Edge:
-    """What to say of an AUC of exactly 0 or 1."""
-    patients = [clusters.patients_with(clusters.labels == label) for label in (1, 0)]
-    return lambda value: separated_interval(value, *patients, level) if value in (0, 1) else None
+def basis(
+    metric: str, clusters: PatientClusters, scores: Array, called: NDArray[np.bool_]
+) -> tuple[tuple[int, ...], float]:
+    """``units`` and ``patients_freedom`` of a metric of K models, for ``headline_record``.
 
-
-def wilson_edge(trials: int, level: float) -> Edge:
-    """What to say of a proportion of exactly 0 or 1 of so many independent trials."""
-    return lambda value: (
-        wilson_interval(value * trials, trials, level) if value in (0, 1) and trials else None
-    )
-
-
-def proportion_edge(
-    metric: str, clusters: PatientClusters, calls: Iterable[NDArray[np.bool_]], level: float
-) -> Edge:
-    """``wilson_edge`` on patients, not images; without an answer where no proportion.
-
-    ``calls`` are those of each seed, (N,); the one with the fewest patients counts.
+    The units of a proportion of the calls (K, N) are its patients, in the seed with the fewest.
+    ``scores`` are (K, N).
     """
+    if metric == "auc":
+        return clusters.by_class, variance_freedom(clusters, scores)
     if metric not in PROPORTIONS:
-        return lambda value: None
-    counts = [clusters.patients_with(_trials(metric, clusters.labels, c)) for c in calls]
-    return wilson_edge(min(counts, default=0), level)
+        return (), math.inf
+    trials = (_trials(metric, clusters.labels, row) for row in called)
+    return (min(map(clusters.patients_with, trials)),), math.inf
 
 
 def _trials(metric: str, labels: NDArray[np.int64], called: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -136,6 +122,6 @@ def wilson_records(
     for metric in PROPORTIONS:
         trials = _trials(metric, clusters.labels, called)
         if trials.any():
-            successes = float((right & trials).sum())
-            records[metric] = asdict(wilson_interval(successes, float(trials.sum()), level))
+            successes = int((right & trials).sum())
+            records[metric] = asdict(wilson_interval(successes, int(trials.sum()), level))
     return records

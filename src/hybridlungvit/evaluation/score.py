@@ -55,12 +55,9 @@ def score_family(study: Study, owner: str, layout: Layout) -> None:
 
 
 def score(
-    study: Study,
-    variant: str,
-    seed: int,
-    layout: Layout,
+    study: Study, variant: str, seed: int, layout: Layout,
     images: tuple[pd.DataFrame, Cache] | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Write and return the predictions of one run: one row per validation and test image.
 
     ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it;

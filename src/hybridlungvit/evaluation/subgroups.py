@@ -1,6 +1,5 @@
 """Performance within groups of test images: kinds, file series, and quartiles of image quality."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,25 +7,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hybridlungvit.evaluation.auc import Array, auc_function
-from hybridlungvit.evaluation.bootstrap import Counts, PatientClusters
+from hybridlungvit.evaluation.auc import Array
+from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
 from hybridlungvit.evaluation.calibration import mass_bins
-from hybridlungvit.evaluation.delong import variance_freedom
-from hybridlungvit.evaluation.metrics import Metrics, call_metrics
-from hybridlungvit.evaluation.records import (
-    INTERVAL,
-    LAYERS,
-    auc_edge,
-    headline_record,
-    proportion_edge,
-    replicate,
-)
+from hybridlungvit.evaluation.metrics import call_metrics, together
+from hybridlungvit.evaluation.records import INTERVAL, LAYERS, basis, headline_record
 from hybridlungvit.io import StudyError
 
 RATES = ("sensitivity", "specificity")
 QUARTERS = 4
 LEAST_PATIENTS = 10  # of a class, for a metric that rests on it
-NEEDED = {"auc": {0, 1}, "sensitivity": {1}, "specificity": {0}}
+NEEDED = {"auc": (0, 1), "sensitivity": (1,), "specificity": (0,)}
 """The classes whose patients a metric of a subgroup rests on."""
 SECOND_SERIES = "NORMAL2-"
 """How names of the second of the two series begin that Kermany's normal images come in."""
@@ -101,11 +92,9 @@ def subgroup_records(
     for by, name, chosen in groups(table, quality):
         part, rows = table[chosen], scores[:, chosen]
         clusters = PatientClusters.of(part.label.to_numpy(), part.patient.to_numpy())
-        functions = [_metrics(clusters, row, threshold) for row in rows]
-        estimates, replicates = replicate(functions, clusters, resamples, seed)
-        edges = {"auc": auc_edge(clusters, level)} | {
-            metric: proportion_edge(metric, clusters, rows >= threshold, level) for metric in RATES
-        }
+        called = rows >= threshold
+        metrics = together(auc_metric(clusters, rows), call_metrics(clusters, called))
+        values = replicate(metrics, clusters, resamples, seed)
         record: dict[str, Any] = {
             "by": by,
             "group": name,
@@ -113,29 +102,11 @@ def subgroup_records(
             "pneumonia": int(part.label.sum()),
             "patients": int(part.patient.nunique()),
         }
-        few = {
-            label for label in (0, 1)
-            if clusters.patients_with(clusters.labels == label) < LEAST_PATIENTS
-        }  # fmt: skip
-        for metric, edge in edges.items():
-            if few & NEEDED[metric]:
+        for metric, needed in NEEDED.items():
+            if min(clusters.by_class[not label] for label in needed) < LEAST_PATIENTS:
                 record[metric] = dict.fromkeys(INTERVAL + LAYERS)
                 continue
-            values, freedom = estimates[metric], math.inf
-            if metric == "auc" and not np.isnan(values).any():
-                freedom = variance_freedom(clusters.labels, rows, clusters.member)
-            drawn = replicates[metric]
-            record[metric] = headline_record(metric, values, drawn, level, edge, freedom)
+            known = basis(metric, clusters, rows, called)
+            record[metric] = headline_record(metric, values[metric], level, *known)
         records.append(record)
     return records
-
-
-def _metrics(clusters: PatientClusters, scores: Array, threshold: float) -> Metrics:
-    calls = call_metrics(clusters, scores >= threshold)
-    auc = auc_function(clusters.labels, scores, clusters.member)
-
-    def metrics(drawn: Counts) -> dict[str, Array]:
-        values = calls(drawn)
-        return {"auc": auc(drawn)} | {name: values[name] for name in RATES}
-
-    return metrics

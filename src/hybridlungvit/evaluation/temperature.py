@@ -5,7 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from hybridlungvit.evaluation.auc import Array
+
 DIGITS = 5e-10  # half of the last of nine digits in a prediction file: nothing is surer than that
 TEMPERATURES = (0.05, 20.0)  # bounds: validation images without an error would ask for zero
 

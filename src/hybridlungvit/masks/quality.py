@@ -25,7 +25,7 @@ from hybridlungvit.data.cache import MASK_DETAIL, open_cache
 from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import SPLITS, read_masks
 from hybridlungvit.data.sources import CLASSES
-from hybridlungvit.evaluation.bootstrap import auc_interval
+from hybridlungvit.evaluation.seeds import auc_interval
 from hybridlungvit.io import StudyError, file_sha256, replacing, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import (
