@@ -29,7 +29,6 @@ from hybridlungvit.data.cache import Cache
 from hybridlungvit.model import build_model
 from hybridlungvit.runtime import autocast, peak_memory_mb, prepare_device, start_logging
 from hybridlungvit.training.frozen import FeatureStore
-from hybridlungvit.training.losses import class_weights
 from hybridlungvit.training.trainer import Batch, Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -84,8 +83,7 @@ def own_step(trainer: Trainer) -> Callable[[], object]:
     """One training step of ours on a batch that is ready."""
     trainer.start_epoch(0)
     batch = next(trainer.batches(0))
-    weights = class_weights(torch.from_numpy(trainer.labels["train"])).to(trainer.device)
-    return lambda: trainer.step(batch, weights)
+    return lambda: trainer.step(batch)
 
 
 def bare_step(stem: str, batch: Batch, device: torch.device = CPU) -> Callable[[], object]:
@@ -152,7 +150,7 @@ def _step_memory(kind: str, folder: str) -> float:
     else:
         trainer = ready(recipe, *data, literal=False)
         trainer.start_epoch(0)
-        step = lambda: trainer.step(batch, None)  # noqa: E731
+        step = lambda: trainer.step(batch)  # noqa: E731
     for _ in range(3):
         step()
     return peak_memory_mb(CPU) - before
@@ -228,7 +226,7 @@ def waiting(data: tuple) -> Measure:
             if batch is None:
                 break
             start = time.perf_counter()
-            trainer.step(batch, None)
+            trainer.step(batch)
             work += time.perf_counter() - start
         shares.append(wait / (wait + work))
         waits.append(wait)

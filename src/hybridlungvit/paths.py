@@ -55,10 +55,6 @@ class Layout:
         """What a frozen stem makes of the images, kept for the trainings of its head."""
         return self.root / "features" / variant
 
-    def events(self, variant: str, seed: int | str) -> Path:
-        """TensorBoard's folder of a run."""
-        return self.root / "tensorboard" / variant / f"seed-{seed}"
-
     def predictions(self, variant: str, seed: int | str) -> Path:
         return self.root / "predictions" / variant / f"seed-{seed}.csv"
 

@@ -26,31 +26,23 @@ def settings_of_tokens(draw):
     return feature_size, draw(st.integers(1, 14)), draw(st.integers(2, 30)), draw(st.integers(1, 5))
 
 
-def oracle(features, cuts, map_size, image_size, grid):
-    return LiteralTokens(map_size, image_size, grid)(features, cuts)
-
-
 def random_features(feature_size, batch, seed, channels=3):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, channels, *feature_size, generator=generator)
 
 
 def assert_agrees(shape, cuts, seed):
+    """Tokens and gradients of a weighted sum of them are those of the literal definition."""
     feature_size, map_size, image_size, grid = shape
     features = random_features(feature_size, len(cuts), seed).requires_grad_()
-    found = LungTokens(feature_size, map_size, image_size, grid)(features, cuts)
-    expected = oracle(features, cuts, map_size, image_size, grid)
-    weights = [torch.randn(t.shape, generator=torch.Generator().manual_seed(9)) for t in expected]
-    for a, b in zip(found, expected, strict=True):
-        assert a.shape == (len(cuts), grid**2, 3)
-        assert torch.allclose(a, b, atol=1e-5, rtol=0)
-    gradients = [
-        torch.autograd.grad(
-            sum((t * w).sum() for t, w in zip(sets, weights, strict=True)), features
-        )
-        for sets in (found, expected)
-    ]
-    assert torch.allclose(gradients[0][0], gradients[1][0], atol=1e-4, rtol=1e-5)
+    found = LungTokens(*shape)(features, cuts)
+    expected = LiteralTokens(map_size, image_size, grid)(features, cuts)
+    assert all(tokens.shape == (len(cuts), grid**2, 3) for tokens in found)
+    weights = torch.randn(3, *expected[0].shape, generator=torch.Generator().manual_seed(9))
+    found, expected = torch.stack(found), torch.stack(expected)
+    assert torch.allclose(found, expected, atol=1e-5, rtol=0)
+    a, b = (torch.autograd.grad((t * weights).sum(), features)[0] for t in (found, expected))
+    assert torch.allclose(a, b, atol=1e-4, rtol=1e-5)
 
 
 @given(settings_of_tokens(), st.data(), st.integers(0, 99))
@@ -74,41 +66,30 @@ def test_tokens_of_a_real_size_equal_the_definition():
 def random_masks(side, kind, seed):
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(3, side, side, generator=generator) < 0.3
-    half = side // 2
-    if kind == "empty":
-        masks[:] = False
-    if kind == "left":
-        masks[..., half:] = False
-    if kind == "right":
-        masks[..., :half] = False
-    if kind == "first column":
-        masks[:] = False
-        masks[..., 0] = True
-    if kind == "last column":
-        masks[:] = False
-        masks[..., -1] = True
-    return masks
+    columns = {"empty": [], "left": slice(side // 2), "right": slice(side // 2, side)}
+    columns |= {"both": slice(side), "first column": [0], "last column": [-1]}
+    kept = torch.zeros(side, dtype=torch.bool)
+    kept[columns[kind]] = True
+    masks[..., columns[kind]] |= "column" in kind
+    return masks & kept
 
 
 kinds = st.sampled_from(["both", "empty", "left", "right", "first column", "last column"])
 
 
-@given(settings_of_tokens(), kinds, st.integers(0, 999))
-def test_masks_of_every_kind_give_the_definitions_tokens(shape, kind, seed):
-    assert_agrees(shape, cut_positions(random_masks(shape[2], kind, seed)), seed)
+def assert_mirrored(tokens, features, masks, atol):
+    """Mirroring image and mask swaps the sides and mirrors each."""
+    left, right, whole = tokens(features, cut_positions(masks), masks)
+    mirrored = tokens(features.flip(3), cut_positions(masks.flip(2)), masks.flip(2))
+    for found, expected in zip(mirrored, (right, left, whole), strict=True):
+        expected = expected.unflatten(1, (tokens.grid, tokens.grid)).flip(2).flatten(1, 2)
+        assert torch.allclose(found, expected, atol=atol, rtol=0)
 
 
 @given(settings_of_tokens(), kinds, st.integers(0, 999))
 def test_mirroring_swaps_the_sides_and_mirrors_each(shape, kind, seed):
-    feature_size, map_size, image_size, grid = shape
-    masks = random_masks(image_size, kind, seed)
-    features = random_features(feature_size, 3, seed)
-    tokens = LungTokens(feature_size, map_size, image_size, grid)
-    left, right, whole = tokens(features, cut_positions(masks))
-    mirrored = tokens(features.flip(3), cut_positions(masks.flip(2)))
-    for found, expected in zip(mirrored, (right, left, whole), strict=True):
-        expected = expected.unflatten(1, (grid, grid)).flip(2).flatten(1, 2)
-        assert torch.allclose(found, expected, atol=1e-6, rtol=0)
+    masks = random_masks(shape[2], kind, seed)
+    assert_mirrored(LungTokens(*shape), random_features(shape[0], 3, seed), masks, 1e-6)
 
 
 @given(settings_of_tokens(), kinds, st.integers(0, 999))
@@ -122,10 +103,7 @@ def test_lung_tokens_average_the_lung_pixels_of_their_cell(shape, kind, seed):
     for found, literal in zip((left, right), expected, strict=True):
         assert torch.allclose(found, literal, atol=1e-5, rtol=0)
     assert torch.equal(whole, LungTokens(*shape)(features, cuts)[2])
-    mirrored = tokens(features.flip(3), cut_positions(masks.flip(2)), masks.flip(2))
-    for found, other in zip(mirrored, (right, left, whole), strict=True):
-        other = other.unflatten(1, (grid, grid)).flip(2).flatten(1, 2)
-        assert torch.allclose(found, other, atol=1e-5, rtol=0)
+    assert_mirrored(tokens, features, masks, 1e-5)
 
 
 def test_lung_tokens_of_a_real_size_equal_the_definition():
@@ -150,37 +128,24 @@ def test_cut_is_the_rounded_mean_of_the_lung_pixels(side, kind, seed):
     for mask, cut in zip(masks, cut_positions(masks).tolist(), strict=True):
         centres = [x + 0.5 for row in mask.tolist() for x, inside in enumerate(row) if inside]
         doubled = round(2 * sum(centres))  # 2·n·mean, an integer
-        mean, tie = (side / 2, side % 2 == 1) if not centres else (None, None)
+        mean, tie = side / 2, side % 2 == 1
         if centres:
-            mean, tie = (
-                doubled / 2 / len(centres),
-                (doubled - len(centres)) % (2 * len(centres)) == 0,
-            )
+            mean = doubled / 2 / len(centres)
+            tie = (doubled - len(centres)) % (2 * len(centres)) == 0
         assert cut == (mean if tie else math.floor(mean + 0.5))
 
 
-def test_a_column_cut_in_the_middle_belongs_to_both_sides():
-    features = torch.zeros(1, 1, 1, 5)
-    features[..., 2] = 1
-    left, right, whole = LungTokens((1, 5), 5, 5, 1)(features, torch.tensor([2.5]))
-    assert (left.item(), right.item(), whole.item()) == pytest.approx((1 / 3, 1 / 3, 1 / 5))
+def interpolated(line, size):
+    return F.interpolate(line, size=size, mode="linear", align_corners=False)
 
 
-@given(st.integers(1, 30), st.integers(1, 60))
-def test_interpolation_matrix_is_torchs_own_interpolation(size, target):
-    matrix = interpolation_matrix(size, target)
+@pytest.mark.parametrize(
+    ("matrix_of", "torchs"),
+    [(interpolation_matrix, interpolated), (pooling_matrix, F.adaptive_avg_pool1d)],
+)
+@given(size=st.integers(1, 60), target=st.integers(1, 60))
+def test_interpolation_and_pooling_matrices_are_torchs_own(matrix_of, torchs, size, target):
+    matrix = matrix_of(size, target)
     assert matrix.shape == (target, size)
-    assert torch.allclose(matrix.sum(1), torch.ones(target, dtype=torch.float64), atol=1e-12)
     line = torch.rand(1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = F.interpolate(line, size=target, mode="linear", align_corners=False)[0, 0]
-    assert torch.allclose(matrix @ line[0, 0], expected, atol=1e-12)
-
-
-@given(st.integers(1, 60), st.integers(1, 9))
-def test_pooling_matrix_is_torchs_own_pooling(size, grid):
-    matrix = pooling_matrix(size, grid)
-    assert matrix.shape == (grid, size)
-    assert torch.allclose(matrix.sum(1), torch.ones(grid, dtype=torch.float64), atol=1e-12)
-    line = torch.rand(1, 1, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = F.adaptive_avg_pool1d(line, grid)[0, 0]
-    assert torch.allclose(matrix @ line[0, 0], expected, atol=1e-12)
+    assert torch.allclose(matrix @ line[0, 0], torchs(line, target)[0, 0], atol=1e-12)

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 
 import pandas as pd
 import pytest
+import torch
 from conftest import beside
 
 from hybridlungvit.config import study_from
@@ -36,8 +37,9 @@ def start(function, *arguments):
 
 
 def last_epoch(layout):
-    names = [file.name for file in layout.work(VARIANT, 0).glob("epoch-*")]
-    return max((int(name.removeprefix("epoch-")) for name in names), default=0)
+    """The epoch of the checkpoint, which is replaced whole and so can be read at any time."""
+    file = layout.work(VARIANT, 0) / "checkpoint.pt"
+    return len(torch.load(file)["history"]) if file.exists() else 0
 
 
 def outcome(study, layout):
@@ -85,19 +87,19 @@ def _train_on_a_small_disk(study, layout, limit, answers):
 
 def test_a_full_disk_is_told_in_words_and_costs_no_finished_epoch(long, layout):
     process = start(train, long, VARIANT, 0, layout)
-    work = layout.work(VARIANT, 0)
-    while process.is_alive() and not list(work.glob("epoch-0002")):
+    while process.is_alive() and last_epoch(layout) < 2:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    before = sorted(file.name for file in work.glob("epoch-*"))
+    before = last_epoch(layout)
     answers = context.Queue()
     process = start(_train_on_a_small_disk, long, layout, 10_000, answers)
     process.join()
     message = answers.get(timeout=60)  # it lies there already, unless the process ended without
-    assert "cannot be written" in message and "Free space" in message and "epoch-" in message
-    assert sorted(file.name for file in work.glob("epoch-*")) == before
-    assert not list(work.glob(".epoch-*"))
+    assert "checkpoint.pt: cannot be written" in message and "Free space" in message
+    assert last_epoch(layout) == before > 1
+    files = {file.name for file in layout.work(VARIANT, 0).iterdir()}
+    assert files == {"checkpoint.pt", ".lock"}
     assert not layout.run(VARIANT, 0).exists()
 
 

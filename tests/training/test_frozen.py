@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import beside
+from safetensors.torch import save_file
 
 from hybridlungvit.cli import app
 from hybridlungvit.config import study_from
@@ -42,8 +43,6 @@ def values(tiny):
 @pytest.fixture
 def weights(values, tmp_path):
     """One stem for all: random weights would differ between the features and the model."""
-    from safetensors.torch import save_file
-
     torch.manual_seed(1)
     stem = build_model(study_from(values, "x").recipe("no_seg"), pretrained=True).stem
     save_file(stem.vit.state_dict(), tmp_path / "w.safetensors")
@@ -58,26 +57,18 @@ def stored(weights, layout):
     return study, layout
 
 
-def test_the_command_computes_what_the_function_does(stored, weights, tmp_path, monkeypatch):
-    _, layout = stored
-    name = layout.features("no_seg") / "still.npy"
-    expected = np.load(name)
-    name.unlink()
-    (name.parent / "features.json").unlink()
-    monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(yaml.safe_dump(weights))
-    command = "features --config tiny.yaml --variant no_seg --threads 1"
-    app(command.split(), standalone_mode=False)
-    assert np.array_equal(np.load(name), expected)
-
-
-@pytest.mark.parametrize("variant", ["no_seg", "plain_deit", "readout"])
-def test_logits_from_stored_features_are_those_of_the_images(stored, variant):
+@pytest.fixture(params=["no_seg", "plain_deit", "readout"])
+def opened(request, stored):
+    """A variant's recipe, manifest, cache, store and model, as its training has them."""
     study, layout = stored
-    recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
+    recipe, manifest = study.recipe(request.param), read_manifest(layout.manifest)
     cache = open_cache(layout, manifest, 32)
-    store = open_store(study, variant, layout, recipe)
-    model = build_model(recipe, pretrained=True).eval()
+    store = open_store(study, request.param, layout, recipe)
+    return recipe, manifest, cache, store, build_model(recipe, pretrained=True).eval()
+
+
+def test_logits_from_stored_features_are_those_of_the_images(opened):
+    _, manifest, cache, store, model = opened
     rows = np.flatnonzero(manifest.split != "train")
     images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
     for tta in (False, True):
@@ -87,17 +78,13 @@ def test_logits_from_stored_features_are_those_of_the_images(stored, variant):
         assert np.ptp(expected) > 20 * HALF, "images differ by more than rounding"
 
 
-@pytest.mark.parametrize("variant", ["no_seg", "plain_deit", "readout"])
-def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored, variant):
-    study, layout = stored
-    recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
-    cache, store = open_cache(layout, manifest, 32), open_store(study, variant, layout, recipe)
-    model = build_model(recipe, pretrained=True).eval()
+def test_augmented_views_are_those_an_image_and_its_mask_would_get(opened):
+    recipe, manifest, cache, store, model = opened
     start = frozen.CHUNK  # the second chunk
-    rows = np.arange(start, start + frozen.CHUNK)
-    rows = rows[(manifest.split == "train").to_numpy()[rows]]
+    trained = np.flatnonzero(manifest.split == "train")
+    rows = trained[trained // frozen.CHUNK == 1]
     images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
-    trained, device = np.flatnonzero(manifest.split == "train"), torch.device("cpu")
+    device = torch.device("cpu")
     pooled_views = PooledViews(store, cache, trained, model, masks=True, device=device)
     for view in range(2):
         generator = torch.Generator().manual_seed(derive_seed("views", start, view))
@@ -106,8 +93,7 @@ def test_augmented_views_are_those_an_image_and_its_mask_would_get(stored, varia
         with torch.inference_mode():
             features = model.stem(to_input(moved, model.stem.mean, model.stem.std))
             expected = model.pool(features, moved_masks)
-        chosen = np.full(len(rows), view)
-        pooled, found = pooled_views(rows, chosen)
+        pooled, found = pooled_views(rows, np.full(len(rows), view))
         assert (pooled - expected).abs().max() < HALF * expected.abs().max()
         assert torch.equal(found, moved_masks)
 
@@ -128,7 +114,9 @@ def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):
         assert torch.equal(trained.stem.state_dict()[part], value)
 
 
-def test_an_interrupted_computation_goes_on_to_the_same_bytes(weights, layout, monkeypatch):
+def test_an_interrupted_computation_goes_on_to_the_same_bytes(
+    weights, layout, tmp_path, monkeypatch
+):
     study = study_from(weights, "x")
     encode, left = frozen._encode, [12]
 
@@ -146,14 +134,16 @@ def test_an_interrupted_computation_goes_on_to_the_same_bytes(weights, layout, m
     with pytest.raises(StudyError, match=r"features\.json: not found"):
         open_store(study, "no_seg", layout, study.recipe("no_seg"))
     build_features(study, "no_seg", layout, 1)
-    names = ("still", "moved", "affine")
-    resumed = [(folder / f"{name}.npy").read_bytes() for name in names]
+    resumed = {file: file.read_bytes() for file in folder.glob("*.npy")}
     (folder / "features.json").unlink()
-    build_features(study, "no_seg", layout, 1)
-    assert resumed == [(folder / f"{name}.npy").read_bytes() for name in names]
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(weights))
+    app(["features", "--config", "tiny.yaml", "--variant", "no_seg"], standalone_mode=False)
+    assert {file: file.read_bytes() for file in folder.glob("*.npy")} == resumed
+    assert len(resumed) == 3
 
 
-def test_features_of_another_augmentation_or_stem_are_refused(stored, weights, tmp_path):
+def test_features_of_another_augmentation_are_refused(stored, weights):
     _, layout = stored
     weights["augmentation"] = {"flip": 0.25}
     study = study_from(weights, "x")

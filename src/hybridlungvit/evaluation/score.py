@@ -5,9 +5,8 @@ import logging
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.batches import control_masks
@@ -16,12 +15,11 @@ from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import COLUMNS, evaluated_from, require_same
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_record, write_text
 from hybridlungvit.model import build_model
-from hybridlungvit.model.inference import output_of, pneumonia_probability, probability_of
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit, environment_record
 from hybridlungvit.runtime import device_name, prepare_device, track
 from hybridlungvit.training.frozen import open_store
-from hybridlungvit.training.losses import lung_dice, segmentation_losses
+from hybridlungvit.training.trainer import predict
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +75,10 @@ def score(
     for part in track(parts, len(parts), f"scoring {variant}, seed {seed}") if not scores else ():
         pixels = torch.from_numpy(cache.images[part]).to(device)
         masks = torch.from_numpy(cache.masks(part)).to(device)
-        scores.append(_predict(model, pixels, masks, tta))
-    values = np.concatenate(scores)  # (N,) or (N, 3)
-    table = manifest.iloc[rows].assign(probability=values.reshape(len(rows), -1)[:, 0])[COLUMNS]
-    if values.ndim == 2:
+        scores.append(predict(model, pixels, masks, tta))
+    values = np.concatenate(scores).reshape(len(rows), -1)  # (N, 1) or (N, 3)
+    table = manifest.iloc[rows].assign(probability=values[:, 0])[COLUMNS]
+    if values.shape[1] > 1:
         table = table.assign(lung_dice=values[:, 1], lung_loss=values[:, 2])
     output = layout.predictions(variant, seed)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
@@ -103,24 +101,6 @@ def score(
         },
     )
     return table
-
-
-@torch.inference_mode()
-def _predict(model: nn.Module, images: Tensor, masks: Tensor, tta: bool) -> NDArray[np.float64]:
-    """Probability of pneumonia, (B,); with a segmentation head also its Dice and loss, (B, 3).
-
-    Lungs are compared as the image shows them, without its mirror.
-    """
-    if getattr(model, "segment", None) is None:
-        return pneumonia_probability(model, images, masks, tta).cpu().numpy()
-    output = output_of(model, images, masks, segment=True)
-    probability = probability_of(output)
-    if tta:
-        mirrored = probability_of(output_of(model, images.flip(2), masks.flip(2)))
-        probability = (probability + mirrored) / 2
-    losses = segmentation_losses(output.segmentation, masks)
-    dice = lung_dice(output.segmentation, masks)
-    return torch.stack([probability, dice, losses], dim=1).cpu().numpy()
 
 
 def _open_images(study: Study, layout: Layout) -> tuple[pd.DataFrame, Cache]:

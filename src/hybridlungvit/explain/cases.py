@@ -35,11 +35,6 @@ def choose_cases(table: pd.DataFrame, threshold: float) -> Iterator[tuple[int, s
                 yield int(values.idxmax()), rule
 
 
-def decision_threshold(study: Study, variant: str) -> float:
-    """The probability from which a variant calls pneumonia."""
-    return study.recipe(variant).evaluation.threshold
-
-
 def focus_variants(study: Study) -> list[str]:
     """Variants whose lung focus is measured: the reference and the first plain control."""
     plain = [v for v in study.trained_variants() if study.recipe(v).model.head == "linear"]
@@ -63,7 +58,7 @@ def settings(study: Study, variant: str) -> dict[str, Any]:
     return {
         "level": study.statistics.level,
         "resamples": study.statistics.resamples,
-        "threshold": decision_threshold(study, variant),
+        "threshold": study.recipe(variant).evaluation.threshold,
         "explanation": study.explanation.model_dump(mode="json"),
     }
 
@@ -76,8 +71,7 @@ def read_focus(study: Study, layout: Layout) -> dict[str, dict[str, Any]]:
 
 def read_saliency(study: Study, layout: Layout) -> dict[str, Any]:
     """The record of the reference's saliency checks; raises ``StudyError`` if out of date."""
-    path = layout.saliency(study.reference)
-    return _read(study, study.reference, layout, path)
+    return _read(study, study.reference, layout, layout.saliency(study.reference))
 
 
 def _read(study: Study, variant: str, layout: Layout, path: Path) -> dict[str, Any]:

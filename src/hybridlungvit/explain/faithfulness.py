@@ -8,25 +8,12 @@ from pytorch_grad_cam.metrics.road import ROADMostRelevantFirst
 from torch import Tensor, nn
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.bootstrap import Array
 from hybridlungvit.evaluation.paired import place
 from hybridlungvit.explain.gradcam import TestImages
 from hybridlungvit.explain.similarity import mean_intervals
+from hybridlungvit.model.inference import output_of
 from hybridlungvit.runtime import track
-
-
-class _Margin(nn.Module):
-    """Grey images in [0, 1], (B, 1, S, S) → log-odds of pneumonia (B,); masks stay as they are."""
-
-    def __init__(self, model: nn.Module, masks: Tensor) -> None:
-        super().__init__()
-        self.model, self.masks = model, masks
-
-    def forward(self, grey: Tensor) -> Tensor:
-        inputs = to_input(grey[:, 0], self.model.stem.mean, self.model.stem.std)
-        logits = self.model(inputs, self.masks).logits
-        return logits[:, 1] - logits[:, 0]
 
 
 def random_heat(count: int, grid: tuple[int, int], side: int, seed: int) -> NDArray[np.float32]:
@@ -59,18 +46,20 @@ def margin_changes(
     ``order`` (N, S, S) as from :func:`removal_order`. Removed pixels are filled in from their
     neighbours with a little noise, seeded, as ROAD does.
     """
-    device = next(model.parameters()).device
     size, rows = study.explanation.batch_size, []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(study.explanation.seed)
-        batches = range(0, len(order), size)
-        for start in track(batches, len(batches), "removing pixels"):
-            part = slice(start, start + size)
-            grey = tests.images[part].unsqueeze(1).float().to(device) / 255  # (B, 1, S, S)
-            margin = _Margin(model, tests.masks[part].to(device))
-            targets = [lambda output: output] * len(grey)
+        batches, total = tests.batches(size, model), -(-len(order) // size)
+        for batch, (images, masks) in enumerate(track(batches, total, "removing pixels")):
+            part = order[batch * size : (batch + 1) * size]
+            grey = images.unsqueeze(1).float() / 255  # (B, 1, S, S)
+            targets = [lambda logits: logits[1] - logits[0]] * len(part)
+
+            def logits_of(grey: Tensor, masks: Tensor = masks) -> Tensor:
+                return output_of(model, grey[:, 0], masks).logits
+
             columns = [
-                ROADMostRelevantFirst(100 * (1 - share))(grey, order[part], targets, margin)
+                ROADMostRelevantFirst(100 * (1 - share))(grey, part, targets, logits_of)
                 for share in removed
             ]
             rows.append(np.stack(columns, axis=1))

@@ -11,7 +11,7 @@ from torch import nn
 from hybridlungvit.config import Study
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.bootstrap import Array
-from hybridlungvit.explain.cases import decision_threshold, settings
+from hybridlungvit.explain.cases import settings
 from hybridlungvit.explain.gradcam import TestImages, attention_of, heat_of
 from hybridlungvit.explain.similarity import derangement, mean_intervals
 from hybridlungvit.io import file_sha256, write_record, write_text
@@ -74,14 +74,12 @@ def summarise(table: pd.DataFrame, study: Study, threshold: float) -> list[dict[
     patients of the group; its makeup and the trained weights are held fixed.
     """
     right = (table.probability >= threshold) == (table.label == 1)
-    groups = [("all", "all", table.path.notna())]
+    groups = [("all", "all", table)]
     for label, name in enumerate(map(str.lower, CLASSES)):
-        of_class = table.label == label
-        groups += [(name, "all", of_class), (name, "right", of_class & right)]
-        groups.append((name, "wrong", of_class & ~right))
+        for called, members in {"all": True, "right": right, "wrong": ~right}.items():
+            groups.append((name, called, table[(table.label == label) & members]))
     records = []
-    for name, called, members in groups:
-        group = table[members]
+    for name, called, group in groups:
         known = group[group[list(MEASURES)].notna().all(axis=1)]
         values = {key: known[key].to_numpy() for key in MEASURES}
         for control in MEASURES[1:]:
@@ -109,7 +107,7 @@ def lowest_row(attention: NDArray) -> NDArray[np.bool_]:
 
 def write_focus(
     study: Study, variant: str, tests: TestImages, model: nn.Module, layout: Layout
-) -> dict[str, Any]:
+) -> None:
     """Write a variant's lung focus on the whole test set (first seed): rows as CSV, means as JSON.
 
     The CSV has one row for each test image, in the order of the predictions. Of a hybrid the record
@@ -119,22 +117,21 @@ def write_focus(
     table = focus_table(tests.table, heat, tests.masks.numpy(), study.explanation.seed)
     output = layout.focus(variant)
     write_text(output, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    given = settings(study, variant)
     record = {
         "variant": variant,
         "seed": study.seeds[0],
-        **settings(study, variant),
+        **given,
         "predictions_sha256": file_sha256(layout.predictions(variant, study.seeds[0])),
         "rows_sha256": file_sha256(output),
-        "groups": summarise(table, study, decision_threshold(study, variant)),
+        "groups": summarise(table, study, given["threshold"]),
     }
     attention = attention_of(model, tests, study.explanation.batch_size)
     if attention is not None:
-        [lowest] = mean_intervals(
-            lowest_row(attention)[:, None].astype(np.float64), tests.table, study.statistics
-        )
+        lowest = lowest_row(attention)[:, None].astype(np.float64)
+        [peaks] = mean_intervals(lowest, tests.table, study.statistics)
         share = 1 / study.recipe(variant).model.token_grid
-        record["lowest_row"] = {"peaks": lowest, "share": share}
-    record = write_record(output.with_suffix(".json"), record)
+        record["lowest_row"] = {"peaks": peaks, "share": share}
+    write_record(output.with_suffix(".json"), record)
     overall = record["groups"][0]["focus"]["estimate"]
     log.info("%s: lung focus %s", variant, "undefined" if overall is None else f"{overall:.3f}")
-    return record

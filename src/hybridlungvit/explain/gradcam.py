@@ -1,6 +1,7 @@
 """Heat maps: Grad-CAM (Selvaraju et al. 2017) on the projected feature map, and the hybrid's
 cross-attention painted back on the image, for cases chosen by a rule."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,10 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.explain.cases import (
-    TARGET,
-    choose_cases,
-    decision_threshold,
-    other_variants,
-)
+from hybridlungvit.explain.cases import TARGET, choose_cases, other_variants
 from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.model import HybridLungViT
+from hybridlungvit.model.inference import output_of
 from hybridlungvit.model.tokens import cut_positions
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import prepare_device
@@ -87,6 +84,12 @@ class TestImages:
         table = self.table.iloc[rows].reset_index(drop=True)
         return TestImages(table, self.images[rows], self.masks[rows])
 
+    def batches(self, size: int, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and masks, ``size`` at a time, where the model lies."""
+        device = next(model.parameters()).device
+        for images, masks in zip(self.images.split(size), self.masks.split(size), strict=True):
+            yield images.to(device), masks.to(device)
+
 
 def spare_gradients(model: nn.Module) -> nn.Module:
     """Turn off the gradients that no map needs, those below the layer it is read at; in place."""
@@ -100,10 +103,8 @@ def spare_gradients(model: nn.Module) -> nn.Module:
 
 def heat_of(model: nn.Module, tests: TestImages, batch_size: int) -> NDArray[np.float32]:
     """Grad-CAM for pneumonia of all images, in batches: float32 (N, S, S)."""
-    device = next(model.parameters()).device
-    parts = zip(tests.images.split(batch_size), tests.masks.split(batch_size), strict=True)
-    maps = [gradcam_maps(model, i.to(device), m.to(device), TARGET) for i, m in parts]
-    return np.concatenate(maps)
+    batches = tests.batches(batch_size, model)
+    return np.concatenate([gradcam_maps(model, *batch, TARGET) for batch in batches])
 
 
 @torch.inference_mode()
@@ -111,13 +112,7 @@ def attention_of(
     model: nn.Module, tests: TestImages, batch_size: int
 ) -> NDArray[np.float32] | None:
     """Cross-attention to left and right tokens, float32 (N, 2·g²); None for the plain control."""
-    device = next(model.parameters()).device
-    parts = []
-    for images, masks in zip(
-        tests.images.split(batch_size), tests.masks.split(batch_size), strict=True
-    ):
-        inputs = to_input(images.to(device), model.stem.mean, model.stem.std)
-        parts.append(model(inputs, masks.to(device), segment=False).attention)
+    parts = [output_of(model, *batch).attention for batch in tests.batches(batch_size, model)]
     return None if parts[0] is None else torch.cat(parts).cpu().numpy()
 
 
@@ -181,14 +176,13 @@ def write_cases(
 
     With them goes the Grad-CAM of the other trained variants, first seed, on the same images.
     """
-    index, rules = zip(*choose_cases(tests.table, decision_threshold(study, variant)), strict=True)
+    threshold, size = study.recipe(variant).evaluation.threshold, study.explanation.batch_size
+    index, rules = zip(*choose_cases(tests.table, threshold), strict=True)
     cases = tests.select(np.array(index))
-    arrays = {"heat": heat_of(model, cases, study.explanation.batch_size).astype(np.float16)}
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        inputs = to_input(cases.images.to(device), model.stem.mean, model.stem.std)
-        output = model(inputs, cases.masks.to(device))
+    arrays = {"heat": heat_of(model, cases, size).astype(np.float16)}
     cuts = cut_positions(cases.masks)
+    with torch.inference_mode():
+        output = output_of(model, *next(cases.batches(len(index), model)))
     if output.attention is not None:
         cuts = output.cuts.cpu()
         attention = output.attention.cpu().numpy()
@@ -197,8 +191,7 @@ def write_cases(
     for other in other_variants(study, variant):
         trained = load_explained(study, other, study.seeds[0], layout)
         seen = read_images(study, other, cases.table, layout)
-        heat = heat_of(trained, seen, study.explanation.batch_size)
-        arrays[f"heat of {other}"] = heat.astype(np.float16)
+        arrays[f"heat of {other}"] = heat_of(trained, seen, size).astype(np.float16)
     with replacing(layout.gradcam(variant)) as temporary:
         np.savez_compressed(
             temporary,

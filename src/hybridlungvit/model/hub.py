@@ -144,6 +144,5 @@ class Uninitialised(TorchFunctionMode):
         kwargs = kwargs or {}
         target, name = args[0] if args else kwargs.get("tensor"), function.__name__
         in_place = name.endswith("_") and not name.startswith("__")
-        return (
-            target if in_place and isinstance(target, nn.Parameter) else function(*args, **kwargs)
-        )
+        drawn = in_place and isinstance(target, nn.Parameter)
+        return target if drawn else function(*args, **kwargs)

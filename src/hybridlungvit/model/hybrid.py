@@ -1,7 +1,7 @@
 """HybridLungViT and its plain control."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -65,19 +65,19 @@ class HybridLungViT(HubModel):
         segmentation: bool = False,
     ) -> None:
         super().__init__()
-        stream = _streams()
-        with stream("stem"):
+        base = int(torch.randint(2**62, ()))
+        with _stream(base, "stem"):
             self.stem = Stem(stem, image_size, pretrained, stem_options)
-        with stream("project"):
+        with _stream(base, "project"):
             self.project = Projection(self.stem.dim, d_model)
         self.tokens = LungTokens(self.stem.grid, map_size, image_size, token_grid, pooling)
-        with stream("fusion"):
+        with _stream(base, "fusion"):
             self.fusion = LungFusion(
                 d_model, token_grid**2, heads, encoder_layers, dropout, fusion_layers
             )
-        with stream("classify"):
+        with _stream(base, "classify"):
             self.classify = nn.Linear(d_model, 2)
-        with stream("segment"):
+        with _stream(base, "segment"):
             self.segment = SegmentationHead(d_model, map_size, image_size) if segmentation else None
         self.cut, self.shift = cut, cut_shift * image_size
 
@@ -144,11 +144,11 @@ class PlainViT(HubModel):
         readout: Literal["timm", "class_and_mean"] = "timm",
     ) -> None:
         super().__init__()
-        stream = _streams()
-        with stream("stem"):
+        base = int(torch.randint(2**62, ()))
+        with _stream(base, "stem"):
             self.stem = Stem(stem, image_size, pretrained, stem_options)
         self.readout = readout
-        with stream("classify"):
+        with _stream(base, "classify"):
             self.classify = nn.Linear(self.stem.dim * (1 + (readout != "timm")), 2)
 
     def forward(self, images: Tensor, masks: Tensor, segment: bool = True) -> ModelOutput:
@@ -170,20 +170,15 @@ class PlainViT(HubModel):
         return ModelOutput(self.classify(pooled), None, None)
 
 
-def _streams() -> Callable[[str], AbstractContextManager[None]]:
-    """A random stream of its own for each part of a model, all from torch's global one.
+@contextmanager
+def _stream(base: int, part: str) -> Iterator[None]:
+    """A random stream of its own for a part of a model, from the ``base`` that all parts share.
 
     Models that differ in one part so begin with the same weights in all others.
     """
-    base = int(torch.randint(2**62, ()))
-
-    @contextmanager
-    def stream(part: str) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(base, part))
-            yield
-
-    return stream
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(base, part))
+        yield
 
 
 def build_model(recipe: Recipe, pretrained: bool) -> HybridLungViT | PlainViT:
@@ -197,10 +192,8 @@ def build_model(recipe: Recipe, pretrained: bool) -> HybridLungViT | PlainViT:
     }
     if model.head == "linear":
         return PlainViT(**stem, readout=model.readout)
-    keys = ("d_model", "token_grid", "map_size", "encoder_layers", "fusion_layers", "heads",
-            "dropout", "pooling", "cut", "cut_shift")  # fmt: skip
-    options = {key: getattr(model, key) for key in keys}
-    return HybridLungViT(**stem, **options, segmentation=recipe.training.lambda_seg > 0)
+    others = model.model_dump(exclude={"head", "readout", "mask", *stem})
+    return HybridLungViT(**stem, **others, segmentation=recipe.training.lambda_seg > 0)
 
 
 class SegmentationHead(nn.Module):
@@ -210,16 +203,16 @@ class SegmentationHead(nn.Module):
     interpolation and is done before it, on far fewer pixels.
     """
 
-    def __init__(self, d_model: int, map_size: int, image_size: int, width: int = 32) -> None:
+    def __init__(self, d_model: int, map_size: int, image_size: int) -> None:
         super().__init__()
         self.map_size, self.image_size = map_size, image_size
-        self.reduce = Projection(d_model, width)
-        self.smooth = nn.Conv2d(width, width, 3, padding=1)
-        self.predict = nn.Conv2d(width, 1, 1)
+        self.reduce = Projection(d_model, 32)
+        self.smooth = nn.Conv2d(32, 32, 3, padding=1)
+        self.predict = nn.Conv2d(32, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, D, h, w) → logits (B, S, S)."""
-        reduced = _resize(self.reduce(features), self.map_size)  # (B, width, m, m)
+        reduced = _resize(self.reduce(features), self.map_size)  # (B, 32, m, m)
         logits = self.predict(F.gelu(self.smooth(F.gelu(reduced))))  # (B, 1, m, m)
         return _resize(logits, self.image_size).squeeze(1)  # (B, S, S)
 

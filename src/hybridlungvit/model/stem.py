@@ -2,21 +2,21 @@
 
 import difflib
 import inspect
+import pickle
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from hybridlungvit.config import known_stem
 from hybridlungvit.io import StudyError
 
 HEADS = ("head.", "head_dist.", "fc_norm.")
-EXAMPLES = ["deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224"]
 UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
@@ -57,20 +57,15 @@ class Stem(nn.Module):
         options: dict[str, bool | int | float | str] | None = None,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            raise unknown_stem(name)
         try:
-            vit = timm.create_model(
-                name,
-                pretrained=pretrained is True,
-                num_classes=0,
-                img_size=image_size,
-                **(options or {}),
-            )
+            known_stem(name)
+        except ValueError as error:
+            raise StudyError(f"model.stem: {error}.") from None
+        options = (options or {}) | {"num_classes": 0, "img_size": image_size}
+        try:
+            vit = timm.create_model(name, pretrained=pretrained is True, **options)
         except Exception as error:  # timm and the hub raise whatever they like
-            raise failed_stem(name, image_size, options or {}, pretrained is True, error) from error
-        if not isinstance(vit, VisionTransformer):
-            raise no_transformer(name)
+            raise failed_stem(name, options, pretrained is True, error) from error
         patch = vit.patch_embed.patch_size[0]
         if image_size % patch:
             raise StudyError(f"data.image_size: {image_size} is no multiple of the patch {patch}.")
@@ -94,8 +89,7 @@ class Stem(nn.Module):
 
     def feature_map(self, tokens: Tensor) -> Tensor:
         """Tokens (B, prefix + h·w, C) → (B, C, h, w), class and register tokens dropped."""
-        patches = tokens[:, self.vit.num_prefix_tokens :]  # (B, h·w, C)
-        return Features(tokens, patches).map(self.grid)
+        return tokens[:, self.vit.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid)
 
     def freeze(self, frozen: bool) -> None:
         """Stop (or resume) learning here: no gradients, and no dropout or drop path either."""
@@ -131,13 +125,13 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise StudyError(f"{file}: cannot be read as weights ({error}).") from error
-    except Exception as error:  # pickle.UnpicklingError: code, not tensors, or no pickle at all
+    except pickle.UnpicklingError as error:  # code, not tensors, or no pickle at all
         raise StudyError(
             f"{file}: holds more than tensors, or none, and is refused; expected a safetensors or "
             ".pth file of a state dict."
         ) from error
+    except Exception as error:  # of the system, zip archives and safetensors
+        raise StudyError(f"{file}: cannot be read as weights ({error}).") from error
     try:
         # Resamples position embeddings; a model without a head has no place for the head's weights.
         state = checkpoint_filter_fn(state.get("model", state), vit)
@@ -152,39 +146,17 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
         )
 
 
-def unknown_stem(name: str) -> StudyError:
-    """timm has no model of this name: suggest vision transformers with similar ones."""
-    known = [*timm.list_models(module="deit"), *timm.list_models(module="vision_transformer")]
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    near = near or [other for other in known if name and name.lower() in other][:3] or EXAMPLES
-    return StudyError(f"model.stem: timm has no {name!r}; try one of {', '.join(near)}.")
-
-
-def no_transformer(name: str) -> StudyError:
-    """The model exists, but gives no patch tokens."""
-    return StudyError(
-        f"model.stem: {name!r} is no vision transformer with patch tokens; "
-        f"try one of {', '.join(EXAMPLES)}."
-    )
-
-
 def failed_stem(
-    name: str, image_size: int, options: dict[str, bool | int | float | str],
-    pretrained: bool, error: Exception,
-) -> StudyError:  # fmt: skip
+    name: str, options: dict[str, bool | int | float | str], pretrained: bool, error: Exception
+) -> StudyError:
     """timm knows the model and raised ``error`` when building it."""
     unknown = UNKNOWN_ARGUMENT.search(str(error))
-    if unknown and unknown[1] in options:
+    if unknown:
         valid = list(inspect.signature(VisionTransformer.__init__).parameters)[1:]
         near = difflib.get_close_matches(unknown[1], valid, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(valid)}."
         return StudyError(f"model.stem_options.{unknown[1]}: {name!r} takes no such one; {hint}")
-    if unknown:  # img_size, which every vision transformer takes
-        return no_transformer(name)
-    given = f" with {options}" if options else ""
     hint = ""
     if pretrained and not isinstance(error, TypeError):
         hint = " Without a network, give a weights file: --config weights=PATH."
-    return StudyError(
-        f"model.stem: timm could not build {name!r}{given} at {image_size} px: {error}.{hint}"
-    )
+    return StudyError(f"model.stem: timm could not build {name!r} with {options}: {error}.{hint}")

@@ -46,11 +46,8 @@ def interpolation_matrix(size: int, target: int) -> Tensor:
 
 def pooling_matrix(size: int, grid: int) -> Tensor:
     """Adaptive average pooling along one axis as a float64 matrix (grid, size)."""
-    matrix = torch.zeros(grid, size, dtype=torch.float64)
-    for cell in range(grid):
-        start, stop = cell * size // grid, -(-(cell + 1) * size // grid)
-        matrix[cell, start:stop] = 1 / (stop - start)
-    return matrix
+    identity = torch.eye(size, dtype=torch.float64)[None]  # (1, size, size)
+    return F.adaptive_avg_pool1d(identity, grid)[0].T.contiguous()
 
 
 class LungTokens(nn.Module):

@@ -1,82 +1,59 @@
-"""Checkpoints of a run under way: one folder an epoch, complete or absent."""
+"""The checkpoint of a run under way: one file, whole or absent."""
 
-import os
+import logging
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, remove_leftovers, replacing
 
-Weights = dict[str, Tensor]
+log = logging.getLogger(__name__)
 HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], model: Weights, best: Weights) -> None:
-    """Write ``folder/epoch-NNNN`` whole, then drop the older ones.
+def save_checkpoint(file: Path, state: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    """Write ``state`` and that of ``parts`` (model, optimizer, …) in place of the earlier file.
 
-    Raises ``StudyError`` when the disk refuses; the previous checkpoint then stays.
+    Raises ``StudyError`` when the disk refuses; the earlier checkpoint then stays.
     """
-    final = folder / f"epoch-{state['epoch']:04d}"
-    draft = folder / f".{final.name}"
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_file(model, draft / "model.safetensors")
-        save_file(best, draft / "best.safetensors")
-        torch.save(state, draft / "state.pt")
-        for file in draft.iterdir():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-    # A full disk: torch and safetensors each have their own name for it.
-    except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise StudyError(
-            f"{final}: the checkpoint cannot be written ({error}). "
-            "Free space and run the same command again; it resumes from the epoch before."
-        ) from error
-    for old in folder.glob("epoch-*"):
-        if old != final:
-            shutil.rmtree(old)
+    with replacing(file) as temporary:
+        try:
+            torch.save(state | {name: part.state_dict() for name, part in parts.items()}, temporary)
+        except RuntimeError as error:  # torch's name for a full disk
+            raise OSError(str(error)) from error
 
 
 def load_checkpoint(
-    folder: Path, key: dict[str, str]
-) -> tuple[dict[str, Any], Weights, Weights] | None:
-    """The latest (state, model weights, best weights) in ``folder``, or None when there is none.
+    file: Path, key: dict[str, str], parts: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The state in ``file``, or None when there is none; ``parts`` are brought to theirs.
 
     Raises ``StudyError`` for a damaged checkpoint, and for one whose key is not ``key``: starting
     anew beside it would waste its epochs without a word. The message names what differs.
     """
-    folders = sorted(folder.glob("epoch-*"))
-    if not folders:
+    remove_leftovers(file)
+    if not file.exists():
         return None
-    latest = folders[-1]
     try:
-        state = torch.load(latest / "state.pt", map_location="cpu", weights_only=True)
-        model = load_file(latest / "model.safetensors")
-        best = load_file(latest / "best.safetensors")
+        state = torch.load(file, map_location="cpu", weights_only=True)
         differences = _differences(state["key"], key)
-    except Exception as error:  # pickle, zip, key and safetensors errors share no base class
+        for name, part in parts.items() if not differences else ():
+            part.load_state_dict(state.pop(name))
+    except Exception as error:  # pickle, zip, key and shape errors share no base class
         raise StudyError(
-            f"{latest}: damaged checkpoint ({error}). Delete this folder to train from the start."
+            f"{file}: damaged checkpoint ({error}). Delete this file to train from the start."
         ) from error
     if differences:
         raise StudyError(
-            f"{latest}: this unfinished training cannot go on, as it began otherwise: "
-            f"{'; '.join(differences)}. Restore that, or delete {folder} to train from the start."
+            f"{file}: this unfinished training cannot go on, as it began otherwise: "
+            f"{'; '.join(differences)}. Restore that, or delete this file to train from the start."
         )
-    return state, model, best
+    return state
 
 
 def _differences(there: dict[str, str], here: dict[str, str]) -> list[str]:
@@ -95,11 +72,13 @@ def sole_owner(folder: Path) -> Iterator[None]:
 
     Raises ``StudyError`` when another process holds it: two writers would spoil each other's run.
     """
-    lock = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=0):
+        with FileLock(folder / ".lock", timeout=0):
             yield
+    except KeyboardInterrupt:
+        log.warning("interrupted; run the same command again to resume from %s", folder)
+        raise
     except Timeout:
         raise StudyError(
             f"{folder}: another process is training this run. Wait for it, or stop it and run "

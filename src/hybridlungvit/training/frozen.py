@@ -14,13 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridlungvit.config import Recipe, Study
-from hybridlungvit.data.augment import (
-    apply_views,
-    derive_seed,
-    draw_views,
-    move_masks,
-    to_input,
-)
+from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, move_masks, to_input
 from hybridlungvit.data.cache import Cache, open_cache, unpack_masks
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
@@ -31,6 +25,7 @@ from hybridlungvit.runtime import prepare_device, track
 from hybridlungvit.training.record import weights_sha256
 
 CHUNK = 16  # images at a time, each with all its views
+NAMES = ("still", "moved", "affine")  # the files, and the first fields of FeatureStore
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,6 @@ class FeatureStore:
     def views(self) -> int:
         """Augmented views of each training image."""
         return self.moved.shape[1]
-
-    def augmented(self, rows: np.ndarray, views: np.ndarray, device: torch.device) -> Features:
-        """Features of one view (B,) of each training image of some rows (B,)."""
-        return _features(self.moved[self.places[rows], views], device)
 
     def probabilities(
         self, model: nn.Module, cache: Cache, rows: np.ndarray, tta: bool, device: torch.device
@@ -91,19 +82,20 @@ class PooledViews:
         device: torch.device,
     ) -> None:  # fmt: skip
         self.places, self.side, self.device = store.places, cache.images.shape[1], device
-        parts: list[tuple[Tensor, np.ndarray | None]] = []
+        pooled, bits = [], []
         starts = range(0, len(rows), CHUNK)
         for start in track(starts, len(starts), "pooling of the stored views"):
             part = rows[start : start + CHUNK].repeat(store.views)  # (CHUNK·V,)
-            views = np.arange(len(part)) % store.views
-            affine = torch.from_numpy(store.affine[store.places[part], views]).to(device)
+            each = store.places[part], np.arange(len(part)) % store.views
+            affine = torch.from_numpy(store.affine[each]).to(device)
             moved = move_masks(torch.from_numpy(cache.masks(part)).to(device), affine)
             with torch.no_grad():
-                pooled = model.pool(store.augmented(part, views, device), moved)
-            bits = np.packbits(moved.flatten(1).cpu().numpy(), axis=1) if masks else None
-            parts.append((pooled.unflatten(0, (-1, store.views)), bits))  # (CHUNK, V, …)
-        self.pooled = torch.cat([pooled for pooled, _ in parts])  # (M, V, …)
-        self.packed = np.concatenate([bits for _, bits in parts]) if masks else None  # (M·V, …)
+                tokens = model.pool(_features(store.moved[each], device), moved)
+            pooled.append(tokens.unflatten(0, (-1, store.views)))  # (CHUNK, V, …)
+            if masks:
+                bits.append(np.packbits(moved.flatten(1).cpu().numpy(), axis=1))
+        self.pooled = torch.cat(pooled)  # (M, V, …)
+        self.packed = np.concatenate(bits) if masks else None  # (M·V, …)
 
     def __call__(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """One view (B,) of each training image of some rows (B,), on the device.
@@ -111,11 +103,11 @@ class PooledViews:
         Returns the model's pooled features, float32 (B, …), and masks bool (B, S, S) if wanted.
         """
         places = self.places[rows]
-        pooled = self.pooled[places, views]
-        if self.packed is None:
-            return pooled, None
-        bits = self.packed[places * self.pooled.shape[1] + views]
-        return pooled, torch.from_numpy(unpack_masks(bits, self.side)).to(self.device)
+        masks = None
+        if self.packed is not None:
+            bits = self.packed[places * self.pooled.shape[1] + views]
+            masks = torch.from_numpy(unpack_masks(bits, self.side)).to(self.device)
+        return self.pooled[places, views], masks
 
 
 def _features(stored: np.ndarray, device: torch.device) -> Features:
@@ -133,13 +125,11 @@ def open_store(study: Study, variant: str, layout: Layout, recipe: Recipe) -> Fe
         return None
     folder = layout.features(study.features_as(variant))
     record = read_json(folder / "features.json")
-    expected = _identity(recipe, layout, record["weights_sha256"])
-    if any(record[key] != value for key, value in expected.items()):
+    if record != _identity(recipe, layout, record["weights_sha256"]):
         raise StudyError(f"{folder}: of another stem, data or augmentation. Run `features` again.")
     manifest = read_manifest(layout.manifest)
-    names = ("still", "moved", "affine")
     try:
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES]
     except (OSError, ValueError) as error:
         raise StudyError(f"{folder}: damaged ({error}). Delete it and run `features`.") from None
     return FeatureStore(*arrays, _places((manifest.split == "train").to_numpy()))
@@ -176,41 +166,38 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
     places, views = _places(trained), recipe.training.frozen_views
     record = _identity(recipe, layout, weights_sha256(recipe, stem))
     folder = layout.features(variant)
-    tokens, width = 1 + stem.grid[0] * stem.grid[1], stem.dim
-    shapes = {
-        "still": ((int((~trained).sum()), 2, tokens, width), np.float16),
-        "moved": ((int(trained.sum()), views, tokens, width), np.float16),
-        "affine": ((int(trained.sum()), views, 2, 3), np.float32),
-    }
+    folder.mkdir(parents=True, exist_ok=True)
     progress = folder / "progress.json"
     known = read_json(progress) if progress.is_file() else {}
     begun = known.get("record") == record
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "r+" if begun else "w+", dtype, shape
-        )
-        for name, (shape, dtype) in shapes.items()
-    }
+    tokens = 1 + stem.grid[0] * stem.grid[1], stem.dim
+    shapes = (
+        (int((~trained).sum()), 2, *tokens),
+        (int(trained.sum()), views, *tokens),
+        (int(trained.sum()), views, 2, 3),
+    )
+    still, moved, affine = arrays = [
+        np.lib.format.open_memmap(folder / f"{name}.npy", "r+" if begun else "w+", dtype, shape)
+        for name, dtype, shape in zip(NAMES, ("f2", "f2", "f4"), shapes, strict=True)
+    ]
     starts = range(known["done"] if begun else 0, len(manifest), CHUNK)
     for start in track(starts, len(starts), f"features of {variant}"):
         rows = np.arange(start, min(start + CHUNK, len(manifest)))
         drawn, others = rows[trained[rows]], rows[~trained[rows]]
         if len(others):
             pixels = torch.from_numpy(cache.images[others]).to(device)
-            arrays["still"][places[others], 0] = _encode(stem, pixels)
-            arrays["still"][places[others], 1] = _encode(stem, pixels.flip(2))
+            still[places[others], 0] = _encode(stem, pixels)
+            still[places[others], 1] = _encode(stem, pixels.flip(2))
         if len(drawn):
             pixels = torch.from_numpy(cache.images[drawn]).to(device)
             masks = torch.zeros_like(pixels, dtype=torch.bool)  # moved when a batch is made
             for view in range(views):
                 generator = torch.Generator().manual_seed(derive_seed("views", start, view))
                 chosen = draw_views(recipe.augmentation, len(drawn), generator)
-                arrays["moved"][places[drawn], view] = _encode(
-                    stem, apply_views(pixels, masks, chosen)[0]
-                )
-                arrays["affine"][places[drawn], view] = chosen.affine.numpy()
-        for array in arrays.values():
+                images, _ = apply_views(pixels, masks, chosen)
+                moved[places[drawn], view] = _encode(stem, images)
+                affine[places[drawn], view] = chosen.affine.numpy()
+        for array in arrays:
             array.flush()
         write_json(progress, {"record": record, "done": int(rows[-1]) + 1})
     write_json(folder / "features.json", record)

@@ -3,15 +3,12 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from safetensors.torch import save
 
 from hybridlungvit.config import Study, Training
 from hybridlungvit.data.augment import derive_seed
@@ -20,28 +17,17 @@ from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.statistics import training_ranges
 from hybridlungvit.evaluation.temperature import fit_temperature
-from hybridlungvit.io import StudyError, file_sha256
+from hybridlungvit.io import StudyError, file_sha256, replacing, write_record, write_table
 from hybridlungvit.model import build_model
 from hybridlungvit.paths import Layout
-from hybridlungvit.runtime import flushing_subnormals, peak_memory_mb, prepare_device
-from hybridlungvit.training.checkpoint import (
-    Weights,
-    load_checkpoint,
-    save_checkpoint,
-    sole_owner,
-)
+from hybridlungvit.provenance import code_commit, code_sha256, environment_record
+from hybridlungvit.runtime import device_name, flushing_subnormals, peak_memory_mb, prepare_device
+from hybridlungvit.training.checkpoint import load_checkpoint, save_checkpoint, sole_owner
 from hybridlungvit.training.frozen import open_store
-from hybridlungvit.training.record import (
-    Description,
-    portable,
-    run_key,
-    weights_sha256,
-    write_run,
-)
+from hybridlungvit.training.record import KEY, Description, portable, run_key, weights_sha256
 from hybridlungvit.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-RESUMED = ("optimizer", "scheduler", "scaler")
 
 
 def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
@@ -66,113 +52,118 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
 
     torch.manual_seed(derive_seed(seed))
     model = build_model(recipe, pretrained=True).to(device)
-    manifest_hash, weights_hash = file_sha256(layout.manifest), weights_sha256(recipe, model.stem)
+    origin = {
+        "manifest_sha256": file_sha256(layout.manifest),
+        "weights_sha256": weights_sha256(recipe, model.stem),
+    }
     store = open_store(study, variant, layout, recipe)
     trainer = Trainer(recipe, seed, device, model, cache, rows, labels, store)
-    key = run_key(recipe, seed, manifest_hash, weights_hash, device)
+    key = run_key(recipe, seed, origin, device)
     if recipe.data.masks is not None:
         key["masks"] = file_sha256(layout.mask_table)  # fitted ones follow from code and manifest
     work = layout.work(variant, seed)
-    with sole_owner(work), _interruptible(work), flushing_subnormals():
-        history, timing, best = _resume(trainer, work, key)
+    checkpoint = work / "checkpoint.pt"
+    resumed = ("model", "optimizer", "scheduler", "scaler")
+    parts = {name: getattr(trainer, name) for name in resumed}
+    with sole_owner(work), flushing_subnormals():
+        state: dict[str, Any] = {"key": key, "history": [], "timing": []}
+        state = load_checkpoint(checkpoint, key, parts) or state
+        history, timing = state["history"], state["timing"]
         if history:
             log.info("resuming %s, seed %d, after epoch %d", variant, seed, len(history))
         while not _finished(history, training):
             epoch, start = len(history), time.monotonic()
             losses = trainer.run_epoch(epoch)
             rate, values = trainer.rate, trainer.validate(epoch)
-            auc = values["val_auc"]
-            if not history or auc > max(row["val_auc"] for row in history):
-                best = _weights(model)
-            trainer.watch(epoch, auc)
+            trainer.watch(epoch, values["val_auc"])
             history.append({"epoch": epoch + 1, "learning_rate": rate, **losses, **values})
+            if _best(history) == epoch:
+                weights = model.state_dict()
+                state["best"] = {name: value.cpu().clone() for name, value in weights.items()}
             seconds = time.monotonic() - start
             speed, peak = len(rows["train"]) / seconds, peak_memory_mb(device)
             taken = {"seconds": seconds, "images_per_second": speed, "peak_memory_mb": peak}
             timing.append({"epoch": epoch + 1, **taken})
-            state = {"key": key, "epoch": epoch + 1, "history": history, "timing": timing}
-            state |= {name: getattr(trainer, name).state_dict() for name in RESUMED}
-            save_checkpoint(work, state, _weights(model), best)
-            write_events(layout.events(variant, seed), history, timing)
+            save_checkpoint(checkpoint, state, parts)
             log.info(
                 "%s, seed %d, epoch %d of %d: loss %.4f, validation AUC %.4f, %.0f images/s, "
                 "at most %.0f s left", variant, seed, epoch + 1, training.epochs,
-                sum(losses.values()), auc, speed, seconds * (training.epochs - epoch - 1),
+                sum(losses.values()), values["val_auc"], speed,
+                seconds * (training.epochs - epoch - 1),
             )  # fmt: skip
-        kept = int(pd.DataFrame(history).val_auc.idxmax())
         if len(history) < training.epochs:
             log.info(
                 "stopped after epoch %d: no better validation AUC for %d epochs",
                 len(history), training.patience,
             )  # fmt: skip
-        log.info("kept epoch %d, validation AUC %.4f", kept + 1, history[kept]["val_auc"])
-        model.load_state_dict(best)
-        probabilities = trainer.probabilities("val", recipe.evaluation.tta)
+        kept = history[_best(history)]
+        log.info("kept epoch %d, validation AUC %.4f", kept["epoch"], kept["val_auc"])
+        model.load_state_dict(state["best"])
+        probabilities = trainer.predict("val", recipe.evaluation.tta)[:, 0]
         description = Description(
             recipe=portable(recipe),
             ranges=training_ranges(cache, rows["train"]),
             temperature=fit_temperature(labels["val"], probabilities),
         )
-        origin = {"manifest_sha256": manifest_hash, "weights_sha256": weights_hash}
-        write_run(study, variant, seed, layout, origin, model, description, history, timing, device)
+        write_run(study, variant, layout, origin, trainer, description, kept, history, timing)
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _resume(
-    trainer: Trainer, work: Path, key: dict[str, str]
-) -> tuple[list[dict[str, float]], list[dict[str, float]], Weights]:
-    """History, timing and best weights so far; ``trainer`` is brought to the latest checkpoint."""
-    resumed = load_checkpoint(work, key)
-    if resumed is None:
-        return [], [], _weights(trainer.model)
-    state, current, best = resumed
-    try:
-        trainer.model.load_state_dict(current)
-        for name in RESUMED:
-            getattr(trainer, name).load_state_dict(state[name])
-        return state["history"], state["timing"], best
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise StudyError(
-            f"{work}: damaged checkpoint ({error}). Delete this folder to train from the start."
-        ) from error
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+def _best(history: list[dict[str, float]]) -> int:
+    """The first epoch, from 0, of the highest validation AUC."""
+    aucs = [row["val_auc"] for row in history]
+    return aucs.index(max(aucs))
 
 
 def _finished(history: list[dict[str, float]], training: Training) -> bool:
     """All epochs done, or ``patience`` of the unfrozen ones without a better validation AUC."""
     if not history:
         return False
-    best = pd.DataFrame(history).val_auc.idxmax()
-    rested = len(history) - max(best + 1, training.first_counted)
+    rested = len(history) - max(_best(history) + 1, training.first_counted)
     return len(history) >= training.epochs or rested >= training.patience
 
 
-@contextmanager
-def _interruptible(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        log.warning("interrupted; run the same command again to resume from %s", work)
-        raise
+def write_run(
+    study: Study, variant: str, layout: Layout, origin: dict[str, str | None], trainer: Trainer,
+    description: Description, kept: dict[str, float], history: list[dict[str, float]],
+    timing: list[dict[str, float]],
+) -> None:  # fmt: skip
+    """Write model.safetensors, history.csv, timing.csv and run.json of a finished training.
 
-
-def write_events(
-    folder: Path, history: list[dict[str, float]], timing: list[dict[str, float]]
-) -> None:
-    """Write the last epoch's history and timing as scalars; nothing without tensorboard.
-
-    Events of an epoch that is trained again after an interruption are purged.
+    ``origin`` has the hashes of the manifest and the pretrained weights that it began with, the
+    model of ``trainer`` the best weights, those of the epoch ``kept``; ``description`` travels with
+    them.
     """
-    if find_spec("tensorboard") is None:
-        return
-    from torch.utils.tensorboard import SummaryWriter  # slow to load, and only if it is there
-
-    epoch = len(history)
-    with SummaryWriter(str(folder), purge_step=epoch) as writer:
-        for group, row in (("history", history[-1]), ("timing", timing[-1])):
-            for name, value in row.items():
-                if name != "epoch":
-                    writer.add_scalar(f"{group}/{name}", value, epoch)
+    model, device, seed = trainer.model, trainer.device, trainer.seed
+    pretrained, run = trainer.recipe.model.pretrained, layout.run(variant, seed)
+    with replacing(run / "model.safetensors") as temporary:
+        weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        temporary.write_bytes(save(weights, {KEY: description.model_dump_json()}))
+    write_table(run / "history.csv", pd.DataFrame(history))
+    write_table(run / "timing.csv", pd.DataFrame(timing))
+    record = {
+        "study": study.study,
+        "variant": variant,
+        "seed": seed,
+        "config_sha256": study.training_hash(variant),
+        "manifest_sha256": origin["manifest_sha256"],
+        "code_sha256": code_sha256("train"),
+        "code_commit": code_commit(),
+        "pretrained": "file" if isinstance(pretrained, str) else pretrained,
+        "weights_sha256": origin["weights_sha256"],
+        "model_sha256": file_sha256(run / "model.safetensors"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "stem_parameters": sum(p.numel() for p in model.stem.parameters()),
+        "stem": {"patch": model.stem.patch, "dim": model.stem.dim},
+        "best_epoch": kept["epoch"],
+        "epochs_run": len(history),
+        "best_val_auc": kept["val_auc"],
+        "temperature": description.temperature,
+        "wall_seconds": sum(row["seconds"] for row in timing),
+        "device": device_name(device),
+        "device_kind": device.type,
+        "torch_build": torch.__version__,
+        "threads": trainer.recipe.compute.threads,
+        **environment_record(),
+    }
+    write_record(run / "run.json", record)

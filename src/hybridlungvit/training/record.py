@@ -1,4 +1,4 @@
-"""The records of a finished run: weights, history, timing and provenance."""
+"""What a run is known by: its weights' hash, its key, and what travels with its model."""
 
 import hashlib
 import json
@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import timm
 import torch
 from pydantic import Field
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from hybridlungvit.config import Compute, Recipe, Section, Study
-from hybridlungvit.io import file_sha256, replacing, write_record, write_table
-from hybridlungvit.paths import Layout
-from hybridlungvit.provenance import code_commit, code_sha256, environment_record
+from hybridlungvit.config import Compute, Recipe, Section
+from hybridlungvit.io import file_sha256
+from hybridlungvit.provenance import code_sha256
 from hybridlungvit.runtime import device_name
 
 KEY = "hybridlungvit"
@@ -71,24 +68,20 @@ def portable(recipe: Recipe) -> Recipe:
 
 
 def run_key(
-    recipe: Recipe,
-    seed: int,
-    manifest_sha256: str,
-    weights_sha256: str | None,
-    device: torch.device,
+    recipe: Recipe, seed: int, origin: dict[str, str | None], device: torch.device
 ) -> dict[str, str]:
     """All that decides the bits of an unfinished training, by name: it resumes only if all agree.
 
     The config's values are named as there ("training.loss"), but for ``compute.device``: "auto"
-    says nothing, so ``device`` is the one in use.
+    says nothing, so ``device`` is the one in use. ``origin`` is that of ``write_run``.
     """
     config = recipe.training_identity()
     del config["compute"]["device"]
     return _flat(config) | {
         "seed": str(seed),
-        "manifest": manifest_sha256,
+        "manifest": str(origin["manifest_sha256"]),
         "code": code_sha256("train"),
-        "weights": weights_sha256 or "none",
+        "weights": origin["weights_sha256"] or "none",
         "torch": str(torch.__version__),  # a class of torch's own, which it will not load again
         "timm": timm.__version__,
         "device": f"{device.type} {device_name(device)}",
@@ -104,51 +97,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + name] = json.dumps(value)
     return flat
-
-
-def write_run(
-    study: Study, variant: str, seed: int, layout: Layout, origin: dict[str, str | None],
-    model: nn.Module, description: Description, history: list[dict[str, float]],
-    timing: list[dict[str, float]], device: torch.device,
-) -> None:  # fmt: skip
-    """Write model.safetensors, history.csv, timing.csv and run.json of a finished training.
-
-    ``origin`` has the hashes of the manifest and the pretrained weights that it began with,
-    ``model`` the best weights, and ``description`` travels with them.
-    """
-    recipe = study.recipe(variant)
-    run = layout.run(variant, seed)
-    with replacing(run / "model.safetensors") as temporary:
-        weights = {name: value.cpu() for name, value in model.state_dict().items()}
-        temporary.write_bytes(save(weights, {KEY: description.model_dump_json()}))
-    epochs, times = pd.DataFrame(history), pd.DataFrame(timing)
-    write_table(run / "history.csv", epochs)
-    write_table(run / "timing.csv", times)
-    best = epochs.val_auc.idxmax()
-    pretrained = recipe.model.pretrained
-    record: dict[str, Any] = {
-        "study": study.study,
-        "variant": variant,
-        "seed": seed,
-        "config_sha256": study.training_hash(variant),
-        "manifest_sha256": origin["manifest_sha256"],
-        "code_sha256": code_sha256("train"),
-        "code_commit": code_commit(),
-        "pretrained": "file" if isinstance(pretrained, str) else pretrained,
-        "weights_sha256": origin["weights_sha256"],
-        "model_sha256": file_sha256(run / "model.safetensors"),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "stem_parameters": sum(p.numel() for p in model.stem.parameters()),
-        "stem": {"patch": model.stem.patch, "dim": model.stem.dim},
-        "best_epoch": int(epochs.epoch[best]),
-        "epochs_run": len(epochs),
-        "best_val_auc": float(epochs.val_auc[best]),
-        "temperature": description.temperature,
-        "wall_seconds": float(times.seconds.sum()),
-        "device": device_name(device),
-        "device_kind": device.type,
-        "torch_build": torch.__version__,
-        "threads": recipe.compute.threads,
-        **environment_record(),
-    }
-    write_record(run / "run.json", record)

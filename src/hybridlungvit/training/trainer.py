@@ -27,12 +27,7 @@ from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import output_of, pneumonia_probability, probability_of
 from hybridlungvit.runtime import autocast, mixed_dtype, track
 from hybridlungvit.training.frozen import FeatureStore, PooledViews
-from hybridlungvit.training.losses import (
-    class_weights,
-    loss_parts,
-    lung_dice,
-    segmentation_losses,
-)
+from hybridlungvit.training.losses import class_weights, loss_parts, lung_dice, segmentation_losses
 
 log = logging.getLogger(__name__)
 DIVERGED = "Lower training.learning_rate; the last good checkpoint is kept."
@@ -77,13 +72,14 @@ class Trainer:
         """
         self.recipe, self.seed, self.device, self.model = recipe, seed, device, model
         self.cache, self.rows, self.labels, self.store = cache, rows, labels, store
+        training, self.weights = recipe.training, None
+        if training.class_weights:
+            self.weights = class_weights(torch.from_numpy(labels["train"])).to(device)
         if store is not None:
-            masked = recipe.training.lambda_att > 0
+            masked = training.lambda_att > 0
             self.views = PooledViews(store, cache, rows["train"], model, masked, device)
-        training = recipe.training
         stem = list(model.stem.parameters())
-        inside = {id(parameter) for parameter in stem}
-        head = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+        head = [p for name, p in model.named_parameters() if not name.startswith("stem.")]
         rate = training.learning_rate
         slow = training.unfreeze_factor if training.unfreeze_lowers == "stem" else 1.0
         groups = [{"params": head, "lr": rate}, {"params": stem, "lr": rate * slow}]
@@ -132,22 +128,19 @@ class Trainer:
         generator only for RandAugment, MixUp and CutMix, which know no other.
         """
         training, augmentation = self.recipe.training, self.recipe.augmentation
-        labels = torch.from_numpy(self.labels["train"])
-        weights = None
-        if training.sampler:
-            shares = (0.5, 0.5) if training.sampler is True else training.sampler
-            weights = class_shares(labels, shares)
+        labels, shares, weights = torch.from_numpy(self.labels["train"]), training.sampler, None
+        if shares:
+            weights = class_shares(labels, (0.5, 0.5) if shares is True else shares)
         order = draw_order(weights, len(labels), self.seed, epoch).numpy()
         rows, classes = self.rows["train"][order], self.labels["train"][order]
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 1))
         if self.store is not None:
-            yield from self._stored_batches(epoch, rows, classes)
+            yield from self._stored_batches(rows, classes, generator)
             return
         stored = CachedBatches(self.cache, rows, classes, training.batch_size)
         pinned = self.device.type == "cuda"
-        loader = load_batches(stored, self.recipe.compute.loader_workers, pinned)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 1))
         exposure = ExposureOperations(augmentation.randaugment, augmentation.randaugment_magnitude)
-        for part in loader:
+        for part in load_batches(stored, self.recipe.compute.loader_workers, pinned):
             images, masks, classes = (p.to(self.device, non_blocking=True) for p in part)
             views = draw_views(augmentation, len(images), generator)
             images, masks = apply_views(images, masks, views)
@@ -159,18 +152,18 @@ class Trainer:
                 images, masks, targets = mix_batch(mixer, images, masks, classes)
             yield Batch(to_input(images, self.model.stem.mean, self.model.stem.std), masks, targets)
 
-    def _stored_batches(self, epoch: int, rows: np.ndarray, classes: np.ndarray) -> Iterator[Batch]:
+    def _stored_batches(
+        self, rows: np.ndarray, classes: np.ndarray, generator: torch.Generator
+    ) -> Iterator[Batch]:
         """Batches of stored features, of each image one of its views by chance."""
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, 1))
         views = torch.randint(self.store.views, (len(rows),), generator=generator).numpy()
         size = self.recipe.training.batch_size
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            pooled, masks = self.views(rows[part], views[part])
             targets = torch.eye(2)[classes[part]].to(self.device)  # (B, 2)
-            yield Batch(pooled, masks, targets)
+            yield Batch(*self.views(rows[part], views[part]), targets)
 
-    def step(self, batch: Batch, weights: Tensor | None) -> dict[str, Tensor]:
+    def step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step; the parts of the loss, whether finite or not."""
         training = self.recipe.training
         with autocast(self.device, training.amp):
@@ -178,7 +171,7 @@ class Trainer:
                 output = self.model.read_pooled(batch.inputs, batch.masks)
             else:  # the cut wants lungs or no lungs: a mixed pixel counts for the heavier image
                 output = self.model(batch.inputs, batch.masks >= 0.5)
-        parts = loss_parts(output, batch.targets, batch.masks, training, weights)
+        parts = loss_parts(output, batch.targets, batch.masks, training, self.weights)
         loss = sum(parts.values())
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
@@ -194,16 +187,13 @@ class Trainer:
         ``SKIPPED`` of them in a row stop the training.
         """
         self.start_epoch(epoch)
-        weights = None
-        if self.recipe.training.class_weights:
-            weights = class_weights(torch.from_numpy(self.labels["train"])).to(self.device)
         count = -(-len(self.rows["train"]) // self.recipe.training.batch_size)
         sums: dict[str, Tensor] = {}
         bad = longest = torch.zeros((), dtype=torch.int64, device=self.device)
         allowed = SKIPPED - 1 if self.scaler.is_enabled() else 0
         steps = 0
         for batch in track(self.batches(epoch), count, f"epoch {epoch + 1}"):
-            parts, steps = self.step(batch, weights), steps + 1
+            parts, steps = self.step(batch), steps + 1
             finite = torch.isfinite(sum(parts.values()))
             bad = torch.where(finite, 0, bad + 1)  # in a row
             longest = torch.maximum(longest, bad)
@@ -217,52 +207,55 @@ class Trainer:
             raise StudyError(f"epoch {epoch + 1}, step {steps}: the loss is {value}. {DIVERGED}")
         return {name: value.item() / count for name, value in sums.items()}
 
-    def probabilities(self, split: str, tta: bool) -> np.ndarray:
-        """Probability of pneumonia of the images of a split, float64 (N,), in the cache's order."""
+    def predict(self, split: str, tta: bool) -> np.ndarray:
+        """What ``predict`` gives for the images of a split, in order: float64 (N, 1 or 3)."""
         self.model.eval()
         if self.store is not None:
             rows = self.rows[split]
-            return self.store.probabilities(self.model, self.cache, rows, tta, self.device)
-        scores = [
-            pneumonia_probability(self.model, images, masks, tta).cpu().numpy()
-            for images, masks in self._still_batches(split)
-        ]
-        return np.concatenate(scores)
-
-    def _still_batches(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 and masks bool (B, S, S) of a split as they are, on the device."""
+            scores = self.store.probabilities(self.model, self.cache, rows, tta, self.device)
+            return scores[:, None]
         size = self.recipe.evaluation.batch_size
         stored = CachedBatches(self.cache, self.rows[split], self.labels[split], size)
-        for index in range(len(stored)):
-            images, masks, _ = stored[index]
-            yield images.to(self.device), masks.to(self.device)
+        batches = ((part.to(self.device) for part in stored[i][:2]) for i in range(len(stored)))
+        return np.concatenate([predict(self.model, *batch, tta) for batch in batches])
 
     def validate(self, epoch: int) -> dict[str, float]:
         """AUC, accuracy and log loss on the validation images, without test-time augmentation.
 
         With a segmentation head also its loss, without its weight, and the mean Dice.
         """
-        segments = getattr(self.model, "segment", None) is not None
-        found: dict[str, float] = {}
-        if not segments:
-            probability = self.probabilities("val", tta=False)
-        else:
-            self.model.eval()
-            parts = []
-            with torch.inference_mode():
-                for images, masks in self._still_batches("val"):
-                    output = output_of(self.model, images, masks, segment=True)
-                    losses = segmentation_losses(output.segmentation, masks)
-                    dice = lung_dice(output.segmentation, masks)
-                    parts.append(torch.stack([probability_of(output), losses, dice]).cpu())
-            probability, losses, dice = torch.cat(parts, dim=1).numpy()
-            found = {"val_segmentation": float(losses.mean()), "val_dice": float(dice.mean())}
+        probability, *segmented = self.predict("val", tta=False).T
         if not np.isfinite(probability).all():
             raise StudyError(f"epoch {epoch + 1}: the model's output is not finite. {DIVERGED}")
         once = np.ones((1, len(probability)), np.int64)
-        auc = float(weighted_auc(self.labels["val"], probability, once)[0])
         truth = self.labels["val"] == 1
         right = (probability >= self.recipe.evaluation.threshold) == truth
         kept = clipped(np.where(truth, probability, 1 - probability))
-        measures = {"val_accuracy": float(right.mean()), "val_loss": float(-np.log(kept).mean())}
-        return {"val_auc": auc} | measures | found
+        measures = {
+            "val_auc": float(weighted_auc(self.labels["val"], probability, once)[0]),
+            "val_accuracy": float(right.mean()),
+            "val_loss": float(-np.log(kept).mean()),
+        }
+        if segmented:
+            dice, losses = (float(column.mean()) for column in segmented)
+            measures |= {"val_segmentation": losses, "val_dice": dice}
+        return measures
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Tensor, masks: Tensor, tta: bool) -> np.ndarray:
+    """Probability of pneumonia; with a segmentation head also its Dice and loss: (B, 1 or 3).
+
+    ``images`` uint8 (B, S, S), ``masks`` bool (B, S, S), both on the model's device. Lungs are
+    compared as the image shows them, without its mirror.
+    """
+    if getattr(model, "segment", None) is None:
+        return pneumonia_probability(model, images, masks, tta).unsqueeze(1).cpu().numpy()
+    output = output_of(model, images, masks, segment=True)
+    probability = probability_of(output)
+    if tta:
+        mirrored = probability_of(output_of(model, images.flip(2), masks.flip(2)))
+        probability = (probability + mirrored) / 2
+    dice = lung_dice(output.segmentation, masks)
+    losses = segmentation_losses(output.segmentation, masks)
+    return torch.stack([probability, dice, losses], dim=1).cpu().numpy()
