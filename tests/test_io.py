@@ -12,7 +12,6 @@ from conftest import no_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlungvit.config import save_resolved
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.evaluate import evaluate_variant
@@ -95,15 +94,6 @@ def test_any_bytes_are_a_table_or_damaged(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(StudyError, match=r"fuzz\.csv"):
         read_manifest(path)
-
-
-def test_a_locked_folder_is_named(study, tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("hybridlungvit.io.tempfile.mkstemp", refuse)
-    with pytest.raises(StudyError, match=r"results.*cannot be written \(Permission denied\)"):
-        save_resolved(study, Layout("tiny", results=tmp_path / "results"))
 
 
 def test_a_disk_too_small_for_the_cache_is_told_before_the_work(
