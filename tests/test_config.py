@@ -109,7 +109,6 @@ def message(values):
         ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
         ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
         ({"title": "\ud800"}, "'\\ud800' holds half a character"),
-        ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
         ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
         ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
         ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),

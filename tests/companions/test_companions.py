@@ -61,7 +61,7 @@ def test_an_answered_checklist_is_printed_item_by_item(paper):
         ({"where": ["results/{study}/gone.json"]}, "items.5: no file 'results/tiny/gone.json'"),
         ({"answer": "We used 624 images."}, "items.5: the number '624' is typed"),
         ({"phantom": "An AUC of 0.95."}, r"items.5: the number '0.95' is typed"),
-        ({"awnser": "They are."}, "items.5.awnser: Extra inputs"),
+        ({"awnser": "They are."}, "items.5.awnser: unknown key; did you mean 'answer'"),
     ],
 )
 def test_a_bad_answer_names_its_item(paper, change, words):
