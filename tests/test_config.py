@@ -79,10 +79,7 @@ def message(values):
         ({"data": {"image_size": 60}}, "data.image_size: 60 is no multiple"),
         ({"model": {"token_grid": 100}}, "model.token_grid: 100 is more than the 4 × 4 patches"),
         ({"model": {"stem_options": {"patch_size": 9}}}, "patch of 9 px; 36 is"),
-        (
-            {"model": {"stem": "deit_smal_patch16_224"}},
-            "'deit_smal_patch16_224'; try one of deit_s",
-        ),
+        ({"model": {"stem": "deit_smal_patch16_224"}}, "deit_smal_patch16_224'; try one of deit"),
         ({"data_root": "images"}, "file.yaml: data_root is set, but data.source is 'phantom'"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
         ({"variants": {"comparisons": {"label": "x", "description": "y"}}}, "comparisons"),
@@ -224,9 +221,8 @@ def test_a_missing_file_and_one_that_is_no_mapping_are_named(tmp_path, text):
     path = tmp_path / "bad.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(
-        StudyError, match=r"bad\.yaml: (cannot be read|not valid YAML|expected a map)"
-    ):
+    expected = r"bad\.yaml: (cannot be read|not valid YAML|expected a mapping)"
+    with pytest.raises(StudyError, match=expected):
         load_study(path)
 
 
