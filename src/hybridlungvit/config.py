@@ -33,6 +33,7 @@ from hybridlungvit.paths import Layout
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=40)]
@@ -257,7 +258,7 @@ class Training(Section):
     frozen_views: Count = 0
     """With a stem that never learns (freeze_epochs: all): its features of this many augmented views
     of each training image are computed once and trained on; 0: the stem runs in every step."""
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_factor: OpenFraction = 0.5
     """What the learning rate is multiplied by after plateau_patience epochs, and one more, without
     a better validation AUC."""
     plateau_patience: Count = 2
@@ -317,7 +318,7 @@ class Augmentation(Section):
 class Evaluation(Section):
     tta: bool = True
     """Average the probabilities of the image and its mirror."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: OpenFraction = 0.5
     batch_size: Positive = 32
 
 
@@ -327,7 +328,7 @@ class Statistics(Section):
     seed: Seed = 0
     sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
     """What the sensitive operating point must reach on validation images."""
-    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
+    prevalences: list[OpenFraction] = [0.05, 0.1, 0.2, 0.3, 0.5]
     """Shares of pneumonia for which predictive values are tabled."""
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Largest difference of AUCs that counts as none when equivalence is tested; to be declared
@@ -342,11 +343,7 @@ class Explanation(Section):
 
     subsample: Annotated[int, Field(ge=2)] = 64
     """Test images, drawn at random, for the checks that need many maps of one image."""
-    removed: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
-        0.1,
-        0.3,
-        0.5,
-    ]
+    removed: Annotated[list[OpenFraction], Field(min_length=1)] = [0.1, 0.3, 0.5]
     """Shares of the pixels that the faithfulness check removes, hottest first."""
     batch_size: Positive = 32
     seed: Seed = 0

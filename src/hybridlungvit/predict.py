@@ -156,14 +156,7 @@ def predict_images(
     output: Path | None = None,
     phantoms: bool = False,
 ) -> None:
-    """Write one CSV row per image, to ``output`` or the screen: see ``COLUMNS``.
-
-    probability of pneumonia, as the study's evaluation has it; the calibrated one, at the
-    temperature fitted on validation; the call at the study's threshold; the mask's confidence; the
-    cut, where left and right part, as a share of the width; a warning where the image is unlike
-    the training images or its mask uncertain; study, checkpoint and threshold. Threshold and
-    mirroring are those of the training's study. A name that a spreadsheet would take for a formula
-    has a ' before it.
+    """Write one CSV row per image, to ``output`` or the screen: see the command's help.
 
     With ``gradcam``, a picture of each image goes to that folder as PNG: see ``draw_overlay``.
     Without ``checkpoint`` the published one is used. One that was trained on synthetic images is
