@@ -21,6 +21,7 @@ from filelock import FileLock
 from hybridlungvit.config import Study, load_study, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import build_manifest
+from hybridlungvit.io import write_text
 from hybridlungvit.masks.quality import write_quality
 from hybridlungvit.paths import Layout
 from hybridlungvit.phantom import write_dataset
@@ -185,6 +186,30 @@ def beside(layout: Layout, results: Path) -> Layout:
     for shared in (layout.manifest, layout.mask_table, layout.images.parent):
         (own.root / shared.name).symlink_to(shared.resolve())
     return own
+
+
+@pytest.fixture(scope="session")
+def trained(cached: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Layout]:
+    """The tiny study with one seed, whose reference was trained for an epoch; do not alter it."""
+    from hybridlungvit.training.loop import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    values = TINY | {"seeds": [0], "training": TINY["training"] | {"epochs": 1}}
+    study = study_from(values, "tiny")
+    layout = altered(beside(cached, folder / "results"), paper=folder / "paper")
+    train(study, "no_seg", 0, layout)
+    write_text(layout.companions / "model_card.md", "The card of the tiny study.\n")
+    return study, layout
+
+
+@pytest.fixture
+def exported(trained: tuple[Study, Layout], tmp_path: Path) -> Path:
+    """The trained run as a folder in the layout of the model hub."""
+    from hybridlungvit.companions.export import export_run
+
+    study, layout = trained
+    export_run(study, "no_tta", 0, layout, tmp_path / "exported", half=True)
+    return tmp_path / "exported"
 
 
 def checkout(folder, origin=REPOSITORY):

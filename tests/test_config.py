@@ -16,6 +16,7 @@ from snakemake.utils import update_config
 from hybridlungvit.config import (
     NEUTRAL,
     Study,
+    Training,
     known_stem,
     load_study,
     read_yaml,
@@ -62,62 +63,40 @@ def message(values):
     ("change", "expected"),
     [
         ({"training": {"epochs": -1}}, "training.epochs"),
-        ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
         ({"seeds": [1, 1]}, "repeat"),
-        ({"seeds": []}, "seeds"),
         ({"reference": "nobody"}, "nobody"),
         ({"study": "../up"}, "study"),
         ({"model": {"d_model": 10, "heads": 4}}, "multiple of heads"),
         ({"seeds": [True]}, "seeds: Input should be a number, not true or false"),
-        ({"seeds": [1.5]}, "seeds.0"),
-        ({"seeds": ["1:30"]}, "seeds.0"),
-        ({"training": {"epochs": "2.5"}}, "training.epochs"),
         ({"training": {"freeze_epochs": True}}, "training.freeze_epochs"),
-        ({"training": {"amp": 2}}, "training.amp: Input should be a valid boolean"),
         ({"evaluation": {"tta": "maybe"}}, "evaluation.tta: Input should be a valid boolean"),
-        ({"evaluation": {"threshold": True}}, "evaluation.threshold"),
-        ({"statistics": {"resamples": True}}, "statistics.resamples"),
-        ({"statistics": {"family": "no_seg"}}, "statistics.family"),
         ({"explanation": {"removed": [0.5, False]}}, "explanation.removed"),
         ({"augmentation": {"crop_scale": [0.8, True]}}, "crop_scale: Input should be a number"),
-        ({"augmentation": {"crop_ratio": [True, 1]}}, "crop_ratio: Input should be a number"),
-        ({"augmentation": {"crop_scale": 3}}, "augmentation.crop_scale"),
         ({"omitted": {"no_tta": "no time"}}, "omitted: no_tta is a variant too"),
         ({"variants": {"bad name": {"label": "x", "description": "y"}}}, "bad name"),
         ({"training": {"lambda_sgg": 1}}, "lambda_sgg: unknown key; did you mean 'lambda_seg'?"),
-        (
-            variant(training={"epoch": 3}),
-            "plain_deit: training.epoch: unknown key; did you mean 'e",
-        ),
+        (variant(training={"epoch": 3}), "plain_deit: training.epoch: unknown key; did you mean"),
         ({"data": {"image_size": 60}}, "data.image_size: 60 is no multiple"),
         ({"model": {"token_grid": 100}}, "model.token_grid: 100 is more than the 4 × 4 patches"),
         ({"model": {"stem_options": {"patch_size": 9}}}, "patch of 9 px; 36 is"),
-        (
-            {"model": {"stem": "deit_smal_patch16_224"}},
-            "model.stem: timm has no vision transformer 'deit_smal_patch16_224'; try one of deit_s",
-        ),
-        ({"model": {"stem": ""}}, "timm has no vision transformer ''; try one of deit"),
+        ({"model": {"stem": "deit_smal_patch16_224"}}, "deit_smal_patch16_224'; try one of deit"),
         ({"data_root": "images"}, "file.yaml: data_root is set, but data.source is 'phantom'"),
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
         ({"variants": {"comparisons": {"label": "x", "description": "y"}}}, "comparisons"),
         (variant(training={"lambda_seg": 0.1}), "plain_deit: training.lambda_seg: the linear head"),
-        (variant(training={"lambda_att": 0.1}), "plain_deit: training.lambda_att: the linear head"),
         ({"statistics": {"family": ["no_seg"]}}, "other than the reference; choose from"),
-        ({"statistics": {"family": ["nonsense"]}}, "statistics.family ['nonsense'] must name"),
         ({"study": "a" * 300}, "study: String should have at most 100 characters"),
         ({"title": "Лёгкие"}, "title: the paper's fonts have no '\\u041b'"),
-        ({"source_note": "p ≤ 1"}, "source_note: the paper's fonts have no '\\u2264'"),
         ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
         ({"title": "\ud800"}, "'\\ud800' holds half a character"),
-        ({"data_root": "~nosuchuser/x"}, "data_root: no user ~nosuchuser"),
-        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
         ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
         ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
         ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
         ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
-        ({"data": {"classes": ["up/..", "B"]}}, "data.classes.0: String should match pattern"),
         ({"data": {"source": "phantom", "classes": ["a", "b"]}}, "classes: source 'phantom'"),
         ({"data": {"patients": "p.*"}}, "data.patients: the regular expression must have one"),
+        ({"training": {"sampler": [0, 1]}}, "sampler: the two shares"),
+        ({"training": {"sampler": [0.5, 0.6]}}, "sampler: the two shares"),
         ({"data": {"patients": "("}}, "data.patients: neither a .csv file nor a regular"),
     ],
 )
@@ -162,13 +141,10 @@ def test_a_key_given_twice_is_an_error(tiny, tmp_path):
     [
         ("training", "learning_rate", "5e-5", 5e-5),
         ("training", "epochs", "3", 3),
-        ("training", "epochs", 3.0, 3),
         ("training", "epochs", "010", 10),
-        ("training", "freeze_epochs", "2", 2),
         ("training", "freeze_epochs", "all", "all"),
         ("training", "amp", "false", False),
         ("training", "amp", "yes", True),  # as YAML 1.1 reads it without quotes
-        ("training", "amp", 0, False),
         ("augmentation", "crop_scale", ["0.5", "1"], (0.5, 1.0)),
     ],
 )
@@ -189,18 +165,13 @@ def test_numbers_that_yaml_reads_to_another_base_are_refused(tmp_path, number):
     assert read_yaml(path) == {"title": number, "seeds": [0, 10, 0.5, 31]}
 
 
-def test_paths_know_the_home_folder(tiny, monkeypatch):
+def test_paths_know_the_home_folder_and_truth_values_may_be_text(tiny, monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     tiny["data"] = {"source": "folder", "image_size": 32}
-    study = study_from(tiny | {"data_root": "~/x", "weights": "~/w.pth"}, "x")
-    assert study.data_root == "/home/someone/x"
-    assert study.recipe("no_seg").model.pretrained == "/home/someone/w.pth"
-
-
-@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("a.pth", "a.pth")])
-def test_truth_values_from_the_command_line(tiny, text, value):
-    study = study_from(tiny | {"weights": text}, "x")
-    assert study.recipe("no_seg").model.pretrained == value
+    for text, value in (("true", True), ("False", False), ("~/w.pth", "/home/someone/w.pth")):
+        study = study_from(tiny | {"data_root": "~/x", "weights": text}, "x")
+        assert study.data_root == "/home/someone/x"
+        assert study.recipe("no_seg").model.pretrained == value
 
 
 def test_a_study_named_like_a_file_is_an_error(tiny, tmp_path):
@@ -245,21 +216,14 @@ def test_any_file_is_accepted_or_explained(tmp_path_factory, content):
         load_study(path)
 
 
-def test_missing_file_and_bad_yaml(tmp_path):
-    with pytest.raises(StudyError, match="nowhere"):
-        load_study(tmp_path / "nowhere.yaml")
-    bad = tmp_path / "bad.yaml"
-    bad.write_text("a: [1,")
-    with pytest.raises(StudyError, match="not valid YAML"):
-        load_study(bad)
-    bad.write_text("!!python/object/apply:os.system [echo]")
-    with pytest.raises(StudyError, match="not valid YAML"):
-        load_study(bad)
-
-
-def test_study_is_frozen(study):
-    with pytest.raises(Exception, match="frozen"):
-        study.study = "other"
+@pytest.mark.parametrize("text", [None, "a: [1,", "!!python/object/apply:os.system [echo]", "[]"])
+def test_a_missing_file_and_one_that_is_no_mapping_are_named(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    if text is not None:
+        path.write_text(text)
+    expected = r"bad\.yaml: (cannot be read|not valid YAML|expected a mapping)"
+    with pytest.raises(StudyError, match=expected):
+        load_study(path)
 
 
 def test_evaluation_only_variants_share_checkpoints(study):
@@ -293,7 +257,7 @@ def test_weights_shorthand_replaces_the_base_models_and_spares_overrides(tiny):
     assert moved.training_hash("no_seg") == study.training_hash("no_seg")
 
 
-def test_a_small_number_survives_the_way_to_the_jobs(tiny, tmp_path):
+def test_a_study_survives_the_way_to_the_jobs(tiny, tmp_path):
     tiny["training"]["learning_rate"] = 5e-5  # JSON writes 5e-05, which YAML 1.1 takes for text
     study = study_from(tiny, "tiny")
     again = load_study(save_resolved(study, Layout("tiny", results=tmp_path)))
@@ -303,7 +267,7 @@ def test_a_small_number_survives_the_way_to_the_jobs(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "patience", "plateau", "never"),
-    [(3, 3, 2, True), (6, 5, 2, False), (6, 2, 5, False), (5, 3, 2, True), (5, 2, 2, False)],
+    [(3, 3, 2, True), (6, 5, 2, False), (6, 2, 5, False)],
 )
 def test_a_training_in_which_neither_schedule_can_act_is_said_to_be_so(
     tiny, caplog, epochs, patience, plateau, never
@@ -311,12 +275,6 @@ def test_a_training_in_which_neither_schedule_can_act_is_said_to_be_so(
     tiny["training"] |= {"epochs": epochs, "patience": patience, "plateau_patience": plateau}
     say_what_never_acts(study_from(tiny, "x.yaml"), "x.yaml")
     assert ("keys without effect" in caplog.text) == never
-
-
-@pytest.mark.parametrize("shares", [[0, 1], [0.5, 0.6], [0.5], ["a", "b"]])
-def test_class_shares_are_two_that_add_up(tiny, shares):
-    tiny["training"]["sampler"] = shares
-    assert "sampler" in message(tiny)
 
 
 def test_keys_that_came_later_give_no_finished_run_another_name(tiny):
@@ -350,15 +308,12 @@ def test_the_example_options_fit_a_study(tiny):
 def test_the_reference_of_keys_is_current_and_has_the_originals_defaults():
     text = (REPOSITORY / "docs" / "config.md").read_text()
     assert text == reference(), "run `hybridlungvit keys > docs/config.md`"
-    for line in (
-        "| `learning_rate` | `5e-05` |", "| `weight_decay` | `0.0001` |", "| `batch_size` | `16` |",
-        "| `epochs` | `20` |", "| `patience` | `5` |", "| `label_smoothing` | `0.1` |",
-        "| `freeze_epochs` | `3` |", "| `unfreeze_factor` | `0.2` |",
-        '| `unfreeze_lowers` | `"all"` |',
-        "| `lambda_att` | `0.0` |", "| `class_weights` | `true` |", "| `sampler` | `true` |",
-        "| `fusion_layers` | `1` |", '| `pooling` | `"side"` |',
-    ):  # fmt: skip
-        assert line in text
+    originals = {
+        "learning_rate": 5e-05, "weight_decay": 0.0001, "batch_size": 16, "epochs": 20,
+        "patience": 5, "label_smoothing": 0.1, "freeze_epochs": 3, "unfreeze_factor": 0.2,
+        "unfreeze_lowers": "all", "lambda_att": 0.0, "class_weights": True, "sampler": True,
+    }  # fmt: skip
+    assert originals.items() <= Training().model_dump().items()
 
 
 def test_titles_in_latin_script_are_printable(tiny):
@@ -389,16 +344,14 @@ def test_new_keys_leave_the_published_runs_their_identity(name):
 
 def test_files_of_masks_and_patients_count_by_content_not_by_place(tiny):
     tiny["data"] = {"source": "folder", "image_size": 32}
-    plain = study_from(tiny, "x")
-    hashes = {plain.training_hash("no_seg")}
+    hashes = {study_from(tiny, "x").training_hash("no_seg")}
     for key, values in (("masks", ["/a", "/b"]), ("patients", ["/a.csv", "/b.csv"])):
-        tiny["data"][key] = values[0]
-        first = study_from(tiny, "x")
-        tiny["data"][key] = values[1]
-        second = study_from(tiny, "x")
-        assert first.training_hash("no_seg") == second.training_hash("no_seg")
-        assert first.values_sha256() == second.values_sha256()
-        hashes.add(first.training_hash("no_seg"))
+        studies = [
+            study_from(tiny | {"data": tiny["data"] | {key: value}}, "x") for value in values
+        ]
+        (training,) = {study.training_hash("no_seg") for study in studies}
+        assert len({study.values_sha256() for study in studies}) == 1
+        hashes.add(training)
     tiny["data"]["classes"] = ["healthy", "TB"]
     hashes.add(study_from(tiny, "x").training_hash("no_seg"))
     tiny["data"]["patients"] = r"p(\d+)"

@@ -1,14 +1,10 @@
 """Jobs share the GPUs of a machine without ever sharing one; nvidia-smi is played by a script."""
 
-import itertools
 import os
-import re
 import subprocess
 import sys
 
 import pytest
-import yaml
-from conftest import TINY, checkout, snakemake
 
 from hybridlungvit import gpus
 from hybridlungvit.config import Compute
@@ -54,28 +50,17 @@ def holder(before=""):
     return subprocess.Popen([sys.executable, "-c", before + HOLDER], **PIPES)
 
 
-def test_without_a_gpu_nothing_is_claimed(monkeypatch):
-    monkeypatch.setattr(gpus, "_listed", dict)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpus.claim_gpu(AUTO) is None
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-
-
-def test_a_study_on_the_processor_claims_none(machine):
-    assert gpus.claim_gpu(Compute(device="cpu")) is None
+@pytest.mark.parametrize(("device", "present"), [("auto", False), ("cpu", True)])
+def test_without_a_gpu_or_on_the_processor_none_is_claimed(machine, monkeypatch, device, present):
+    if not present:
+        monkeypatch.setattr(gpus, "_listed", dict)
+    assert gpus.claim_gpu(Compute(device=device)) is None
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 @pytest.mark.parametrize(
     ("given", "names"),
-    [
-        ("1", ["GPU-bbbb"]),
-        ("1, 0", ["GPU-bbbb", "GPU-aaaa"]),
-        ("GPU-bbbb", ["GPU-bbbb"]),
-        ("MIG-cccc", ["MIG-cccc"]),
-        ("", []),
-        ("-1", []),
-    ],
+    [("1, 0", ["GPU-bbbb", "GPU-aaaa"]), ("MIG-cccc", ["MIG-cccc"]), ("", []), ("-1", [])],
 )
 def test_what_the_user_or_slurm_hides_stays_hidden(machine, monkeypatch, given, names):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
@@ -108,33 +93,6 @@ def test_processes_take_different_gpus_and_wait_when_there_is_none(machine):
     assert third.stdout.readline().strip() == names[1]
     for process in (*holders, third):
         process.communicate()
-
-
-@pytest.mark.slow
-def test_trainings_never_meet_on_a_gpu_even_if_snakemake_is_told_of_too_many(machine, tmp_path):
-    folder = tmp_path / "study"
-    folder.mkdir()
-    checkout(folder)
-    study = TINY | {"compute": TINY["compute"] | {"device": "auto"}}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    trained = [f"{variant}/seed-{seed}" for variant in ("no_seg", "plain_deit") for seed in (0, 1)]
-    root = folder / "results" / "tiny"
-    targets = [f"results/tiny/runs/{run}/run.json" for run in trained]
-    arguments = ("--cores", "4", "--resources", "gpu=3", "--configfile", "tiny.yaml")
-    done = snakemake(folder, *targets, *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    uses = {}
-    for run in trained:
-        # From the claim to the log's last line; Snakemake touches the outputs some time later.
-        log = (root / "logs" / "train" / f"{run.replace('/', '-')}.log").read_text()
-        (name,) = re.findall(r"INFO computing on GPU (\S+)$", log, re.M)
-        lines = log[log.index("computing on GPU") - len("2026-01-01 00:00:00,000 INFO ") :]
-        times = re.findall(r"^(\d{4}-\S+ \S+) INFO", lines, re.M)
-        uses.setdefault(name, []).append((times[0], times[-1]))
-    assert sorted(uses) == UUIDS
-    for spans in uses.values():
-        ordered = sorted(spans)
-        assert all(end < start for (_, end), (start, _) in itertools.pairwise(ordered))
 
 
 def test_a_folder_that_cannot_be_written_is_named(machine, monkeypatch, tmp_path):

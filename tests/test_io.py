@@ -12,7 +12,6 @@ from conftest import no_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlungvit.config import save_resolved
 from hybridlungvit.data.cache import build_cache, open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.evaluate import evaluate_variant
@@ -29,7 +28,7 @@ from hybridlungvit.io import (
 from hybridlungvit.paths import Layout
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "null", "{", '{"a": ', "\x00", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "3", '{"a": ', "\x00", "[" * 100_000])
 def test_a_damaged_record_is_named(tmp_path, text):
     path = tmp_path / "run.json"
     path.write_text(text)
@@ -49,12 +48,10 @@ def test_a_missing_key_is_named_at_any_depth(tmp_path):
 
 
 def test_an_emptied_run_record_stops_scoring(study, layout):
-    path = layout.run("no_seg", 0) / "run.json"
-    write_text(path, "{}")
-    with pytest.raises(StudyError, match=r"run\.json: has no 'config_sha256'"):
-        load_run(study, "no_seg", 0, layout)
-    with pytest.raises(StudyError, match=r"run\.json"):
-        score(study, "no_seg", 0, layout)
+    write_text(layout.run("no_seg", 0) / "run.json", "{}")
+    for read in (load_run, score):
+        with pytest.raises(StudyError, match=r"run\.json: has no 'config_sha256'"):
+            read(study, "no_seg", 0, layout)
     record = layout.predictions("no_seg", 0).with_suffix(".json")
     write_text(record, '{"config_sha256": 1}')
     with pytest.raises(StudyError, match=r"seed-0\.csv: made from config 1"):

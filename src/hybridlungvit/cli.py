@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
@@ -27,7 +26,6 @@ VariantName = Annotated[str, typer.Option(help="A variant of the study.")]
 Seed = Annotated[int, typer.Option(help="A seed of the study.")]
 StudyName = Annotated[str, typer.Option(help="A study: config/STUDY.yaml.")]
 MAIN_STUDY = "kermany-frozen"  # which opens the README
-Half = Literal["reporting", "development", "all"]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to use.")]
 
 
@@ -45,7 +43,7 @@ def _open(
 
 
 def _open_on_gpu(config: Path, variant: str, seed: int | None = None) -> tuple[Study, Layout]:
-    """As ``_open``, for what computes with a model: on a GPU of its own, if there is any."""
+    """As ``_open``, and claims a GPU, if there is any, for what computes with a model."""
     from hybridlungvit.gpus import claim_gpu
 
     study, layout = _open(config, variant, seed)
@@ -332,7 +330,7 @@ def masks(
     annotations: Annotated[Path, typer.Option(help="CSV with the columns image, class and mask.")],
     out: Annotated[Path, typer.Option(help="Folder for table.csv and images.csv.")],
     half: Annotated[
-        Half,
+        Literal["reporting", "development", "all"],
         typer.Option(
             help="Patients to measure on: those on which constants were chosen, the others, all."
         ),
@@ -418,16 +416,6 @@ OUT_OF_MEMORY = (
 )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch, on a GPU or not, or numpy got no memory; torch need not be imported."""
-    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-    return named or "allocate memory" in str(error)
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line; a ``StudyError`` becomes one message and exit status 1."""
     start_logging()
@@ -435,28 +423,30 @@ def main() -> None:
     if sys.platform == "win32":
         log.error("Windows is not supported. Run this in WSL (Windows Subsystem for Linux).")
         sys.exit(1)
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    status = 1
     try:
         # Typer answers Ctrl-C and SIGTERM with a returned status, not with an exception.
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
     except StudyError as error:
         log.error("%s", error)
-        sys.exit(1)
     except typer.Abort as stop:
         if isinstance(stop.__context__, EOFError):  # Typer takes it for the end of a dialogue
             log.error("a file of the results ends too early. Run the stage that wrote it again.")
-            sys.exit(1)
-        sys.exit(130)
+        else:
+            status = 130
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        status = stop.exit_code
     except Exception as error:
-        if _is_out_of_memory(error):
+        # Of numpy or torch, on a GPU or not; torch need not be imported.
+        named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+        if named or "allocate memory" in str(error):
             log.error(OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "MemoryError")
-            sys.exit(1)
-        show = getattr(error, "show", None)  # usage errors know how to print themselves
-        if show is None:
+        elif hasattr(error, "show"):  # usage errors know how to print themselves
+            error.show()
+            status = 2
+        else:
             raise
-        show()
-        sys.exit(2)
+    sys.exit(status)

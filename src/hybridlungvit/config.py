@@ -8,12 +8,13 @@ of users.
 import difflib
 import json
 import logging
+import os
 import re
 import reprlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -26,12 +27,13 @@ from pydantic import (
     model_validator,
 )
 
-from hybridlungvit.io import StudyError, value_sha256, write_json
+from hybridlungvit.io import StudyError, telling, value_sha256, write_json
 from hybridlungvit.paths import Layout
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$", max_length=40)]
@@ -39,15 +41,7 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 """Kermany's class folders. Records keep these two names for label 0 and 1 of any study."""
 
 
-def user_path(path: str) -> str:
-    """A path with ~ filled in; raises ``ValueError`` for the home of an unknown user."""
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:
-        raise ValueError(f"no user {path.split('/')[0]} on this machine") from None
-
-
-UserPath = Annotated[str, AfterValidator(user_path)]
+UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 UNPRINTABLE = re.compile(r"[^\s!-~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
 """What the fonts of the paper lack (T1, with pdfTeX): all but Latin letters and common signs."""
 
@@ -63,10 +57,6 @@ def printed(text: str) -> str:
 Printed = Annotated[str, AfterValidator(printed)]
 
 
-TRANSFORMERS = ("deit", "vision_transformer", "vision_transformer_hybrid")
-"""timm's files that define vision transformers as a stem needs them."""
-
-
 def known_stem(name: str) -> str:
     """The name, if timm has such an architecture or is not installed where the config is read.
 
@@ -79,18 +69,15 @@ def known_stem(name: str) -> str:
     timm = find_spec("timm")
     if timm is None or timm.origin is None:
         return name
-    models = Path(timm.origin).parent / "models"
-    architecture, _, weights = name.partition(".")
-    # Where timm defines what a stem can be, and the old names of some.
-    sources = [path for path in models.glob("*.py") if path.stem in TRANSFORMERS]
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted(sources))
-    old = "".join(re.findall(r"^register_model_deprecations\(.*?^\}\)", text, re.M | re.S))
-    named = re.escape(architecture)
-    published = name.replace("_clip_quickgelu_", "_clip_")  # timm derives these from those
-    is_model = re.search(rf"^@register_model\ndef {named}\(", text, re.M)
-    if (is_model and (not weights or f"'{published}':" in text)) or f"'{name}':" in old:
-        return name
+    modules = ("deit", "vision_transformer", "vision_transformer_hybrid")
+    paths = [Path(timm.origin).parent / "models" / f"{module}.py" for module in modules]
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
     known = re.findall(r"^@register_model\ndef (\w+)\(", text, re.M)
+    # Names of weights and old names are the keys of dictionaries.
+    published = name.replace("_clip_quickgelu_", "_clip_")  # timm derives these from those
+    keys = re.findall(r"^    '([\w.-]+)':", text, re.M)
+    if name in known or name in keys or (published in keys and name.split(".")[0] in known):
+        return name
     near = difflib.get_close_matches(name, known, n=3) or known[:3]
     raise ValueError(f"timm has no vision transformer {name!r}; try one of {', '.join(near)}")
 
@@ -120,39 +107,6 @@ class Section(BaseModel):
         if any(isinstance(a, bool) and not isinstance(b, bool) for a, b in pairs):
             raise ValueError(f"Input should be a number, not true or false (found {value})")
         return result
-
-
-class StemChoice(Protocol):
-    """The keys of the section model that decide how the image is cut into patches."""
-
-    head: str
-    stem: str
-    stem_options: dict[str, bool | int | float | str]
-    token_grid: int
-
-
-def require_fit(image_size: int, model: StemChoice) -> None:
-    """Raise ``ValueError`` when patches do not fill the image or the token grid outgrows the map.
-
-    Says nothing when neither the stem's name nor its options tell the patch: the stem itself will.
-    """
-    named = re.search(r"patch(\d+)", model.stem)
-    patch = model.stem_options.get("patch_size", int(named[1]) if named else None)
-    if not isinstance(patch, int) or patch < 1:
-        return
-    if image_size % patch:
-        near = max(1, round(image_size / patch)) * patch
-        raise ValueError(
-            f"data.image_size: {image_size} is no multiple of the stem's patch of {patch} px; "
-            f"{near} is"
-        )
-    cells = image_size // patch
-    if model.head == "hybrid" and model.token_grid > cells:
-        raise ValueError(
-            f"model.token_grid: {model.token_grid} is more than the {cells} × {cells} patches of "
-            f"the stem ({image_size} px, {patch} px each); a finer grid costs memory and adds "
-            "nothing"
-        )
 
 
 class Phantom(Section):
@@ -229,7 +183,7 @@ class Data(Section):
         if value is None:
             return value
         if value.lower().endswith(".csv"):
-            return user_path(value)
+            return os.path.expanduser(value)  # noqa: PTH111
         try:
             groups = re.compile(value).groups
         except (re.error, OverflowError, RecursionError) as error:
@@ -304,7 +258,7 @@ class Training(Section):
     frozen_views: Count = 0
     """With a stem that never learns (freeze_epochs: all): its features of this many augmented views
     of each training image are computed once and trained on; 0: the stem runs in every step."""
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_factor: OpenFraction = 0.5
     """What the learning rate is multiplied by after plateau_patience epochs, and one more, without
     a better validation AUC."""
     plateau_patience: Count = 2
@@ -327,19 +281,6 @@ class Training(Section):
         Where the stem never unfreezes, that is the first.
         """
         return 0 if self.freeze_epochs == "all" else self.freeze_epochs
-
-    def idle_schedules(self) -> list[str]:
-        """Which of plateau and patience can never act, each with the reason, in words."""
-        left = self.epochs - self.first_counted
-        idle = []
-        if self.plateau_patience + 2 >= left:
-            idle.append(
-                f"plateau_patience {self.plateau_patience} (the rate would fall after the last "
-                f"of {left} epochs)"
-            )
-        if self.patience >= left - 1:
-            idle.append(f"patience {self.patience} (of {left} epochs none would be saved)")
-        return idle
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -377,7 +318,7 @@ class Augmentation(Section):
 class Evaluation(Section):
     tta: bool = True
     """Average the probabilities of the image and its mirror."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: OpenFraction = 0.5
     batch_size: Positive = 32
 
 
@@ -387,7 +328,7 @@ class Statistics(Section):
     seed: Seed = 0
     sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
     """What the sensitive operating point must reach on validation images."""
-    prevalences: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.1, 0.2, 0.3, 0.5]
+    prevalences: list[OpenFraction] = [0.05, 0.1, 0.2, 0.3, 0.5]
     """Shares of pneumonia for which predictive values are tabled."""
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Largest difference of AUCs that counts as none when equivalence is tested; to be declared
@@ -402,11 +343,7 @@ class Explanation(Section):
 
     subsample: Annotated[int, Field(ge=2)] = 64
     """Test images, drawn at random, for the checks that need many maps of one image."""
-    removed: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = [
-        0.1,
-        0.3,
-        0.5,
-    ]
+    removed: Annotated[list[OpenFraction], Field(min_length=1)] = [0.1, 0.3, 0.5]
     """Shares of the pixels that the faithfulness check removes, hottest first."""
     batch_size: Positive = 32
     seed: Seed = 0
@@ -476,7 +413,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        require_fit(self.data.image_size, self.model)
+        self._require_fit()
         for key in ("lambda_seg", "lambda_att"):
             if self.model.head == "linear" and getattr(self.training, key) > 0:
                 raise ValueError(
@@ -492,6 +429,29 @@ class Recipe(Section):
             wrong = ", ".join(key for key, used in images.items() if used)
             raise ValueError(f"training.frozen_views: {wrong} would need the images in each step")
         return self
+
+    def _require_fit(self) -> None:
+        """Patches must fill the image, and the token grid must not outgrow the map of them.
+
+        Says nothing when neither the stem's name nor its options tell the patch: the stem will.
+        """
+        named = re.search(r"patch(\d+)", self.model.stem)
+        patch = self.model.stem_options.get("patch_size", int(named[1]) if named else None)
+        if not isinstance(patch, int) or patch < 1:
+            return
+        side, grid = self.data.image_size, self.model.token_grid
+        cells = side // patch
+        if side % patch:
+            near = max(1, round(side / patch)) * patch
+            raise ValueError(
+                f"data.image_size: {side} is no multiple of the stem's patch of {patch} px; "
+                f"{near} is"
+            )
+        if self.model.head == "hybrid" and grid > cells:
+            raise ValueError(
+                f"model.token_grid: {grid} is more than the {cells} × {cells} patches of the stem "
+                f"({side} px, {patch} px each); a finer grid costs memory and adds nothing"
+            )
 
     def data_identity(self) -> dict[str, Any]:
         """The values that decide the manifest and the cache."""
@@ -520,10 +480,6 @@ class Recipe(Section):
         kept = {key: values["model"][key] for key in ("stem", "pretrained", "stem_options")}
         views = {"views": self.training.frozen_views, "augmentation": values["augmentation"]}
         return {"data": values["data"], "model": kept} | views
-
-    def prediction_identity(self) -> dict[str, Any]:
-        """The values that decide the predictions: those of the checkpoint and of the scoring."""
-        return self.training_identity() | {"tta": self.evaluation.tta}
 
 
 class Study(Section):
@@ -576,6 +532,16 @@ class Study(Section):
                 f"statistics.family {self.statistics.family} must name variants other than the "
                 f"reference; choose from {[v for v in self.variants if v != self.reference]}"
             )
+        source = self.data.source
+        if source != "phantom" and self.data.phantom != Phantom():
+            raise ValueError(f"data.phantom is set, but data.source is {source!r}.")
+        if source == "phantom" and self.data_root is not None:
+            raise ValueError(
+                "data_root is set, but data.source is 'phantom', which reads no images. Take a "
+                "study of real ones, such as config/kermany-cpu.yaml."
+            )
+        if source == "phantom" and self.data.annotations is not None:
+            raise ValueError("data.annotations is set, but phantoms bring their own.")
         return self
 
     def comparison_family(self) -> list[str]:
@@ -613,8 +579,9 @@ class Study(Section):
         return value_sha256(_without_neutral(self.model_dump(mode="json", exclude=places)))
 
     def prediction_hash(self, variant: str) -> str:
-        """Hash of the config values behind a variant's predictions."""
-        return value_sha256(self.recipe(variant).prediction_identity())
+        """Hash of the config values behind a variant's predictions: of checkpoint and scoring."""
+        recipe = self.recipe(variant)
+        return value_sha256(recipe.training_identity() | {"tta": recipe.evaluation.tta})
 
     def training_hash(self, variant: str) -> str:
         """Hash of the config values behind a variant's checkpoints."""
@@ -622,13 +589,10 @@ class Study(Section):
 
 
 log = logging.getLogger(__name__)
-FOLDER = {"source": "folder"}
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 80
 Content = TypeVar("Content", bound=BaseModel)
 MOST_VALUES = 100_000  # the largest study has a few hundred
-WORKFLOW = "config"
-"""What messages call the values that Snakemake put together from files and its command line."""
 
 
 def load_study(path: Path) -> Study:
@@ -661,16 +625,14 @@ class _Loader(yaml.SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file; raises ``StudyError``, also for a key given twice."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with telling(path, "read"):
+            text = path.read_text(encoding="utf-8")
         # JSON is not quite YAML 1.1, which takes 5e-05 for text.
         values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise StudyError(f"{path}: not valid YAML or JSON: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
-    _require_plain(values, str(path))
     return values
 
 
@@ -706,29 +668,22 @@ def study_from(values: dict[str, Any], source: str) -> Study:
             raise StudyError(_explain(error, Recipe, f"{source}: variants.{variant}")) from error
     if study.data_root is not None and study.data.source == "mendeley":
         # The user's own copy of the same images.
-        study = study.model_copy(update={"data": study.data.model_copy(update=FOLDER)})
-    if study.data.source != "phantom" and study.data.phantom != type(study.data.phantom)():
-        raise StudyError(
-            f"{source}: data.phantom is set, but data.source is {study.data.source!r}."
-        )
-    if study.data.source == "phantom" and study.data_root is not None:
-        raise StudyError(
-            f"{source}: data_root is set, but data.source is 'phantom', which reads no images. "
-            "Take a study of real ones, such as config/kermany-cpu.yaml."
-        )
-    if study.data.source == "phantom" and study.data.annotations is not None:
-        raise StudyError(f"{source}: data.annotations is set, but phantoms bring their own.")
+        own = study.data.model_copy(update={"source": "folder"})
+        study = study.model_copy(update={"data": own})
     return study
 
 
 def say_what_never_acts(study: Study, source: str) -> None:
     """Warn of a training so short that neither plateau nor patience can ever act in it."""
     for variant in study.trained_variants():
-        idle = study.recipe(variant).training.idle_schedules()
-        if len(idle) == 2:
+        training = study.recipe(variant).training
+        left = training.epochs - training.first_counted
+        if left <= min(training.plateau_patience + 2, training.patience + 1):
             log.warning(
-                "%s: variants.%s: keys without effect: %s.", source, variant, "; ".join(idle)
-            )
+                "%s: variants.%s: keys without effect: plateau_patience %d and patience %d are too "
+                "long for the %d epochs in which they count.",
+                source, variant, training.plateau_patience, training.patience, left,
+            )  # fmt: skip
             return
 
 
@@ -768,22 +723,29 @@ def require_folder(layout: Layout) -> None:
         )
 
 
+def read_model(path: Path, model: type[Content]) -> Content:
+    """The content of a YAML file as ``model``; raises ``StudyError`` naming file, key and value."""
+    try:
+        return model.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise StudyError(_explain(error, model, str(path))) from error
+
+
 def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            wrong = str(item["loc"][-1])
             valid = _fields_at(model, item["loc"][:-1])
-            near = difflib.get_close_matches(wrong, valid, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}."
-            lines.append(f"{source}: {key}: unknown key; {hint}")
-        elif item["type"] == "missing":
-            lines.append(f"{source}: {key}: missing; add it as in config/demo.yaml.")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            given = "" if item["type"] == "value_error" else f" (found {SHORT.repr(item['input'])})"
-            lines.append(f"{source}: {key + ': ' if key else ''}{message}{given}")
+            message = f"unknown key; {hint}"
+        elif item["type"] == "missing" and model is Study:
+            message = "missing; add it as in config/demo.yaml."
+        elif item["type"] not in ("missing", "value_error"):
+            message += f" (found {SHORT.repr(item['input'])})"
+        lines.append(f"{source}: {key + ': ' if key else ''}{message}")
     return "\n".join(lines)
 
 
@@ -796,19 +758,3 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         candidates = [annotation, *get_args(annotation)]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
-
-
-def read_model(path: Path, model: type[Content]) -> Content:
-    """The content of a YAML file as ``model``; raises ``StudyError`` naming file, key and value."""
-    values = read_yaml(path)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
-            known = item["type"] in ("missing", "value_error")
-            shown = "" if known else f" (found {SHORT.repr(item['input'])})"
-            lines.append(f"{path}: {key}: {message}{shown}")
-        raise StudyError("\n".join(lines)) from error

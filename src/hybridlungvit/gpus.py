@@ -27,7 +27,7 @@ def claim_gpu(compute: Compute) -> str | None:
     names = [] if compute.device == "cpu" else visible_gpus()
     if not names:
         return None
-    folder = Path(tempfile.gettempdir()) / f"hybridlungvit-gpus-{_user()}"
+    folder = Path(tempfile.gettempdir()) / f"hybridlungvit-gpus-{os.getuid()}"
     waiting = False
     while True:
         for name in names:
@@ -90,7 +90,3 @@ def _lock(file: Path) -> bool:
         ) from error
     _held[file] = lock
     return True
-
-
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")

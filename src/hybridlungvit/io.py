@@ -4,7 +4,7 @@ import glob
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +29,15 @@ class StudyError(Exception):
 
 
 @contextmanager
+def telling(path: Path, what: str) -> Iterator[None]:
+    """Tell the system's refusal as ``path`` that "cannot be" ``what``, as a ``StudyError``."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be {what} ({error.strerror or error}).") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it there only if the block succeeds.
 
@@ -37,20 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     import fcntl  # not on Windows, where the command line still has to say so
 
-    try:
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    with telling(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be written ({error.strerror or error}).") from error
-    temporary = Path(name)
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # until closed: tells it from what a killed process left
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise StudyError(
@@ -70,12 +74,6 @@ def remove_leftovers(path: Path) -> None:
         with leftover.open("rb") as stream, suppress(BlockingIOError):
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,11 @@ def _result(*names: str) -> property:
     return property(lambda layout: layout.root.joinpath(*names))
 
 
+def _paper(template: str) -> property:
+    """A file or folder below ``paper``, in whose name {} stands for the study."""
+    return property(lambda layout: layout.paper / template.format(layout.study))
+
+
 @dataclass(frozen=True)
 class Layout:
     """Paths of a study, relative to the folder the workflow runs in.
@@ -22,10 +27,7 @@ class Layout:
     downloads: Path = Path("data")
     """Shared by all studies: what was fetched once need not be fetched again."""
 
-    @property
-    def root(self) -> Path:
-        return self.results / self.study
-
+    root = property(lambda layout: layout.results / layout.study)
     phantom = _result("phantom")
     download = _result("download.json")
     """The record of what was downloaded; the images themselves are below ``downloads``."""
@@ -43,6 +45,15 @@ class Layout:
     comparisons = _result("metrics", "comparisons.json")
     seal = _result("SHA256SUMS")
     """Checksums of what `make paper` does not compute again."""
+
+    generated = _paper("generated/{}")
+    companions = _paper("generated/{}/companions")
+    """Checklists, model card and datasheet, made from the same records."""
+    check = _paper("generated/{}/check.json")
+    pdf = _paper("{}.pdf")
+    page = _paper("{}.html")
+    """All results in one HTML file."""
+    tarball = _paper("{}-arxiv.tar.gz")
 
     def run(self, variant: str, seed: int | str) -> Path:
         return self.root / "runs" / variant / f"seed-{seed}"
@@ -69,29 +80,3 @@ class Layout:
 
     def saliency(self, variant: str) -> Path:
         return self.root / "gradcam" / f"{variant}-checks.json"
-
-    @property
-    def generated(self) -> Path:
-        return self.paper / "generated" / self.study
-
-    @property
-    def companions(self) -> Path:
-        """Checklists, model card and datasheet, made from the same records."""
-        return self.generated / "companions"
-
-    @property
-    def check(self) -> Path:
-        return self.generated / "check.json"
-
-    @property
-    def pdf(self) -> Path:
-        return self.paper / f"{self.study}.pdf"
-
-    @property
-    def page(self) -> Path:
-        """All results in one HTML file."""
-        return self.paper / f"{self.study}.html"
-
-    @property
-    def tarball(self) -> Path:
-        return self.paper / f"{self.study}-arxiv.tar.gz"

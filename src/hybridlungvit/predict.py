@@ -2,12 +2,14 @@
 
 import csv
 import io
+import json
 import logging
 import os
 import re
 import sys
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from hybridlungvit.data.decode import decode_grey, read_bytes, require_usable, t
 from hybridlungvit.data.sources import is_image
 from hybridlungvit.data.statistics import image_statistics, outside
 from hybridlungvit.evaluation.temperature import scaled
-from hybridlungvit.io import StudyError, read_json, write_text
+from hybridlungvit.io import StudyError, read_json, telling, write_text
 from hybridlungvit.masks.fit import LOW_CONFIDENCE
 from hybridlungvit.model import build_model
 from hybridlungvit.model.hub import CONFIG, WEIGHTS, fetch, load_model, not_fitting, read_config
@@ -72,53 +74,45 @@ def load_checkpoint(checkpoint: str | Path) -> Checkpoint:
     was not written by this software.
     """
     path = Path(checkpoint)
-    try:
+    with telling(path, "read"):  # no permission, a name too long
         if not path.exists() and HUB_NAME.fullmatch(str(checkpoint)):
             path = fetch(checkpoint)
-        if (path / CONFIG).is_file():
-            return _in_hub_layout(path)
-        return _of_run(path / WEIGHTS if path.is_dir() else path)
-    except OSError as error:  # no permission, or a name longer than any file's
-        raise StudyError(f"{checkpoint}: cannot be read ({error.strerror}).") from error
+        in_hub_layout = (path / CONFIG).is_file()
+        weights = path / WEIGHTS if path.is_dir() else path
+        if not in_hub_layout and not weights.is_file():  # nor a pipe, which would be waited for
+            raise StudyError(
+                f"{weights}: no such file. Give a model.safetensors of a finished run."
+            )
+        described = path / CONFIG if in_hub_layout else weights
+        told = json.dumps(read_config(path).get(KEY)) if in_hub_layout else _metadata(weights)
+        try:
+            kind = Published if in_hub_layout else Description
+            description = kind.model_validate_json(told)
+        except ValidationError as error:
+            raise not_fitting(described, error) from error
+        recipe = description.recipe
+        arguments = recipe.model.model_dump() | {"image_size": recipe.data.image_size}
+        model = load_model(lambda: build_model(recipe, pretrained=False), arguments, weights)
+        if in_hub_layout:
+            files = tuple(file for file in path.iterdir() if file.is_file())
+            return Checkpoint(model, description, description.study, files)
+        record = weights.with_name("run.json")
+        study = str(read_json(record)["study"]) if record.is_file() else ""
+        return Checkpoint(model, description, study, (weights, record))
 
 
-def _in_hub_layout(folder: Path) -> Checkpoint:
-    config = read_config(folder)
+def _metadata(weights: Path) -> str:
+    """The description in a safetensors file, as JSON."""
     try:
-        description = Published.model_validate(config.get(KEY))
-    except ValidationError as error:
-        raise not_fitting(folder / CONFIG, error) from error
-    model = _build(description, folder / WEIGHTS)
-    files = tuple(path for path in folder.iterdir() if path.is_file())
-    return Checkpoint(model, description, description.study, files)
-
-
-def _of_run(path: Path) -> Checkpoint:
-    if not path.is_file():  # nor a pipe, which would be waited for
-        raise StudyError(f"{path}: no such file. Give a model.safetensors of a finished run.")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        with safe_open(weights, "pt") as file:
+            return (file.metadata() or {})[KEY]
     except (OSError, SafetensorError) as error:
-        raise StudyError(f"{path}: cannot be read as a checkpoint ({error}).") from error
-    if KEY not in metadata:
+        raise StudyError(f"{weights}: cannot be read as a checkpoint ({error}).") from error
+    except KeyError as error:
         raise StudyError(
-            f"{path}: holds weights but no recipe; expected a model.safetensors below "
+            f"{weights}: holds weights but no recipe; expected a model.safetensors below "
             "results/<study>/runs/, written by `hybridlungvit train`."
-        )
-    try:
-        description = Description.model_validate_json(metadata[KEY])
-    except ValidationError as error:
-        raise not_fitting(path, error) from error
-    record = path.with_name("run.json")
-    study = str(read_json(record)["study"]) if record.is_file() else ""
-    return Checkpoint(_build(description, path), description, study, (path, record))
-
-
-def _build(description: Description, weights: Path) -> nn.Module:
-    recipe = description.recipe
-    arguments = recipe.model.model_dump() | {"image_size": recipe.data.image_size}
-    return load_model(lambda: build_model(recipe, pretrained=False), arguments, weights)
+        ) from error
 
 
 def published_checkpoint() -> Path:
@@ -162,14 +156,7 @@ def predict_images(
     output: Path | None = None,
     phantoms: bool = False,
 ) -> None:
-    """Write one CSV row per image, to ``output`` or the screen: see ``COLUMNS``.
-
-    probability of pneumonia, as the study's evaluation has it; the calibrated one, at the
-    temperature fitted on validation; the call at the study's threshold; the mask's confidence; the
-    cut, where left and right part, as a share of the width; a warning where the image is unlike
-    the training images or its mask uncertain; study, checkpoint and threshold. Threshold and
-    mirroring are those of the training's study. A name that a spreadsheet would take for a formula
-    has a ' before it.
+    """Write one CSV row per image, to ``output`` or the screen: see the command's help.
 
     With ``gradcam``, a picture of each image goes to that folder as PNG: see ``draw_overlay``.
     Without ``checkpoint`` the published one is used. One that was trained on synthetic images is
@@ -198,16 +185,25 @@ def predict_images(
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     origin = {"study": harmless(loaded.study), "checkpoint": harmless(str(chosen))}
-    parts = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
-    with _Drafts(gradcam) as drafts:
-        for part in track(parts, len(parts), "predicting"):
+    drafts = nullcontext("")
+    if gradcam is not None:
+        with telling(gradcam, "written"):
+            gradcam.mkdir(parents=True, exist_ok=True)
+            drafts = tempfile.TemporaryDirectory(prefix=".drafts-", dir=gradcam)
+    with drafts as folder:  # overlays get their names when all are made; one that fails leaves none
+        starts = range(0, len(files), BATCH)
+        for start in track(starts, len(starts), "predicting"):
+            part = files[start : start + BATCH]
             pixels, masks, rows = predict_batch(loaded.model, loaded.description, part, device)
             writer.writerows(origin | row for row in rows)
             for n, row in enumerate(rows if overlays else []):
                 content = _overlay(loaded, part[n], pixels[n : n + 1], masks[n : n + 1], row)
-                drafts.write(content, overlays)
+                with telling(overlays[start + n], "written"):
+                    Path(folder, str(start + n)).write_bytes(content)
         _write(text.getvalue(), output)
-        drafts.publish(overlays)
+        for number, overlay in enumerate(overlays):
+            with telling(overlay, "written"):
+                Path(folder, str(number)).replace(overlay)
 
 
 def predict_batch(
@@ -260,23 +256,21 @@ def _require_outputs(
     inputs: list[Path], gradcam: Path | None, overlays: list[Path], output: Path | None
 ) -> None:
     """Raise ``StudyError`` where an output would replace an input, another output or a device."""
+    if gradcam is not None:
+        with telling(gradcam, "written"):  # no permission, or a name longer than any file's
+            if gradcam.exists() and not gradcam.is_dir():
+                raise StudyError(f"{gradcam}: is no folder. Choose another place for the overlays.")
     taken = {_identity(file) for file in inputs}
-    for place in [*overlays, *([output] if output is not None else [])]:
+    for place in [*overlays, *filter(None, [output])]:
         if _identity(place) in taken:
             raise StudyError(
                 f"{place}: is one of the images, of the checkpoint's files or of the overlays, "
                 "which would be replaced. Choose another place."
             )
         taken.add(_identity(place))
-    try:
-        if gradcam is not None and gradcam.exists() and not gradcam.is_dir():
-            raise StudyError(f"{gradcam}: is no folder. Choose another place for the overlays.")
-        odd = [place for place in overlays if place.exists() and not place.is_file()]
-        odd += [place for place in [output] if place is not None and place.is_dir()]
-    except OSError as error:  # no permission, or a name longer than any file's
-        raise StudyError(f"{error.filename}: cannot be written ({error.strerror}).") from error
-    if odd:
-        raise StudyError(f"{odd[0]}: is no regular file. Choose another place.")
+        with telling(place, "written"):
+            if place.is_dir() or (place is not output and place.exists() and not place.is_file()):
+                raise StudyError(f"{place}: is no regular file. Choose another place.")
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:
@@ -295,11 +289,8 @@ def _write(text: str, output: Path | None) -> None:
     elif not output.exists() or output.is_file():
         write_text(output.resolve(), text)  # links such as /dev/stdout stay links
     else:
-        try:
-            with output.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise StudyError(f"{output}: cannot be written ({error.strerror}).") from error
+        with telling(output, "written"), output.open("w", encoding="utf-8") as stream:
+            stream.write(text)
 
 
 def overlay_names(files: list[Path]) -> list[str]:
@@ -313,44 +304,6 @@ def overlay_names(files: list[Path]) -> list[str]:
             name = f"{file.stem}-{used[file.stem] + 1}.png"
         names[name] = None
     return list(names)
-
-
-class _Drafts:
-    """Overlays that get their names when all are made, and leave nothing when one is not."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder, self.count = folder, 0
-
-    def __enter__(self) -> "_Drafts":
-        if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.drafts = tempfile.TemporaryDirectory(prefix=".drafts-", dir=self.folder)
-            except OSError as error:
-                raise _unwritable(self.folder, error) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.folder is not None:
-            self.drafts.cleanup()
-
-    def write(self, content: bytes, names: list[Path]) -> None:
-        try:
-            Path(self.drafts.name, str(self.count)).write_bytes(content)
-        except OSError as error:
-            raise _unwritable(names[self.count], error) from error
-        self.count += 1
-
-    def publish(self, names: list[Path]) -> None:
-        for number, name in enumerate(names):
-            try:
-                Path(self.drafts.name, str(number)).replace(name)
-            except OSError as error:
-                raise _unwritable(name, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> StudyError:
-    return StudyError(f"{path}: cannot be written ({error.strerror or error}).")
 
 
 def _overlay(

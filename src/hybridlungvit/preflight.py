@@ -19,6 +19,7 @@ SPEED = 60e9  # operations a second of one core, as measured on DeiT-Tiny
 DEFAULT_IMAGES = 4_700  # of Kermany's to train on
 MUCH = 48  # core-hours worth a warning
 SMALLER = "Use a machine with a GPU, or a smaller study such as config/kermany-cpu.yaml."
+IMAGES = "Give the one with train/ and test/, such as `--config data_root=PATH`."
 READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark"}
 
 
@@ -33,19 +34,14 @@ def check_start(
     ------
     StudyError : images or weights are missing, or stored predictions belong to another config.
     """
-    root = study.data_root
-    if root is not None and READ_IMAGES & set(planned) and not Path(root).is_dir():
-        raise StudyError(
-            f"data_root: no folder {root}. Give the one with train/ and test/, such as "
-            "`--config data_root=PATH`."
-        )
     data = study.data
-    for key, known in (("annotations", data.annotations), ("patients", data.patients_file)):
-        if known is not None and READ_IMAGES & set(planned) and not Path(known).is_file():
-            raise StudyError(f"data.{key}: no file {known}. Give one, or leave the key out.")
-    masks = study.data.masks
-    if masks is not None and READ_IMAGES & set(planned) and not Path(masks).is_dir():
-        raise StudyError(f"data.masks: no folder {masks}. Give one, or leave the key out.")
+    folders = {"data_root": study.data_root, "data.masks": data.masks}
+    files = {"data.annotations": data.annotations, "data.patients": data.patients_file}
+    for key, place in (folders | files).items() if READ_IMAGES & set(planned) else ():
+        kind, there = ("folder", Path.is_dir) if key in folders else ("file", Path.is_file)
+        if place is not None and not there(Path(place)):
+            advice = IMAGES if key == "data_root" else "Give one, or leave the key out."
+            raise StudyError(f"{key}: no {kind} {place}. {advice}")
     if "train" in planned:
         _say_what_it_costs(study, layout)
     if "pdf" not in planned:
@@ -59,11 +55,10 @@ def check_start(
 def _say_what_it_costs(study: Study, layout: Layout) -> None:
     from hybridlungvit.gpus import visible_gpus  # the paper is made where its locks are not there
 
-    if study.compute.device != "cpu" and visible_gpus():
-        return
-    hours = core_hours(study, layout)
-    if hours > MUCH:
-        log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
+    if study.compute.device == "cpu" or not visible_gpus():
+        hours = core_hours(study, layout)
+        if hours > MUCH:
+            log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
 
 
 def core_hours(study: Study, layout: Layout) -> float:

@@ -4,7 +4,6 @@ import ast
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,14 +27,12 @@ def code_sha256(entry: str | Path) -> str:
     elsewhere is the business of ``environment_record``.
     """
     parts: dict[str, str] = {}
-    waiting: set[str] = set()
     if isinstance(entry, Path):
         tree = ast.parse(entry.read_text(encoding="utf-8"))
         parts[entry.name], waiting = _syntax(tree), _imports(tree)
     else:
-        for name, function, modules in _command(entry):
-            parts[f"cli.{name}"] = function
-            waiting |= modules
+        functions, waiting = _command(entry)
+        parts |= functions
     while waiting:
         module = waiting.pop()
         parts[module], imported = _module(module)
@@ -69,65 +66,62 @@ def _imports(tree: ast.AST) -> set[str]:
     return modules - {PACKAGE.name}  # it holds the version, which decides nothing
 
 
-def _command(command: str) -> Iterator[tuple[str, str, set[str]]]:
-    """Name, syntax and imported modules of a sub-command and of the functions that it calls."""
+def _command(command: str) -> tuple[dict[str, str], set[str]]:
+    """Syntax of a sub-command and of the functions that it calls, by name, and their imports."""
     tree = ast.parse((PACKAGE / "cli.py").read_text(encoding="utf-8"))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     sources = {
         alias.asname or alias.name: _imports(ast.Module([node], []))
         for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }  # fmt: skip
-    waiting, seen = {command.replace("-", "_")}, set()
+    parts, imported, waiting = {}, set(), {command.replace("-", "_")}
     while waiting:
-        name = waiting.pop()
-        seen.add(name)
-        function = functions[name]
+        function = functions[waiting.pop()]
+        parts[f"cli.{function.name}"] = _syntax(function)
         used = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
-        imported = set().union(*(sources[name] for name in used & sources.keys()))
-        yield name, _syntax(function), imported | _imports(function)
-        waiting |= (used & functions.keys()) - seen
+        imported |= _imports(function).union(*(sources[name] for name in used & sources.keys()))
+        waiting |= {n for n in used & functions.keys() if f"cli.{n}" not in parts}
+    return parts, imported
 
 
 def _syntax(node: object) -> str:
     """A syntax tree as text: without positions, docstrings and fields that are empty."""
-    if isinstance(node, list):
-        return f"[{','.join(_syntax(item) for item in node if not _is_text(item))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = [
-        f"{name}={_syntax(value)}"
-        for name, value in ast.iter_fields(node)
-        if name not in SKIPPED and value is not None and value != []
-    ]
-    return f"{type(node).__name__}({','.join(fields)})"
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):  # a docstring
+            return ""
+        case list():
+            return f"[{','.join(filter(None, map(_syntax, node)))}]"
+        case ast.AST():
+            fields = [
+                f"{name}={_syntax(value)}"
+                for name, value in ast.iter_fields(node)
+                if name not in SKIPPED and value is not None and value != []
+            ]
+            return f"{type(node).__name__}({','.join(fields)})"
+    return repr(node)
 
 
-def _is_text(node: object) -> bool:
-    """Whether a statement is a string and nothing else, as docstrings are."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+def _git(*arguments: str) -> str:
+    """What git answers; empty where there is no git, no repository or no such object."""
+    options = {"capture_output": True, "text": True, "errors": "replace", "timeout": 60}
+    try:
+        return subprocess.run(["git", *arguments], check=True, **options).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def code_commit() -> str:
     """The git commit of the source, with ``-dirty`` for uncommitted changes; or ``unknown``."""
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--dirty"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return answer.stdout.strip()
+    described = _git("-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--dirty")
+    return described.strip() or "unknown"
 
 
 def committed_record(path: Path, revision: str = "HEAD") -> Record | None:
     """A JSON record as it stands in a git revision; None where there is none, or no git."""
-    command = ["git", "show", f"{revision}:./{path.as_posix()}"]
+    text = _git("show", f"{revision}:./{path.as_posix()}")
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        return json.loads(answer.stdout, object_hook=lambda values: Record(values, path))
-    except (OSError, subprocess.SubprocessError, ValueError):
+        return json.loads(text, object_hook=lambda values: Record(values, path))
+    except ValueError:
         return None
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -99,13 +101,11 @@ def device_name(device: "torch.device") -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a kernel interface
-            names = [
-                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-            ]
-        return names[0]
-    except (OSError, IndexError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
         return "CPU"
+    named = re.search(r"^model name\s*: *(.+?) *$", text, re.MULTILINE)
+    return named[1] if named else "CPU"
 
 
 Item = TypeVar("Item")
@@ -146,10 +146,6 @@ def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]
             log.info("%s: %d of %d, %.0f s left", description, done, total, left)
 
 
-Result = TypeVar("Result")
-CHUNK = 16
-
-
 def _start_worker() -> None:
     """One OpenCV thread, and an end with the parent: killed, it could not tell its workers."""
     from cv2 import setNumThreads
@@ -161,8 +157,8 @@ def _start_worker() -> None:
 
 
 def each_in_processes(
-    work: Callable[..., Result], *columns: Any, workers: int, description: str
-) -> Iterator[Result]:
+    work: Callable[..., Item], *columns: Any, workers: int, description: str
+) -> Iterator[Item]:
     """Yield ``work`` of each row of the columns, in order, while showing progress.
 
     With one worker in this process: another would only cost its start. Raises ``StudyError`` when a
@@ -182,7 +178,7 @@ def each_in_processes(
     # A fork would inherit OpenCV's locks without the threads that hold them.
     with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
         try:
-            results = pool.map(work, *columns, chunksize=CHUNK)
+            results = pool.map(work, *columns, chunksize=16)
             yield from track(results, len(columns[0]), description)
         except BrokenProcessPool:
             raise StudyError(

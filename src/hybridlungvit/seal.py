@@ -36,11 +36,15 @@ def sealed_files(study: Study, layout: Layout) -> list[Path]:
 
 
 def write_seal(study: Study, layout: Layout) -> None:
-    """Write ``layout.seal`` in the format of ``sha256sum``; raises ``StudyError`` as ``_digest``.
+    """Write ``layout.seal`` for ``sha256sum -c`` in the folder that holds results/ and paper/.
 
-    `sha256sum -c` checks it too, from the folder that holds results/ and paper/.
+    Raises ``StudyError`` for a file that is missing.
     """
-    lines = [f"{_digest(path)}  {path.as_posix()}" for path in sealed_files(study, layout)]
+    lines = []
+    for path in sealed_files(study, layout):
+        if not path.is_file():
+            raise StudyError(f"{path}: not found, so the study cannot be sealed. Finish it first.")
+        lines.append(f"{file_sha256(path)}  {path.as_posix()}")
     write_text(layout.seal, "\n".join(sorted(lines, key=lambda line: line[64:])) + "\n")
 
 
@@ -98,10 +102,3 @@ def check_runs(study: Study, layout: Layout) -> None:
             "Restore that code, config or manifest; or remove these runs, to have them trained "
             f"again.\n{listed}"
         )
-
-
-def _digest(path: Path) -> str:
-    """A file's SHA-256; raises ``StudyError`` when it is missing."""
-    if not path.is_file():
-        raise StudyError(f"{path}: not found, so the study cannot be sealed. Finish it first.")
-    return file_sha256(path)

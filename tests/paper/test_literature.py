@@ -67,7 +67,7 @@ def test_the_papers_own_file_is_sound():
         (without("auc"), r"ResNet & friends: a value is left out without a note"),
         (ROW | {"auc": 96.8}, r"rows.0.auc: .*\(found 96.8\)"),
         (ROW | {"split_by": "yes"}, r"rows.0.split_by: .*'patients', 'images' or 'not stated'"),
-        (ROW | {"acuracy": 0.9}, r"rows.0.acuracy: Extra inputs"),
+        (ROW | {"acuracy": 0.9}, r"rows.0.acuracy: unknown key"),
     ],
 )
 def test_a_bad_row_is_named(layout, row, words):

@@ -38,24 +38,14 @@ def declared():
     return [Requirement(text) for text in (*project["dependencies"], *extras["slurm"])]
 
 
-def test_pinned_versions_satisfy_pyproject():
-    versions = pinned()
-    for requirement in declared():
-        assert versions[requirement.name.lower()] in requirement.specifier, requirement
-
-
-def test_conda_ranges_contain_the_pinned_versions():
+def test_versions_of_pip_and_conda_agree():
     environment, versions = conda("environment.yml"), pinned()
     for requirement in declared():
         name = CONDA_NAMES.get(requirement.name, requirement.name)
-        assert environment[name].matches(Version(versions[requirement.name.lower()])), name
-
-
-def test_conda_lower_bounds_are_pyprojects():
-    environment = conda("environment.yml")
-    for requirement in declared():
-        name = CONDA_NAMES.get(requirement.name, requirement.name)
+        version = versions[requirement.name.lower()]
+        assert version in requirement.specifier, requirement
         (bound,) = (s.version for s in requirement.specifier if s.operator == ">=")
+        assert environment[name].matches(Version(version)), name
         assert environment[name].matches(Version(bound)), name
         assert not environment[name].matches(Version(f"{bound}a0")), name
 
@@ -71,18 +61,13 @@ def test_a_version_seen_on_the_channel_is_in_each_range():
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_rule_environments_are_subsets(name):
-    everything = conda("environment.yml")
-    for package, versions in conda(f"workflow/envs/{name}.yaml").items():
+def test_rule_environments_are_subsets_without_the_default_channels(name):
+    everything, path = conda("environment.yml"), f"workflow/envs/{name}.yaml"
+    for package, versions in conda(path).items():
         assert str(everything[package]) == str(versions)
-
-
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_channels_leave_the_defaults_out(name):
-    for path in ("environment.yml", f"workflow/envs/{name}.yaml"):
-        channels = yaml.safe_load((REPOSITORY / path).read_text())["channels"]
-        assert channels[0] == "conda-forge"
-        assert channels[-1] == "nodefaults"
+    for file in ("environment.yml", path):
+        channels = yaml.safe_load((REPOSITORY / file).read_text())["channels"]
+        assert (channels[0], channels[-1]) == ("conda-forge", "nodefaults")
 
 
 # What the workflows of the tests run in: see snakemake_call

@@ -28,19 +28,15 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
 
-def test_missing_annotations_are_told_before_quality_is_left_out(layout, tmp_path):
-    data = FOLDER["data"] | {"annotations": "none.csv"}
-    study = study_from(FOLDER | {"data_root": str(tmp_path), "data": data}, "x")
-    with pytest.raises(StudyError, match=r"data\.annotations: no file none\.csv"):
+@pytest.mark.parametrize(
+    ("key", "name"), [("annotations", "none.csv"), ("patients", "none.csv"), ("masks", "none")]
+)
+def test_missing_files_of_the_users_own_are_told_before_anything_runs(layout, tmp_path, key, name):
+    values = FOLDER | {"data_root": str(tmp_path), "data": FOLDER["data"] | {key: name}}
+    study = study_from(values, "x")
+    with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
         check_start(study, layout, {"manifest", "cache", "train"})
     check_start(study, layout, {"pdf"}, from_predictions=True)
-
-
-@pytest.mark.parametrize(("key", "name"), [("patients", "none.csv"), ("masks", "none")])
-def test_missing_masks_and_patients_are_told_before_anything_runs(layout, tmp_path, key, name):
-    values = FOLDER | {"data_root": str(tmp_path), "data": FOLDER["data"] | {key: name}}
-    with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
-        check_start(study_from(values, "x"), layout, {"manifest", "cache"})
 
 
 def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tmp_path):
@@ -103,7 +99,6 @@ def test_a_large_study_without_a_gpu_says_what_it_costs_before_it_begins(tmp_pat
     assert f"about {work / 60e9 / 3600:.0f} core-hours" in caplog.text
     caplog.clear()
     check_start(on_cpu, layout, {"text"})
-    check_start(
-        load_study(REPOSITORY / "config" / "demo.yaml"), Layout("demo", tmp_path), {"train"}
-    )
+    demo = load_study(REPOSITORY / "config" / "demo.yaml")
+    check_start(demo, Layout("demo", tmp_path), {"train"})
     assert not caplog.records

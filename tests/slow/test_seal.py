@@ -1,6 +1,6 @@
 """The seal: what is not computed again for a paper is what the study ended with."""
 
-import json
+import re
 import shutil
 import subprocess
 
@@ -30,32 +30,15 @@ def swap_figures():
     return FIGURES / "gradcam.pdf"
 
 
-def edit_json(path, change):
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record, indent=2))
-    return path
-
-
-def edit_history():
-    path = LAYOUT.run("seg_0.1", 0) / "history.csv"
-    path.write_text(path.read_text().replace("0.", "1.", 1))
-    return path
-
-
-ALTERATIONS = {
-    "another figure": swap_figures,
-    "checks of the maps": lambda: edit_json(
-        LAYOUT.saliency("no_seg"), lambda record: record.update(images=7)
-    ),
-    "audit": lambda: edit_json(LAYOUT.audit, lambda record: record.update(level=0.5)),
-    "loss": edit_history,
-}
-
-
-@pytest.mark.parametrize("what", ALTERATIONS)
-def test_whatever_is_altered_is_named_before_the_first_job(finished_copy, what):
-    path = ALTERATIONS[what]()
+@pytest.mark.parametrize(
+    "path",
+    [LAYOUT.saliency("no_seg"), LAYOUT.audit, LAYOUT.run("seg_0.1", 0) / "history.csv", None],
+)
+def test_whatever_is_altered_is_named_before_the_first_job(finished_copy, path):
+    if path is None:
+        path = swap_figures()
+    else:
+        path.write_text(re.sub(r"[1-8]", "9", path.read_text(), count=1))
     with pytest.raises(StudyError, match=rf"SHA256SUMS: 1 of \d+ results .*\n{path}: altered$"):
         check_seal(finished_copy, LAYOUT)
 

@@ -16,13 +16,7 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.config import (
-    WORKFLOW,
-    read_yaml,
-    save_resolved,
-    say_what_never_acts,
-    study_from,
-)
+from hybridlungvit.config import read_yaml, save_resolved, say_what_never_acts, study_from
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_variants
@@ -62,8 +56,8 @@ def load_config():
     try:
         for file in workflow.configfiles:
             read_yaml(Path(file))  # for keys given twice or octal numbers, which Snakemake accepts
-        study = study_from(config, WORKFLOW)
-        say_what_never_acts(study, WORKFLOW)
+        study = study_from(config, "config")
+        say_what_never_acts(study, "config")
         return study, str(save_resolved(study, Layout(study.study)))
     except StudyError as error:
         stop(error)

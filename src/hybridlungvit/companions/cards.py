@@ -15,7 +15,7 @@ from hybridlungvit.companions.cite import DATA_LICENCE, LICENCE
 from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.metrics import METRICS
-from hybridlungvit.io import StudyError, file_sha256, write_text
+from hybridlungvit.io import StudyError, file_sha256, telling, write_text
 from hybridlungvit.paper.contents import CHECKLISTS
 from hybridlungvit.paper.format import (
     SHORTCUT_NAMES,
@@ -69,10 +69,8 @@ def write_companions(study: Study, layout: Layout) -> None:
 def render(layout: Layout, name: str, context: Context) -> str:
     """Fill ``paper/templates/<name>.md.j2``; raises ``StudyError`` for a number typed there."""
     path = layout.paper / "templates" / f"{name}.md.j2"
-    try:
+    with telling(path, "read"):
         template = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from error
     require_no_typed_numbers(template, str(path))
     # Markdown, not HTML: a label such as "A & B" stays as it is.
     environment = Environment(
@@ -90,9 +88,8 @@ def card_context(results: StudyResults) -> Context:
     """What the model card and the datasheet say beside what they take from the results."""
     study, manifest = results.study, results.manifest
     unit = unit_of(manifest)
-    masks = {(g["split"], g["class"]): g for g in results.mask_quality["groups"]}
+    groups = results.mask_quality["groups"]
     trained = [results.runs[v, seed] for v in study.trained_variants() for seed in study.seeds]
-    sizes = {column: manifest[column] for column in ("width", "height", "bytes")}
     return {
         "results": results,
         "version": __version__,
@@ -115,14 +112,23 @@ def card_context(results: StudyResults) -> Context:
             value | {"label": study.variants[v].label, "auc": results.metrics[v]["headline"]["auc"]}
             for v, value in results.differences.items()
         ],
-        "splits": _splits(results),
+        # The audit's rows by split, with their names and patients.
+        "splits": [
+            row
+            | {
+                "split": SPLIT_NAMES[row["split"]].lower(),
+                "normal": row["images"] - row["pneumonia"],
+                "patients": manifest[manifest.split == row["split"]].patient.nunique(),
+            }
+            for row in results.audit["balance"]
+        ],
         "sizes": {
             column: f"{values.min():,} to {values.max():,} (median {values.median():,.0f})"
-            for column, values in sizes.items()
+            for column, values in manifest[["width", "height", "bytes"]].items()
         },
         "noted": int((manifest.note != "").sum()),
         "copies": _copies(results.audit),
-        "masks": masks["all", "all"],
+        "masks": next(g for g in groups if g["split"] == g["class"] == "all"),
         "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
         "shift_names": results.shift_names,
@@ -131,20 +137,6 @@ def card_context(results: StudyResults) -> Context:
         "trained": len(trained),
         "minutes": sum(run["wall_seconds"] for run in trained) / 60,
     }
-
-
-def _splits(results: StudyResults) -> list[Context]:
-    """The audit's rows by split, with their names and patients."""
-    by_split = results.manifest.groupby("split")
-    return [
-        row
-        | {
-            "split": SPLIT_NAMES[row["split"]].lower(),
-            "normal": row["images"] - row["pneumonia"],
-            "patients": by_split.get_group(row["split"]).patient.nunique(),
-        }
-        for row in results.audit["balance"]
-    ]
 
 
 def _copies(audit: Context) -> dict[str, int]:

@@ -96,18 +96,17 @@ def located(place: str, layout: Layout) -> str:
 
 def checklist_rows(checklist: Checklist, layout: Layout, synthetic: bool) -> list[dict[str, Any]]:
     """What the template prints, one row for each item."""
-    rows = []
-    for number, item in checklist.items.items():
-        answer = item.phantom if synthetic and item.phantom is not None else item.answer
-        rows.append(
-            {
-                "number": number,
-                "topic": item.topic,
-                "answer": answer or f"Not applicable: {item.not_applicable}",
-                "places": [p if is_label(p) else f"`{located(p, layout)}`" for p in item.where],
-            }
-        )
-    return rows
+    return [
+        {
+            "number": number,
+            "topic": item.topic,
+            "answer": (synthetic and item.phantom)
+            or item.answer
+            or f"Not applicable: {item.not_applicable}",
+            "places": [p if is_label(p) else f"`{located(p, layout)}`" for p in item.where],
+        }
+        for number, item in checklist.items.items()
+    ]
 
 
 def typed_numbers(template: str) -> list[str]:

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCardData
 
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.score import load_run
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, telling
 from hybridlungvit.model.hub import CONFIG, WEIGHTS
 from hybridlungvit.paths import Layout
 from hybridlungvit.predict import Published, load_checkpoint
@@ -41,27 +41,20 @@ def export_run(
         seed=seed,
     )
     config = model._hub_mixin_config | {KEY: published.model_dump(mode="json")}
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as drafts:
-            draft = Path(drafts) / folder.name
-            (model.half() if half else model).save_pretrained(draft, config=config)
-            header = _header(study).to_yaml()
-            text = f"---\n{header}\n---\n\n{card.read_text(encoding='utf-8')}"
-            (draft / "README.md").write_text(text, encoding="utf-8")
-            (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)
-            draft.replace(folder)
-    except OSError as error:
-        raise StudyError(f"{folder}: cannot be written ({error.strerror or error}).") from error
-
-
-def _header(study: Study) -> ModelCardData:
-    """What the hub lists a model by."""
     synthetic = study.data.source == "phantom"
-    return ModelCardData(
+    header = ModelCardData(  # what the hub lists a model by
         license="mit",
         library_name="hybridlungvit",
         pipeline_tag="image-classification",
         tags=["chest-x-ray", "pneumonia", "pediatric", *(["synthetic"] if synthetic else [])],
         datasets=None if synthetic else [KERMANY],
     )
+    with telling(folder, "written"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as drafts:
+            draft = Path(drafts) / folder.name
+            (model.half() if half else model).save_pretrained(draft, config=config)
+            text = f"---\n{header.to_yaml()}\n---\n\n{card.read_text(encoding='utf-8')}"
+            (draft / "README.md").write_text(text, encoding="utf-8")
+            (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)
+            draft.replace(folder)

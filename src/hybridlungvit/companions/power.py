@@ -1,7 +1,7 @@
 """What a study's comparisons could show with other numbers of seeds, as a table on the screen."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +21,7 @@ from hybridlungvit.paths import Layout
 SEEDS = (3, 5, 10, 20)
 
 
-@dataclass(frozen=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What a comparison of a variant with the reference can show with ``seeds`` of each."""
 
     variant: str
@@ -78,7 +77,7 @@ def _outlook(
     """NaN where nothing varies, as with endless seeds and a patients' component of zero."""
     varies = components.patients + (components.seeds + components.interaction) / seeds
     if components.count > 1 and not varies:
-        return Outlook(variant, seeds, math.nan, math.nan, math.nan)
+        return Outlook(variant, seeds, *[math.nan] * 3)
     return Outlook(
         variant,
         seeds,
@@ -94,12 +93,9 @@ def _table(rows: list[Outlook], margin: float, own: int) -> Table:
         f"shows equivalence within {margin:g}",
     )  # fmt: skip
     table = Table(*headings, title="True differences of AUC, variant against reference")
-    above = None
     for row in rows:
         count = "endless" if math.isinf(row.seeds) else f"{row.seeds}"
         values = [f"{row.detectable:.4f}", f"{row.finds:.0%}", f"{row.equivalence:.0%}"]
-        cells = ["--" if math.isnan(row.detectable) else value for value in values]
-        name = "" if row.variant == above else row.variant
-        table.add_row(name, count + " (own)" * (row.seeds == own), *cells)
-        above = row.variant
+        cells = ["--"] * 3 if math.isnan(row.detectable) else values
+        table.add_row(row.variant, count + " (own)" * (row.seeds == own), *cells)
     return table

@@ -57,8 +57,8 @@ def write_readme(study: Study, layout: Layout) -> None:
 def _block(text: str, study: Study) -> tuple[re.Match[str] | None, bool]:
     """The study's block of the README, and whether it is the first."""
     blocks = list(BLOCK.finditer(text))
-    of_study = next((block for block in blocks if block["study"] == study.study), None)
-    return of_study, of_study is not None and of_study is blocks[0]
+    own = next((block for block in blocks if block["study"] == study.study), None)
+    return own, blocks[:1] == [own]
 
 
 def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
@@ -153,14 +153,14 @@ def answer(differences: dict[str, Any]) -> str:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
-    sizes = ""
+    sentence = f"At this scale {enumerated(clauses)}"
     if detectable:
         plural = "differences" if len(detectable) > 1 else "difference"
-        sizes = (
+        sentence += (
             f", with {enumerated(detectable)} as the smallest {plural} in AUC that the study can "
             f"detect ({100 * POWER:g} % power)"
         )
-    return f"At this scale {enumerated(clauses)}{sizes}."
+    return f"{sentence}."
 
 
 def _draw_first_page(layout: Layout) -> None:

@@ -30,15 +30,12 @@ class Verdict:
     @property
     def words(self) -> str:
         """What the repeated number is to the published one and its interval."""
-        repeated, published = (
-            rounded([side[key] for key in ("estimate", "low", "high")])
-            for side in (self.repeated, self.published)
-        )
-        estimate = self.repeated["estimate"]
-        low, high = self.published["low"], self.published["high"]
-        inside = None not in (estimate, low, high) and low <= estimate <= high
+        keys = ("estimate", "low", "high")
+        estimate, *_ = repeated = rounded([self.repeated[key] for key in keys])
+        _, low, high = published = rounded([self.published[key] for key in keys])
         if repeated == published:
             return EXACT
+        inside = None not in (estimate, low, high) and low <= estimate <= high
         return WITHIN if inside else DIFFERENT
 
 
@@ -103,9 +100,6 @@ def _table(rows: list[Verdict], title: str) -> Table:
     table = Table("variant", "number", "published", "own", "verdict", title=title)
     for row in rows:
         show = signed if row.name == DIFFERENCE else number
-        published, repeated = (
-            format_interval(row.published, show=show),
-            show(row.repeated["estimate"]),
-        )
-        table.add_row(row.variant, row.name, published, repeated, row.words)
+        published = format_interval(row.published, show=show)
+        table.add_row(row.variant, row.name, published, show(row.repeated["estimate"]), row.words)
     return table
