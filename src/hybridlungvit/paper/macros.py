@@ -37,9 +37,8 @@ from hybridlungvit.paper.format import (
     whole_signed,
 )
 from hybridlungvit.paper.manuscript import used_keys
-from hybridlungvit.paper.provenance_tables import run_anchor
-from hybridlungvit.paper.result_tables import seed_share
 from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset, read_results
+from hybridlungvit.paper.tables import run_anchor, seed_share
 from hybridlungvit.paths import Layout
 
 Macros = Iterator[tuple[str, str]]
