@@ -17,11 +17,10 @@ from sklearn.metrics import roc_curve
 
 from hybridlungvit.config import study_from
 from hybridlungvit.explain.cases import RULES, other_variants
-from hybridlungvit.paper.figures import saliency
+from hybridlungvit.paper.figures import GRID, dose_response, power, roc_curves, saliency
 from hybridlungvit.paper.format import heading
 from hybridlungvit.paper.galleries import gradcam
 from hybridlungvit.paper.manuscript import read_source
-from hybridlungvit.paper.result_figures import GRID, dose_response, power, roc_curves
 from hybridlungvit.paper.results import cut_distances
 from hybridlungvit.paper.style import FULL_WIDTH, line_of, save_figure, use_style
 from hybridlungvit.paths import Layout
