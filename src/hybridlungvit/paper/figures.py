@@ -329,8 +329,7 @@ def curves(results: StudyResults) -> Figure:
     panels[0].set(xlabel="Epoch", ylabel="Training loss")
     panels[1].set(xlabel="Epoch", ylabel="Validation AUC")
     panels[0].xaxis.get_major_locator().set_params(integer=True)
-    handles, names = panels[0].get_legend_handles_labels()
-    drawing.legend(handles, names, loc="outside upper center", ncols=4)
+    drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     sns.despine(drawing)
     return drawing
 
@@ -341,9 +340,7 @@ def saliency(results: StudyResults) -> Figure:
 
     Left: similarity under cascading randomisation. Right: log-odds as the hottest pixels go.
     """
-    drawing, (left, right) = plt.subplots(
-        1, 2, figsize=(FULL_WIDTH, 2.9), width_ratios=[1.5, 1], layout="constrained"
-    )
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, 2.9), width_ratios=[1.5, 1])
     _draw_sanity(left, results.saliency["sanity"])
     positive = results.study.data.class_words[1]
     _draw_faithfulness(right, results.saliency["faithfulness"], positive)

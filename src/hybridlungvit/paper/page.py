@@ -102,8 +102,8 @@ def write_page(study: Study, layout: Layout) -> None:
             version=__version__,
             sections=sections,
             shared=everywhere,
-            style=Markup(_source(environment, "page.css")),
-            script=Markup(_source(environment, "page.js")),
+            style=Markup(environment.loader.get_source(environment, "page.css")[0]),
+            script=Markup(environment.loader.get_source(environment, "page.js")[0]),
             vega=Markup(javascript_bundle(vl_version=VEGA_LITE)),
         )
     except TemplateError as error:
@@ -124,11 +124,6 @@ def _environment(layout: Layout) -> Environment:
     environment.filters |= {"minus": lambda text: text.replace("-", "−"), "verdict": short_verdict}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
-
-
-def _source(environment: Environment, name: str) -> str:
-    """A file of the page's folder as it is."""
-    return environment.loader.get_source(environment, name)[0]
 
 
 def packed(values: Any, kind: str) -> str:
