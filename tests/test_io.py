@@ -94,15 +94,6 @@ def test_any_bytes_are_a_table_or_damaged(tmp_path_factory, content):
         read_manifest(path)
 
 
-def test_a_locked_folder_is_named(study, tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("hybridlungvit.io.tempfile.mkstemp", refuse)
-    with pytest.raises(StudyError, match=r"results.*cannot be written \(Permission denied\)"):
-        save_resolved(study, Layout("tiny", results=tmp_path / "results"))
-
-
 def test_a_disk_too_small_for_the_cache_is_told(cached, phantoms, tmp_path, monkeypatch):
     own = Layout("own", results=tmp_path)
     own.root.mkdir()

@@ -85,14 +85,10 @@ def test_missing_files_are_named(layout):
         read_literature(layout)
 
 
-def lines(layout, study):
-    return tabular(*literature(results(study, layout))).splitlines()
-
-
 def test_the_table_keeps_the_study_apart_and_explains_gaps(layout, study):
     gap = without("auc") | {"note": "No AUC & no more."}
     write(layout, ROW, gap, gap)
-    shown = lines(layout, study)
+    shown = tabular(*literature(results(study, layout))).splitlines()
     published = [line for line in shown if r"\citet{somebody2020}" in line]
     assert published[0].startswith(r"ResNet \& friends & ")
     assert published[0].endswith(r"28 px & 1,234 & n.s. & 0.900 & 0.850 \\")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridlungvit.io import StudyError
-from hybridlungvit.paper.manuscript import Source, commands, group_end, read_source, used_keys
+from hybridlungvit.paper.manuscript import argument_end, commands, read_source, used_keys
 
 nested = st.recursive(
     st.text(st.sampled_from("ab \\%"), max_size=4).map(lambda t: t.replace("\\", "\\{")),
@@ -23,8 +23,8 @@ def source(tmp_path, text):
 @given(nested, nested)
 def test_a_group_ends_where_its_braces_balance(inside, behind):
     text = "{" + inside + "}"
-    assert group_end(text + behind, 0) == len(text)
-    assert group_end(text[:-1], 0) is None
+    assert argument_end(text + behind, 0) == len(text)
+    assert argument_end(text[:-1], 0) is None
 
 
 def test_comments_go_and_lines_stay(tmp_path):
@@ -59,4 +59,3 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(StudyError, match=r"a\.tex: cannot be read .*UTF-8"):
         read_source(path)
-    assert Source(path, "").line(0) == 1

@@ -169,15 +169,6 @@ def test_sliders_show_the_numbers_of_the_library_at_other_thresholds(tab, result
         assert tab.inner_text("#tp").split()[0] == printed(share, 1)
 
 
-def test_sliders_move_by_keyboard(tab):
-    slide(tab, "threshold", 49)
-    before = cells(tab, "#rates")
-    tab.focus("#threshold")
-    tab.keyboard.press("ArrowRight")
-    assert tab.inner_text("#threshold-value") == f"{THRESHOLDS[50]:.2f}"
-    assert cells(tab, "#rates") != before
-
-
 def test_a_curve_tells_its_values_under_the_pointer(tab, results):
     labels = [heading(variant.label) for variant in results.study.variants.values()]
     height = tab.locator("#roc").bounding_box()["height"]

@@ -210,9 +210,9 @@ def patient_interval(
 def report_masks(root: Path, annotations: Path, output: Path, half: Half) -> None:
     """Measure the mask generator on annotated radiographs; print and write the results.
 
-    Writes ``table.csv`` (the printed table: ``MEASURES`` and the mean Dice of each class with
-    95 % intervals) and ``images.csv``
-    (one row per image) below ``output``. Raises ``StudyError`` for unusable annotations.
+    Writes ``table.csv`` (the printed table: ``MEASURES`` and the mean Dice of each class with 95 %
+    intervals) and ``images.csv`` (one row per image) below ``output``. Raises ``StudyError`` for
+    unusable annotations.
     """
     images = measure(read_cases(root, annotations, half))
     found = {name: patient_interval(images, *chosen) for name, chosen in MEASURES.items()}

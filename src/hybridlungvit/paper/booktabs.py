@@ -7,17 +7,8 @@ interval; pandas' Styler, which writes the tabular, aligns nothing.)
 """
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
-
-from hybridlungvit.io import write_text
-from hybridlungvit.paper.format import code, heading, tex
-from hybridlungvit.paper.results import StudyResults
-
-Table = tuple[pd.DataFrame, str] | tuple[pd.DataFrame, str, tuple[str, ...]]
-"""Cells as TeX, the column format, and lines below the last row."""
 
 # A sign with its number, in or out of math mode: 1,234, 0.95, -0.1, $+0.015$, $<$0.001.
 NUMBER = re.compile(
@@ -26,89 +17,45 @@ NUMBER = re.compile(
 # What may stand around the numbers of a cell; any other cell is words and stays as it is.
 GLUE = re.compile(r"(?:[ ()/]|to|of|--|\\,|\\%|\\rlap\{\$\^\*\$\})*")
 MARK = re.compile(r"\\rlap\{\$\^\*\$\}")  # of a footnote, without width
-
-
-def write_table(
-    path: Path, table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()
-) -> None:
-    """Write a data frame as a booktabs tabular with columns of the given format."""
-    write_text(path, tabular(table, columns, footer))
+Table = tuple[pd.DataFrame, str] | tuple[pd.DataFrame, str, tuple[str, ...]]
+"""Cells as TeX, the column format, and lines below the last row."""
+Cell = list[tuple[str, str, str, str]]
+"""A cell taken apart: for each number the text before it, its sign, its whole part with commas and
+its decimals with their point; the text behind the last number stands before empty ones."""
 
 
 def tabular(table: pd.DataFrame, columns: str, footer: tuple[str, ...] = ()) -> str:
-    """The TeX of a data frame; numbers are aligned in columns of the formats ``c`` and ``r``.
+    """The TeX of a data frame with columns of the given format and lines below the last row.
 
-    A frame without rows becomes a line that says so: a study may have nothing to compare.
+    Numbers are aligned in columns of the formats ``c`` and ``r``. A frame without rows becomes a
+    line that says so: a study may have nothing to compare.
     """
     if table.empty:
         table, columns = pd.DataFrame({"": ["nothing to show in this study"]}), "l"
-    body = (
-        align(table, columns)
-        .style.hide(axis="index")
-        .to_latex(hrules=True, column_format=f"@{{}}{columns}@{{}}")
+    aligned = table.astype(str)
+    for i, kind in enumerate(re.sub(r"@\{(?:[^{}]|\{[^{}]*\})*\}", "", columns)):
+        if kind in "cr":
+            cells = pad(aligned.iloc[:, i].tolist())
+            if kind == "r":  # the left edge needs no room
+                cells = [re.sub(r"^\\phantom\{[^{}]*\}", "", cell) for cell in cells]
+            aligned.isetitem(i, cells)
+    body = aligned.style.hide(axis="index").to_latex(
+        hrules=True, column_format=f"@{{}}{columns}@{{}}"
     )
     for line in footer:
         body = body.replace("\\bottomrule", f"{line} \\\\\n\\bottomrule")
     return body
 
 
-def label_of(results: StudyResults, variant: str) -> str:
-    """A variant's name at the head of a row."""
-    return tex(heading(results.study.variants[variant].label))
-
-
-def spaced(rows: list[dict[str, str]]) -> str:
-    """What parts a block of rows from those above."""
-    return r"\addlinespace " if rows else ""
-
-
-def omitted_rows(results: StudyResults, columns: int) -> tuple[str, ...]:
-    """A line at the foot of a table for each variant that the study leaves out."""
-    return tuple(
-        rf"\multicolumn{{{columns}}}{{l}}{{{code(name)} left out: {tex(why)}}}"
-        for name, why in results.study.omitted.items()
-    )
-
-
-def align(table: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """Pad the cells of the columns whose format is ``c`` or ``r``."""
-    formats = re.sub(r"@\{(?:[^{}]|\{[^{}]*\})*\}", "", columns)
-    aligned = table.astype(str)
-    for i, kind in enumerate(formats):
-        if kind in "cr":
-            cells = pad(aligned.iloc[:, i].tolist())
-            if kind == "r":  # the left edge needs no room
-                cells = [re.sub(r"^\\phantom\{[^{}]*\}", "", cell) for cell in cells]
-            aligned.isetitem(i, cells)
-    return aligned
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell taken apart: ``glue[i]`` stands before ``numbers[i]``, the last behind them all."""
-
-    glue: list[str]
-    numbers: list[tuple[str, str, str]]
-    """Sign, whole part with its commas, decimals with their point."""
-
-    def rest(self, i: int) -> str:
-        """The text from ``glue[i]`` on."""
-        text = self.glue[i]
-        for (sign, whole, part), glue in zip(self.numbers[i:], self.glue[i + 1 :], strict=True):
-            text += _math(sign) + whole + part + glue
-        return text
-
-
 def parse(text: str) -> Cell | None:
     """Take a cell apart; None where it holds no number, or more than numbers."""
-    glue, numbers, end = [], [], 0
+    cell, end = [], 0
     for match in NUMBER.finditer(text):
-        glue.append(text[end : match.start()])
-        numbers.append(((match["sign"] or "").strip("$"), match["whole"], match["part"] or ""))
+        sign = (match["sign"] or "").strip("$")
+        cell.append((text[end : match.start()], sign, match["whole"], match["part"] or ""))
         end = match.end()
-    glue.append(text[end:])
-    usable = numbers and all(GLUE.fullmatch(part) for part in glue)
-    return Cell(glue, numbers) if usable else None
+    cell.append((text[end:], "", "", ""))
+    return cell if len(cell) > 1 and all(GLUE.fullmatch(glue) for glue, *_ in cell) else None
 
 
 def pad(cells: list[str]) -> list[str]:
@@ -117,12 +64,11 @@ def pad(cells: list[str]) -> list[str]:
     numeric = [cell for cell in parsed if cell is not None]
     if not numeric:
         return cells
-    fullest = max(numeric, key=lambda cell: len(cell.numbers))
-    widest = []
-    for i in range(len(fullest.numbers)):
-        column = [cell.numbers[i] for cell in numeric if i < len(cell.numbers)]
-        widest.append(tuple(max(parts, key=len) for parts in zip(*column, strict=True)))
-    model = Cell([MARK.sub("", glue) for glue in fullest.glue], widest)
+    model = []
+    for i, (glue, *_) in enumerate(max(numeric, key=len)):
+        column = [cell[i][1:] for cell in numeric if i < len(cell)]
+        widest = (max(parts, key=len) for parts in zip(*column, strict=True))
+        model.append((MARK.sub("", glue), *widest))
     return [
         text if cell is None else _padded(cell, model)
         for text, cell in zip(cells, parsed, strict=True)
@@ -131,19 +77,21 @@ def pad(cells: list[str]) -> list[str]:
 
 def _padded(cell: Cell, model: Cell) -> str:
     text = ""
-    for i, (sign, whole, part) in enumerate(cell.numbers):
-        if cell.glue[i] != model.glue[i]:
-            return text + _instead(cell.rest(i), model.rest(i))
-        wide_sign, wide_whole, wide_part = model.numbers[i]
+    for i, (glue, sign, whole, part) in enumerate(cell[:-1]):
+        wide_glue, wide_sign, wide_whole, wide_part = model[i]
+        if glue != wide_glue:
+            return text + _instead(_text(cell[i:]), _text(model[i:]))
         left = "" if sign else _math(wide_sign)
         left += wide_whole[: len(wide_whole) - len(whole)]
         # The room of missing digits comes before a bracket, which stays with its number.
-        before = cell.glue[i].removesuffix("(")
-        bracket = cell.glue[i][len(before) :]
-        text += before + _phantom(left) + bracket + _math(sign) + whole + part
+        before = glue.removesuffix("(")
+        text += before + _phantom(left) + glue[len(before) :] + _math(sign) + whole + part
         text += _phantom(wide_part[len(part) :])
-    i = len(cell.numbers)
-    return text + _instead(cell.rest(i), model.rest(i))
+    return text + _instead(_text(cell[-1:]), _text(model[len(cell) - 1 :]))
+
+
+def _text(cell: Cell) -> str:
+    return "".join(glue + _math(sign) + whole + part for glue, sign, whole, part in cell)
 
 
 def _instead(mine: str, room: str) -> str:

@@ -99,7 +99,7 @@ def mask_steps(study: Study, layout: Layout) -> Figure:
     """The steps from an image to its lung mask and its cut."""
     cases = read_cases(layout.mask_examples)
     figure, panels = plt.subplots(1, 5, figsize=(FULL_WIDTH, FULL_WIDTH / 5 + 0.4))
-    image, mask = cases["steps_image"], cases["steps_mask"]
+    image = cases["steps_image"]
     pictures = (image, cases["steps_working"], cases["steps_edges"], cases["steps_working"], image)
     titles = ("Image", "Working image", "Edge strength", "Start, final outline", "Mask and cut")
     for axes, picture, title in zip(panels, pictures, titles, strict=True):
@@ -110,7 +110,7 @@ def mask_steps(study: Study, layout: Layout) -> Figure:
     for name, colour, dashes in (("start", CUT, "--"), ("fitted", OUTLINE, "-")):
         for lung in cases[f"steps_{name}"]:
             panels[3].plot(*np.vstack([lung, lung[:1]]).T, dashes, color=colour, lw=0.8)
-    _contour(panels[4], mask, OUTLINE)
+    _contour(panels[4], cases["steps_mask"], OUTLINE)
     panels[4].axvline(float(cases["steps_cut"]), color=CUT, lw=0.8, ls="--")
     return figure
 
@@ -131,9 +131,8 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
     """Image with the lung outline and the cut; coordinates run from 0 to the side in pixels."""
     side = len(image)
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-    centres = np.arange(side) + 0.5
     if mask.any() and not mask.all():
-        axes.contour(centres, centres, mask.astype(float), [0.5], colors=OUTLINE, linewidths=0.8)
+        _contour(axes, mask, OUTLINE, side)
     axes.axvline(cut, color=CUT, lw=0.8, ls="--")
     axes.set_axis_off()
 

@@ -17,7 +17,6 @@ from hybridlungvit.paper.manuscript import (
     OF_DIFFERENCE,
     Problem,
     Source,
-    argument_end,
     bibliography_keys,
     cited_keys,
     commands,
@@ -191,7 +190,8 @@ def lint_claims(layout: Layout, sources: list[Source]) -> Iterator[Problem]:
 
 
 def _unproven(source: Source, outcomes: dict[str, str], keys: set[str]) -> Iterator[Problem]:
-    guarded = [_branches(source, use.end) for use in commands(source, ("ifverdict",))]
+    # Up to the second branch, both of which stand for a difference.
+    guarded = [(use.start, use.end) for use in commands(source, ("ifverdict",), 3)]
     for claim in CLAIM.finditer(source.text):
         if any(start <= claim.start() < end for start, end in guarded):
             continue
@@ -215,12 +215,6 @@ def _unproven(source: Source, outcomes: dict[str, str], keys: set[str]) -> Itera
                 f"{claim[0]!r} is claimed, but {', '.join(sorted(variants))} is neither higher nor "
                 "lower than the reference. Choose the words with \\ifverdict.",
             )
-
-
-def _branches(source: Source, end: int) -> tuple[int, int]:
-    """Start and end of the two branches for a difference, behind ``\\ifverdict{variant}``."""
-    first = argument_end(source.text, end) or end
-    return end, argument_end(source.text, first) or first
 
 
 def _sentence(source: Source, position: int) -> Source:
@@ -253,10 +247,7 @@ FLOAT = re.compile(
 )
 LABEL = re.compile(r"\\label\{([^}]*)\}")
 REFERENCE = re.compile(r"\\(?:auto|page|name|eq|[cC])?ref\*?\{([^}#]*)\}|\\hyperref\[([^]#]*)\]")
-DEFINITION = re.compile(
-    r"\\(?:(?:re|provide)?newcommand|renewcommand|let|g?def|edef|xdef"
-    r"|setstudy)\b"
-)
+DEFINITION = re.compile(r"\\(?:(?:re|provide)?newcommand|let|[gex]?def|setstudy)\b")
 
 
 def lint_references(

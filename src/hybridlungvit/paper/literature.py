@@ -95,30 +95,26 @@ def literature(results: StudyResults) -> Table:
 
     It ranks nobody: the notes below it tell what cannot be compared.
     """
-    notes: list[str] = []
-    cells = [_published_row(row, notes) for row in read_literature(results.layout)]
-    lines = [rf"{_superscript(LETTERS[i])}~{tex(note)}" for i, note in enumerate(notes)]
+    rows = read_literature(results.layout)
+    notes = dict.fromkeys(row.note for row in rows if row.note is not None)
+    marks = {note: rf"\textsuperscript{{{LETTERS[i]}}}" for i, note in enumerate(notes)}
+    cells = [
+        [
+            tex(heading(row.method)) + marks.get(row.note, ""),
+            rf"\citet{{{row.cite}}}",
+            tex(row.data),
+            f"{row.test_images:,}",
+            "n.s." if row.split_by == "not stated" else row.split_by,
+            number(row.auc),
+            number(row.accuracy),
+        ]
+        for row in rows
+    ]
     cell = rf"\multicolumn{{{len(COLUMNS)}}}{{@{{}}p{{{WIDTH}}}@{{}}}}"
-    footer = [" & ".join(_reference_row(results)), *(f"{cell}{{{line}}}" for line in lines)]
+    lines = (f"{cell}{{{mark}~{tex(note)}}}" for note, mark in marks.items())
+    footer = [" & ".join(_reference_row(results)), *lines]
     footer[:2] = [f"\\midrule\n{line}" for line in footer[:2]]
     return pd.DataFrame(cells, columns=COLUMNS), "llllllc", tuple(footer)
-
-
-def _published_row(row: Published, notes: list[str]) -> list[str]:
-    mark = ""
-    if row.note is not None:
-        if row.note not in notes:
-            notes.append(row.note)
-        mark = _superscript(LETTERS[notes.index(row.note)])
-    return [
-        tex(heading(row.method)) + mark,
-        rf"\citet{{{row.cite}}}",
-        tex(row.data),
-        f"{row.test_images:,}",
-        "n.s." if row.split_by == "not stated" else row.split_by,
-        number(row.auc),
-        number(row.accuracy),
-    ]
 
 
 def _reference_row(results: StudyResults) -> list[str]:
@@ -134,10 +130,6 @@ def _reference_row(results: StudyResults) -> list[str]:
         format_interval(record["headline"]["auc"]),
         number(record["headline"]["accuracy"]["estimate"]),
     ]
-
-
-def _superscript(mark: str) -> str:
-    return rf"\textsuperscript{{{mark}}}"
 
 
 @table

@@ -19,7 +19,7 @@ from hybridlungvit.evaluation.paired import (
 )
 from hybridlungvit.evaluation.subgroups import SECOND_SERIES
 from hybridlungvit.explain.cases import RULES, TARGET
-from hybridlungvit.io import Record, write_text
+from hybridlungvit.io import write_text
 from hybridlungvit.paper.format import (
     SIMILARITY_NAMES,
     Show,
@@ -37,9 +37,8 @@ from hybridlungvit.paper.format import (
     whole_signed,
 )
 from hybridlungvit.paper.manuscript import used_keys
-from hybridlungvit.paper.provenance_tables import run_anchor
-from hybridlungvit.paper.result_tables import seed_share
 from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset, read_results
+from hybridlungvit.paper.tables import run_anchor, seed_share
 from hybridlungvit.paths import Layout
 
 Macros = Iterator[tuple[str, str]]
@@ -96,18 +95,20 @@ def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
     yield "record:comparisons", _comparison_macros(results)
     for variant, record in results.metrics.items():
         if "segmentation" in record:
-            yield run_anchor(variant), _segmentation_macros(record["segmentation"], results)
+            # The lungs that a segmentation head finds on test images, against its training's masks.
+            found, level = record["segmentation"], results.study.statistics.level
+            yield (
+                run_anchor(variant),
+                (
+                    (f"segmentation.{name}", tex_interval(value, level))
+                    for name, value in found.items()
+                ),
+            )
             break
     yield "record:focus", focus_macros(results)
     yield "record:saliency", saliency_macros(results)
     for variant in results.study.variants:
         yield run_anchor(variant), _variant_macros(results, variant)
-
-
-def _segmentation_macros(record: Record, results: StudyResults) -> Macros:
-    """The lungs that a segmentation head finds on test images, against its training's masks."""
-    for name, value in record.items():
-        yield f"segmentation.{name}", tex_interval(value, results.study.statistics.level)
 
 
 def data_macros(results: StudyResults) -> Macros:
@@ -174,8 +175,7 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "stem", tex(model.stem)
     options = ", ".join(f"{key} {value}" for key, value in model.stem_options.items())
     yield "stem.options", tex(options) if options else "none"
-    weights = "pretrained weights" if model.pretrained else "random initialisation"
-    yield "stem.weights", weights
+    yield "stem.weights", "pretrained weights" if model.pretrained else "random initialisation"
     for key in ("d_model", "token_grid", "map_size", "encoder_layers", "heads"):
         yield key, setting(getattr(model, key))
     yield "tokens.side", str(model.token_grid**2)
@@ -220,10 +220,9 @@ def _training_macros(results: StudyResults) -> Macros:
     runs = [results.runs[study.reference, seed] for seed in study.seeds]
     yield "stem.patch", str(runs[0]["stem"]["patch"])
     yield "stem.dim", str(runs[0]["stem"]["dim"])
-    yield "parameters.hybrid", number(runs[0]["parameters"] / 1e6, 1)
-    yield "parameters.stem", number(runs[0]["stem_parameters"] / 1e6, 1)
-    head = runs[0]["parameters"] - runs[0]["stem_parameters"]
-    yield "parameters.head", number(head / 1e6, 1)
+    total, stem = runs[0]["parameters"], runs[0]["stem_parameters"]
+    for key, count in (("hybrid", total), ("stem", stem), ("head", total - stem)):
+        yield f"parameters.{key}", number(count / 1e6, 1)
     trained = [(v, results.runs[v, s]) for v in study.trained_variants() for s in study.seeds]
     yield "runs.count", str(len(trained))
     last = [run["best_epoch"] == study.recipe(v).training.epochs for v, run in trained]
@@ -391,7 +390,13 @@ def audit_macros(results: StudyResults) -> Macros:
         if trained[name]["auc"] is not None:
             yield f"{name}_auc", tex_interval(trained[name]["auc"], level)
     yield "confidence_test", tex_interval(trained["mask_confidence"]["test"], level)
-    yield from _copy_macros(audit["copies"])
+    copies = audit["copies"]
+    yield "duplicate_groups_other", f"{sum(p['identical_other'] for p in copies['places']):,}"
+    yield "candidates", f"{copies['candidates']:,}"
+    for key in ("radius", "near", "copy"):
+        yield key, f"{copies[key]:g}"
+    if copies["closest_other"] is not None:
+        yield "closest_other", number(copies["closest_other"])
     for group in ("shortcuts", "shift"):
         for name, value in audit[group].items():
             if value is not None:
@@ -405,12 +410,3 @@ def audit_macros(results: StudyResults) -> Macros:
             yield f"{model}_{way}", tex_interval(leakage[model][way], level)
         yield f"{model}_price", tex_interval(leakage[model]["price"], level, 4, tex_signed)
         yield f"{model}_verdict", PRICE[place(leakage[model]["price"])]
-
-
-def _copy_macros(copies: Record) -> Macros:
-    yield "duplicate_groups_other", f"{sum(p['identical_other'] for p in copies['places']):,}"
-    yield "candidates", f"{copies['candidates']:,}"
-    for key in ("radius", "near", "copy"):
-        yield key, f"{copies[key]:g}"
-    if copies["closest_other"] is not None:
-        yield "closest_other", number(copies["closest_other"])

@@ -42,13 +42,10 @@ class Source:
     path: Path
     text: str
 
-    def line(self, position: int) -> int:
-        """The line, from 1, of a position in the text."""
-        return self.text.count("\n", 0, position) + 1
-
     def problem(self, position: int, what: str) -> Problem:
-        """A problem with its file and line."""
-        return Problem(f"{self.path}:{self.line(position)}", what)
+        """A problem with its file and line, from 1, at a position in the text."""
+        line = self.text.count("\n", 0, position) + 1
+        return Problem(f"{self.path}:{line}", what)
 
 
 @dataclass(frozen=True)
@@ -82,21 +79,16 @@ def manuscript_paths(paper: Path) -> list[Path]:
     )
 
 
-def group_end(text: str, start: int) -> int | None:
-    """The position just behind the group whose brace stands at ``start``, or None if it is open."""
-    depth = 0
-    for sign in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
-        if sign[0] in "{}":
-            depth += 1 if sign[0] == "{" else -1
-            if depth == 0:
-                return sign.end()
-    return None
-
-
 def argument_end(text: str, position: int) -> int | None:
-    """The position behind the braced argument that follows, or None where none does."""
+    """The position behind the braced argument that follows, or None where none does or ends."""
+    depth = 0
     opening = re.compile(r"\s*\{").match(text, position)
-    return group_end(text, opening.end() - 1) if opening else None
+    signs = re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, opening.end() - 1) if opening else ()
+    for sign in signs:
+        depth += {"{": 1, "}": -1}.get(sign[0], 0)
+        if depth == 0:
+            return sign.end()
+    return None
 
 
 def commands(source: Source, names: tuple[str, ...], count: int = 1) -> Iterator[Command]:

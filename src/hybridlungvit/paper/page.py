@@ -26,10 +26,10 @@ from hybridlungvit.evaluation.metrics import BENEFIT, CALLS, RANKING
 from hybridlungvit.evaluation.operating import precision_curves, sweep_thresholds
 from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, UNDECIDED
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import crossed_curves
 from hybridlungvit.evaluation.subgroups import RATES
 from hybridlungvit.io import Record, StudyError, rounded, write_text
 from hybridlungvit.paper.contents import COMPANIONS
+from hybridlungvit.paper.figures import GRID, curve_with_band, roc_curves
 from hybridlungvit.paper.format import (
     POINT_NAMES,
     SUBGROUP_NAMES,
@@ -38,7 +38,6 @@ from hybridlungvit.paper.format import (
     short_verdict,
 )
 from hybridlungvit.paper.page_images import pictures
-from hybridlungvit.paper.result_figures import BAND_RESAMPLES, GRID, roc_curves
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
 
@@ -103,8 +102,8 @@ def write_page(study: Study, layout: Layout) -> None:
             version=__version__,
             sections=sections,
             shared=everywhere,
-            style=Markup(_source(environment, "page.css")),
-            script=Markup(_source(environment, "page.js")),
+            style=Markup(environment.loader.get_source(environment, "page.css")[0]),
+            script=Markup(environment.loader.get_source(environment, "page.js")[0]),
             vega=Markup(javascript_bundle(vl_version=VEGA_LITE)),
         )
     except TemplateError as error:
@@ -125,11 +124,6 @@ def _environment(layout: Layout) -> Environment:
     environment.filters |= {"minus": lambda text: text.replace("-", "−"), "verdict": short_verdict}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
-
-
-def _source(environment: Environment, name: str) -> str:
-    """A file of the page's folder as it is."""
-    return environment.loader.get_source(environment, name)[0]
 
 
 def packed(values: Any, kind: str) -> str:
@@ -224,17 +218,10 @@ def thresholds(results: StudyResults) -> Context:
 def curves(results: StudyResults) -> Context:
     """ROC, precision and recall, reliability and training curves."""
     study = results.study
-    tail = (1 - study.statistics.level) / 2
     drawn: dict[str, dict[str, Any]] = {"roc": {}, "precision": {}}
     for variant in study.variants:
-        table, scores = scores_on(study, variant, results.layout)
-        labels = table.label.to_numpy()
         for name, curve in (("roc", roc_curves), ("precision", precision_curves)):
-            mean, replicates = crossed_curves(
-                lambda row, weights, labels=labels, curve=curve: curve(labels, row, weights),
-                labels, scores, table.patient.to_numpy(), BAND_RESAMPLES, study.statistics.seed,
-            )  # fmt: skip
-            band = np.clip(np.quantile(replicates, [tail, 1 - tail], axis=0), 0, 1)
+            mean, band = curve_with_band(results, variant, curve)
             drawn[name][variant] = np.round([mean, *band], 4).tolist()
     reliability = {
         variant: {
@@ -253,7 +240,8 @@ def curves(results: StudyResults) -> Context:
         for row in history[["epoch", "classification", "val_auc"]].itertuples(index=False)
     ]
     data = {"grid": GRID.tolist(), **drawn, "reliability": reliability, "training": training}
-    return {"data": data | {"prevalence": round(float(table.label.mean()), 6)}}
+    labels = scores_on(study, study.reference, results.layout)[0].label
+    return {"data": data | {"prevalence": round(float(labels.mean()), 6)}}
 
 
 @section("Images and errors")

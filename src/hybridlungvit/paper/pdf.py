@@ -54,8 +54,11 @@ def build_pdf(study: Study, layout: Layout) -> None:
     result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():
         report = build / f"{name}.log"
-        error = _first_error(report, done)
-        raise StudyError(f"{layout.pdf}: LaTeX failed; see {report}.\n{error}")
+        output = done.stdout + done.stderr
+        text = report.read_text(errors="replace") if report.is_file() else output
+        error = re.search(r"^! .*(?:\n.*){0,6}", text, re.MULTILINE)
+        shown = error[0] if error else output[-1500:]
+        raise StudyError(f"{layout.pdf}: LaTeX failed; see {report}.\n{shown}")
     with replacing(layout.pdf) as temporary:
         shutil.copyfile(result, temporary)
 
@@ -82,12 +85,6 @@ def run_tex(
                 ) from None
             raise
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def _first_error(report: Path, done: subprocess.CompletedProcess[str]) -> str:
-    text = report.read_text(errors="replace") if report.is_file() else done.stdout + done.stderr
-    error = re.search(r"^! .*(?:\n.*){0,6}", text, re.MULTILINE)
-    return error[0] if error else (done.stdout + done.stderr)[-1500:]
 
 
 def pack_sources(study: Study, layout: Layout) -> None:
