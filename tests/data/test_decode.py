@@ -312,3 +312,42 @@ def test_checking_a_jpeg_leaves_stderr_as_it_was(tmp_path, capfd):
     inspect_image(path)
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
+
+
+def with_data_behind(content, extra):
+    """A PNG whose stream of pixels goes on with ``extra`` zeros."""
+    parts, position = [content[:8]], 8
+    while position < len(content):
+        size = int.from_bytes(content[position : position + 4], "big")
+        kind, body = content[position + 4 : position + 8], content[position + 8 :][:size]
+        if kind == b"IDAT":
+            packer = zlib.compressobj()
+            body = packer.compress(zlib.decompress(body))
+            body += b"".join(packer.compress(bytes(10**6)) for _ in range(extra // 10**6))
+            body += packer.flush()
+        parts += [len(body).to_bytes(4, "big"), kind, body]
+        parts.append(zlib.crc32(kind + body).to_bytes(4, "big"))
+        position += 12 + size
+    return b"".join(parts)
+
+
+def test_a_png_with_compressed_data_behind_its_pixels_is_refused(tmp_path):
+    path = tmp_path / "file.png"
+    whole = encoded(Image.fromarray(GREY), "PNG", compress_level=1)
+    assert whole.count(b"IDAT") == 1
+    path.write_bytes(with_data_behind(whole, 100 * 10**6))
+    tracemalloc.start()
+    with pytest.raises(StudyError, match="compressed data far beyond its pixels"):
+        inspect_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+    path.write_bytes(with_data_behind(whole, 0) + b"trailing")
+    inspect_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_whole_png_files_of_every_kind_pass(tmp_path, mode):
+    path = tmp_path / "file.png"
+    for side in (16, 17, 100):
+        Image.new(mode, (side, side + 3)).save(path)
+        inspect_image(path)

@@ -187,6 +187,7 @@ def test_a_mendeley_study_is_recorded(server, tiny, phantoms, tmp_path, monkeypa
     record = read_json(layout.download)
     assert record["images"] == {"train": 60, "val": 0, "test": 30}
     assert record["sha256"] == tiny["data"]["checksum"]
+    assert record["checked"] == "against data.checksum"
     before = root.stat().st_mtime_ns
     download_source(study, layout)
     assert server.requests == 1
@@ -275,12 +276,18 @@ def test_bad_archives_are_named_and_leave_nothing(phantoms, tmp_path, monkeypatc
     with zipfile.ZipFile(cats, "w") as stream:
         stream.writestr("train/cats/a.jpeg", "x")
     twice = [(f"{above}/val/NORMAL/a.jpeg", "x") for above in ("chest_xray", "again")]
+    double = io.BytesIO()
+    with zipfile.ZipFile(double, "w") as stream:
+        stream.writestr("val_labels.npy", "hidden")
+        with zipfile.ZipFile(io.BytesIO(mnist_npz()[0])) as arrays:
+            for name in arrays.namelist():
+                stream.writestr(name, arrays.read(name))
     bad = {
         "html.zip": b"<html>", "half.zip": whole[: len(whole) // 2], "broken.zip": bytes(broken),
         "empty.zip": b"", "cats.zip": cats.getvalue(), "html.npz": b"<html>",
         "half.npz": mnist_npz()[0][:5000], "labels.npz": mnist_npz(labels=-1)[0],
         "twice.zip": kermany_zip(phantoms, twice),
-        "again.zip": kermany_zip(phantoms, twice[:1] * 2),
+        "again.zip": kermany_zip(phantoms, twice[:1] * 2), "double.npz": double.getvalue(),
     }  # fmt: skip
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)

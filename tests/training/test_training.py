@@ -86,6 +86,19 @@ def test_two_runs_are_identical_whatever_the_loader_and_the_global_state(tiny, l
     assert outcome(layout) == outcome(whole)
 
 
+def test_epochs_flush_subnormals(study, layout, monkeypatch):
+    products, run_epoch = [], Trainer.run_epoch
+
+    def observed(self, epoch):
+        products.append((torch.tensor([1e-30]) * 1e-10).item())
+        return run_epoch(self, epoch)
+
+    monkeypatch.setattr(Trainer, "run_epoch", observed)
+    train(study, VARIANT, 0, layout)
+    assert products and max(products) == 0
+    assert (torch.tensor([1e-30]) * 1e-10).item() > 0
+
+
 def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
     aucs, states, products = iter([0.6, 0.9, 0.7]), [], []
 

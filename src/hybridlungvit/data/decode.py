@@ -9,9 +9,11 @@ import hashlib
 import io
 import os
 import re
+import struct
 import sys
 import tempfile
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +90,7 @@ def inspect_image(path: Path) -> Facts:
     try:
         if image.format == "PNG":
             image.load()
+            _require_sound_png(content, image.width, image.height)
         else:
             _require_sound_jpeg(content)
     except Exception as error:  # neither decoder promises what it raises
@@ -115,6 +118,21 @@ def _require_sound_jpeg(content: bytes) -> None:
         warning = JPEG_DAMAGE.search(caught.read().decode(errors="replace"))
     if pixels is None or warning:
         raise ValueError(warning[0] if warning else "its data end too early or are damaged")
+
+
+def _require_sound_png(content: bytes, width: int, height: int) -> None:
+    """Raise ``ValueError`` where the compressed pixels hold far more than an image of this size."""
+    channels = {2: 3, 4: 2, 6: 4}.get(content[25], 1)
+    row = -(-width * channels * content[24] // 8) + 1
+    left = 2 * height * row + 64  # interlaced images need a little more than their rows
+    stream, position, kind = zlib.decompressobj(), 8, b""
+    while position + 8 <= len(content) and kind != b"IEND":  # what follows is read by nobody
+        size, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"IDAT":
+            left -= len(stream.decompress(content[position + 8 : position + 8 + size], left))
+            if left <= 0:
+                raise ValueError("compressed data far beyond its pixels")
+        position += 12 + size
 
 
 def try_inspect(path: Path) -> Facts | str:

@@ -93,6 +93,7 @@ def download_source(study: Study, layout: Layout) -> None:
             unpack(archive, sha256, folder)
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written ({error.strerror or error}).") from error
+    checked = "the publisher's MD5" if file.checksum else "the first download here"
     record = {
         "source": data.source,
         "doi": file.doi,
@@ -100,6 +101,7 @@ def download_source(study: Study, layout: Layout) -> None:
         "file": file.name,
         "bytes": archive.stat().st_size,
         "sha256": sha256,
+        "checked": f"against {'data.checksum' if data.checksum else checked}",
         "images": {split: sum(map(is_image, (folder / split).glob("*/*"))) for split in SPLITS},
     }
     write_json(layout.download, record)
@@ -190,6 +192,7 @@ def unpack(archive: Path, sha256: str, folder: Path) -> None:
             # zipfile reads no more of an entry than the size that is told here.
             if sum(entry.file_size for entry in opened.infolist()) > MOST_BYTES:
                 raise ValueError(f"would unpack to more than {MOST_BYTES:,} bytes")
+            _refuse_doubles(opened.namelist())
             if archive.suffix == ".zip":
                 _extract_images(opened, scratch)
             else:
@@ -211,6 +214,12 @@ def unpack(archive: Path, sha256: str, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _refuse_doubles(names: list[str]) -> None:
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise ValueError(f"holds {name} twice")
+
+
 def _extract_images(opened: zipfile.ZipFile, scratch: Path) -> None:
     """Extract the images; of several copies of the data set in one zip, the outermost."""
     copies: dict[int, list[zipfile.ZipInfo]] = {}
@@ -222,9 +231,7 @@ def _extract_images(opened: zipfile.ZipFile, scratch: Path) -> None:
     if not copies:
         raise ValueError("holds no train/NORMAL, test/NORMAL and so on with images")
     entries = copies[min(copies)]
-    name, times = Counter(entry.filename for entry in entries).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"holds {name} twice")
+    _refuse_doubles([entry.filename for entry in entries])
     for entry in track(entries, len(entries), "unpacking"):
         opened.extract(entry, scratch)
 
