@@ -327,3 +327,15 @@ def test_power_without_seeds_is_that_of_r_proc(tmp_path):
     test = delong_test(labels, a, b)
     plan = VarianceComponents(test["error"] ** 2, 1e-5, 1e-5, 5, 10.0)
     assert difference_power(plan, test["estimate"], math.inf) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_component_of_zero_is_at_its_bound_whatever_the_rounding(seed):
+    # One of three seeds varies with the patients: in theory nothing is left for the patients.
+    rng = np.random.default_rng(seed)
+    replicates = np.full((200, 3), rng.random())
+    replicates[:, seed % 3] = rng.random(200)
+    for layout in (replicates, np.asfortranarray(replicates), replicates[::-1]):
+        found = variance_components(np.array([0.8, 0.9, 0.9]), layout)
+        assert "patients" in found.at_bound
+        assert found.patients == 0

@@ -108,8 +108,8 @@ def variance_components(
         return VarianceComponents(total, 0.0, 0.0, 1, patients_freedom)
     interaction = float((replicates - mean).var(axis=0, ddof=1).sum()) / (count - 1)
     squares = values.var(axis=1, ddof=1)  # (G,)
-    seeds = max(0.0, float(squares.sum()) - interaction)
-    patients = max(0.0, total - interaction / count)
+    seeds = _remainder(float(squares.sum()), interaction)
+    patients = _remainder(total, interaction / count)
     bounds = {"patients": patients == 0, "seeds": seeds == 0}
     part = (seeds + interaction) / count
     share = total**2 / patients_freedom
@@ -120,6 +120,12 @@ def variance_components(
     freedom = (patients + part) ** 2 / share if share else math.inf
     at_bound = tuple(name for name, reached in bounds.items() if reached)
     return VarianceComponents(patients, seeds, interaction, count, freedom, at_bound)
+
+
+def _remainder(whole: float, part: float) -> float:
+    """``whole`` − ``part``, or zero where only the rounding of each machine tells them apart."""
+    rest = whole - part
+    return rest if rest > ROUNDING * whole else 0.0
 
 
 @dataclass(frozen=True)
