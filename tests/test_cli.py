@@ -50,7 +50,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
     signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a shell's "&" ignore it
     job = start(tmp_path, "train", "--config", "study.yaml", "--variant", "no_seg", "--seed", "0")
     work = tmp_path / "results" / "tiny" / "work"
-    while job.poll() is None and not list(work.glob("no_seg/seed-0/epoch-*")):
+    while job.poll() is None and not list(work.glob("no_seg/seed-0/checkpoint.pt")):
         time.sleep(0.1)
     os.kill(job.pid, sent)
     _, errors = job.communicate()

@@ -123,7 +123,7 @@ def training_process(folder):
     """The training of the folder, once it has written a checkpoint."""
     work = folder / "results" / "tiny" / "work"
     end = time.monotonic() + 600
-    while not list(work.glob("no_seg/seed-0/epoch-*")):
+    while not list(work.glob("no_seg/seed-0/checkpoint.pt")):
         assert time.monotonic() < end, "no checkpoint"
         time.sleep(0.02)
     for process in psutil.process_iter(["cmdline", "cwd"]):
