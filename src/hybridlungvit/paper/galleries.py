@@ -137,7 +137,7 @@ def _show(axes: Axes, image: NDArray, mask: NDArray, cut: float) -> None:
     axes.set_axis_off()
 
 
-def _contour(axes: Axes, mask: NDArray, colour: str) -> None:
-    """Outline of a mask (H, W) on axes that run from 0 to 1."""
-    y, x = ((np.arange(side) + 0.5) / side for side in mask.shape)
+def _contour(axes: Axes, mask: NDArray, colour: str, length: float = 1) -> None:
+    """Outline of a mask (H, W) on axes that run from 0 to a length."""
+    y, x = ((np.arange(side) + 0.5) / side * length for side in mask.shape)
     axes.contour(x, y, mask.astype(float), [0.5], colors=colour, linewidths=0.8)
