@@ -332,7 +332,7 @@ def masks(
     half: Annotated[
         Literal["reporting", "development", "all"],
         typer.Option(
-            help="Patients to measure on: those on which constants were chosen, the others, all."
+            help="Patients: those on whom no constant was chosen, those on whom some were, or all."
         ),
     ] = "reporting",
 ) -> None:
