@@ -23,7 +23,11 @@ from hybridlungvit.evaluation.power import (
     equivalence_power,
     minimal_detectable_difference,
 )
-from hybridlungvit.evaluation.seeds import VarianceComponents, variance_components
+from hybridlungvit.evaluation.seeds import (
+    VarianceComponents,
+    auc_slope_over_seeds,
+    variance_components,
+)
 from hybridlungvit.io import StudyError
 
 coverage = benchmark("coverage")
@@ -197,6 +201,41 @@ def test_the_order_of_independent_seeds_does_not_matter_and_that_of_shared_runs_
     assert (found.high == pytest.approx(turned.high, abs=1e-12)) == (not same)
 
 
+def test_a_slope_is_that_of_a_line_through_the_means_on_each_resample():
+    labels, a, b, clusters = two_models(gap=0.5)
+    scores, doses = np.stack([a, b, a + b, b + 1]), np.array([0.0, 3.0, 0.5, 2.0])
+    found = auc_slope_over_seeds(labels, scores, doses, clusters, 500)
+    values, drawn = replicates_of(labels, scores.reshape(-1, len(labels)), clusters)
+
+    def slope(aucs):  # (4 · K,)
+        return np.polyfit(doses, np.reshape(aucs, (4, SEEDS)).mean(axis=1), 1)[0]
+
+    assert found.estimate == pytest.approx(slope(values))
+    of_patients = np.var([slope(draw) for draw in drawn], ddof=1)
+    parts = found.components
+    assert parts.patients + parts.interaction / SEEDS == pytest.approx(of_patients)
+    share = (doses - doses.mean()) / ((doses - doses.mean()) ** 2).sum()
+    spread = np.var(values.reshape(4, SEEDS), axis=1, ddof=1)
+    assert parts.seeds + parts.interaction == pytest.approx((share**2 * spread).sum())
+    assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_a_slope_over_doses_of_one_and_zero_is_a_difference():
+    labels, a, b, clusters = two_models(gap=0.3)
+    slope = auc_slope_over_seeds(labels, np.stack([a, b]), np.array([1, 0]), clusters, 300)
+    difference = auc_difference_over_seeds(labels, a, b, clusters, resamples=300)
+    names = ("estimate", "low", "high", "p_value", "degrees_of_freedom")
+    for name in names:
+        assert getattr(slope, name) == pytest.approx(getattr(difference, name))
+
+
+@pytest.mark.parametrize("doses", [[1, 1], [0, 1, 2]], ids=["all the same", "too many"])
+def test_doses_that_do_not_fit_are_refused(doses):
+    labels, a, b, clusters = two_models()
+    with pytest.raises(StudyError, match=r"doses .* must differ, one for each of 2 models"):
+        auc_slope_over_seeds(labels, np.stack([a, b]), np.array(doses), clusters, 10)
+
+
 def test_runs_that_are_shared_cancel_the_variance_between_them():
     labels, a, _, clusters = two_models(3)
     nearly = a + np.random.default_rng(0).normal(0, 0.05, a.shape)
@@ -339,3 +378,11 @@ def test_a_component_of_zero_is_at_its_bound_whatever_the_rounding(seed):
         found = variance_components(np.array([0.8, 0.9, 0.9]), layout)
         assert "patients" in found.at_bound
         assert found.patients == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_seeds_that_agree_on_every_resample_leave_no_interaction(seed):
+    drawn = np.random.default_rng(seed).random((200, 1))
+    found = variance_components(np.full(7, 0.3), np.repeat(drawn, 7, axis=1))
+    assert found.interaction == 0
+    assert found.degrees_of_freedom == math.inf

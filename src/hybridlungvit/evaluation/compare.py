@@ -11,7 +11,8 @@ from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.delong import delong_test
 from hybridlungvit.evaluation.paired import decide, difference_record, mcnemar
 from hybridlungvit.evaluation.predictions import Thresholds, scores_on
-from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
+from hybridlungvit.evaluation.records import components_record
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_slope_over_seeds
 from hybridlungvit.io import StudyError, write_record
 from hybridlungvit.paths import Layout
 
@@ -55,7 +56,34 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
     decide(differences, family, statistics.level)
     errors = count_errors(labels, patients, scores, thresholds, reference)
     result = {"reference": reference, "family": family, "differences": differences}
+    result["trend"] = displacement_trend(study, labels, scores, patients)
     return write_record(layout.comparisons, result | {"errors": errors})
+
+
+def displacement_trend(
+    study: Study, labels: NDArray[np.int64], scores: dict[str, Array], patients: NDArray
+) -> dict[str, Any] | None:
+    """How the AUC changes with the cut's displacement, per 10 % of the width, over all variants
+    that differ from the reference in ``cut_shift`` alone; None with fewer than two of them."""
+    reference, statistics = study.recipe(study.reference), study.statistics
+    shifts = {}
+    for variant in study.trained_variants():
+        recipe = study.recipe(variant)
+        model = recipe.model.model_copy(update={"cut_shift": reference.model.cut_shift})
+        if recipe.model_copy(update={"model": model}) == reference:
+            shifts[variant] = 10 * recipe.model.cut_shift
+    if len(shifts) < 3:
+        return None
+    slope = auc_slope_over_seeds(
+        labels, np.stack([scores[v] for v in shifts]), np.array([*shifts.values()]), patients,
+        statistics.resamples, statistics.level, statistics.seed,
+    )  # fmt: skip
+    names = ("estimate", "low", "high", "p_value")
+    return {
+        "variants": list(shifts),
+        **{name: getattr(slope, name) for name in names},
+        **components_record(slope.components),
+    }
 
 
 def count_errors(

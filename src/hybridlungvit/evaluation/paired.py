@@ -65,7 +65,7 @@ def place(interval: dict[str, Any], value: float = 0.0) -> str:
 
 
 def decide(differences: dict[str, dict[str, Any]], family: list[str], level: float) -> None:
-    """Add the adjusted p-values and the verdict to each record of ``compare_pair``, in place.
+    """Add the adjusted p-values and the verdict to each ``difference_record``, in place.
 
     Holm's method runs over the ``family`` once for differences and once for equivalence; a
     comparison outside the family is exploratory: its p-values stay as they are and the adjusted

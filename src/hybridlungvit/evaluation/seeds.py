@@ -107,6 +107,7 @@ def variance_components(
     if count == 1:
         return VarianceComponents(total, 0.0, 0.0, 1, patients_freedom)
     interaction = float((replicates - mean).var(axis=0, ddof=1).sum()) / (count - 1)
+    interaction = interaction if interaction > ROUNDING * total else 0.0
     squares = values.var(axis=1, ddof=1)  # (G,)
     seeds = _remainder(float(squares.sum()), interaction)
     patients = _remainder(total, interaction / count)
@@ -223,19 +224,51 @@ def auc_difference_over_seeds(
     patients = PatientClusters.of(labels, clusters)
     drawn = replicate(auc_metric(patients, np.concatenate(pair)), patients, resamples, seed)["auc"]
     drawn = drawn.reshape(-1, 2, count) * np.array([[1], [-1]])
-    estimate = float(drawn[0].mean(axis=1).sum())
-    if same_runs or count == 1:
-        drawn = drawn.sum(axis=1)
-    components = variance_components(drawn[0], drawn[1:])
-    half = components.quantile(level) * components.error if components.error > ROUNDING else 0.0
-    low, high = max(-1.0, estimate - half), min(1.0, estimate + half)
-    least = 1 / (resamples + 1)
-    p_value = max(2 * least, 2 * components.tail(abs(estimate)))
-    difference = SeedsDifference(estimate, low, high, components, p_value)
+    difference = _contrast(drawn.sum(axis=1) if same_runs else drawn, level)
+    low, high = max(-1.0, difference.low), min(1.0, difference.high)
+    difference = replace(difference, low=low, high=high)
     if margin is None:
         return difference
-    p_equivalence = max(least, components.tail(margin - abs(estimate)))
+    tail = difference.components.tail(margin - abs(difference.estimate))
+    p_equivalence = max(1 / (resamples + 1), tail)
     return replace(difference, p_equivalence=p_equivalence, equivalent=p_equivalence < 1 - level)
+
+
+def auc_slope_over_seeds(
+    labels: NDArray[np.int64], scores: Array, doses: NDArray, clusters: NDArray | None = None,
+    resamples: int = 10_000, level: float = 0.95, seed: int = 0,
+) -> SeedsDifference:  # fmt: skip
+    """Slope of the mean AUC over the ``doses`` (G,) at which G models were trained: a trend test.
+
+    ``scores`` (G, K, N) of K seeds each. The least-squares slope through the G means is a contrast
+    of them, with the components and the p-value of ``auc_difference_over_seeds``; it is in AUC per
+    unit of dose. Raises ``StudyError`` for unusable input.
+    """
+    doses = np.asarray(doses, np.float64)
+    if len(doses) != len(scores) or len(np.unique(doses)) < 2:
+        raise StudyError(
+            f"doses {doses.tolist()} must differ, one for each of {len(scores)} models."
+        )
+    for row in (rows := np.concatenate(scores)):
+        labels, _ = check_scores(labels, row)
+    patients = PatientClusters.of(labels, clusters)
+    drawn = replicate(auc_metric(patients, rows), patients, resamples, seed)["auc"]
+    away = doses - doses.mean()
+    weights = away / (away**2).sum()
+    return _contrast(drawn.reshape(-1, len(doses), len(scores[0])) * weights[:, None], level)
+
+
+def _contrast(drawn: Array, level: float) -> SeedsDifference:
+    """The sum over G weighted models of their means over seeds, from ``drawn`` (1 + R, G, K).
+
+    The first row holds the values on all patients, the others on R resamples; (1 + R, K) where the
+    models were summed seed by seed.
+    """
+    components = variance_components(drawn[0], drawn[1:])
+    estimate = float(drawn[0].mean(axis=-1).sum())
+    half = components.quantile(level) * components.error if components.error > ROUNDING else 0.0
+    p_value = max(2 / len(drawn), 2 * components.tail(abs(estimate)))
+    return SeedsDifference(estimate, estimate - half, estimate + half, components, p_value)
 
 
 def crossed_curves(
