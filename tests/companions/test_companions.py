@@ -159,7 +159,7 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
         "global_only": compared(UNDECIDED, 0.006),
     }
     assert answer(differences) == (
-        "At this scale the lung cut is **equivalent** (within 0.01) to a cut at the image's "
+        "On this test set the lung cut is **equivalent** (within 0.01) to a cut at the image's "
         "centre, the fusion **worse** than a linear head, telling left from right **undecided** "
         "against the whole image on both sides and fine-tuning **better** than a frozen stem, with "
         "0.005, 0.030, 0.006 and 0.012 as the smallest differences in AUC that the study can "
@@ -169,9 +169,9 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
 
 def test_the_answer_of_one_comparison_and_of_none():
     assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
-        "At this scale the fusion is **undecided** against a linear head, with 0.020 as the "
+        "On this test set the fusion is **undecided** against a linear head, with 0.020 as the "
         "smallest difference in AUC that the study can detect (80 % power)."
     )
     single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
-    assert single_seed == "At this scale the fusion is **undecided** against a linear head."
+    assert single_seed == "On this test set the fusion is **undecided** against a linear head."
     assert answer({"seg_0.1": compared(LOWER, 0.5)}) == ""

@@ -116,7 +116,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     spread = f"; the reference's seeds have a standard deviation of {number(sd)}"
     others = len(study.variants) - len(declared)
     plural = "s" if others > 1 else ""
-    elsewhere = f" The paper explores {others} more variant{plural}." if others else ""
+    elsewhere = f" The paper explores {others} more variant{plural}, unadjusted." if others else ""
     verdicts = {comparisons["differences"][v]["verdict"] for v in study.comparison_family()}
     margin = f"{study.statistics.margin:g}"
     undecided = f"Undecided: neither a difference nor equivalence within {margin} is shown. "
@@ -124,8 +124,8 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         "",
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
-        f"{undecided if UNDECIDED in verdicts else ''}Verdicts are adjusted for the "
-        f"number of comparisons, intervals are not.{elsewhere}",
+        f"{undecided if UNDECIDED in verdicts else ''}These verdicts are adjusted "
+        f"for their number, intervals are not.{elsewhere}",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
@@ -153,7 +153,7 @@ def answer(differences: dict[str, Any]) -> str:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
-    sentence = f"At this scale {enumerated(clauses)}"
+    sentence = f"On this test set {enumerated(clauses)}"
     if detectable:
         plural = "differences" if len(detectable) > 1 else "difference"
         sentence += (

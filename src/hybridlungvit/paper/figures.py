@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.auc import Array
-from hybridlungvit.evaluation.paired import POWER, components_of
+from hybridlungvit.evaluation.paired import POWER, UNDECIDED, components_of
 from hybridlungvit.evaluation.power import minimal_detectable_difference
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.seeds import crossed_curves
@@ -195,14 +195,17 @@ def power(results: StudyResults) -> Figure:
     }
     height = 2.4 + 0.1 * len(named)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), width_ratios=[1, 1.1])
-    order = list(study.variants)
+    order, family = list(study.variants), study.comparison_family()
     for variant, difference in named.items():
         detectable = [
             minimal_detectable_difference(components_of(difference), k, POWER, statistics.level)
             for k in POWER_SEEDS
         ]
-        label = heading(study.variants[variant].label)
-        left.plot(POWER_SEEDS, detectable, label=label, **line_of(order.index(variant)))
+        if variant in family or difference["verdict"] == UNDECIDED:
+            label = heading(study.variants[variant].label)
+            left.plot(POWER_SEEDS, detectable, label=label, **line_of(order.index(variant)))
+        else:
+            left.plot(POWER_SEEDS, detectable, color="0.7", lw=0.8, zorder=1)
     left.axhline(statistics.margin, color="0.6", lw=0.8, zorder=0)
     left.set_xscale("log")
     left.set_xticks(POWER_TICKS, [str(k) for k in POWER_TICKS])
@@ -327,6 +330,9 @@ def curves(results: StudyResults) -> Figure:
             mean = pd.concat([run[column] for run in runs], axis=1).dropna().mean(axis=1)
             axes.plot(mean.index, mean, label=heading(study.variants[variant].label), **style)
     panels[0].set(xlabel="Epoch", ylabel="Training loss")
+    low, high = panels[0].get_ylim()
+    if low <= 0 or high > 5 * low:  # one variant's loss would press the others to the bottom
+        panels[0].set_yscale("log")
     panels[1].set(xlabel="Epoch", ylabel="Validation AUC")
     panels[0].xaxis.get_major_locator().set_params(integer=True)
     drawing.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -395,10 +401,9 @@ def audit(results: StudyResults) -> Figure:
     image would flatter."""
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1, 1.05])
     _draw_predictability(left, results)
-    left.set_xlabel(f"AUC without lungs ({results.level}% CI)")
     _draw_leakage(right, results)
-    right.set_xlabel(f"AUC ({results.level}% CI)")
     for axes in (left, right):
+        axes.set_xlabel(f"AUC ({results.level}% CI)")
         axes.tick_params(axis="y", length=0)
     sns.despine(drawing)
     return drawing

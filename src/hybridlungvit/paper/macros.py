@@ -15,9 +15,10 @@ from hybridlungvit.evaluation.paired import (
     NEITHER,
     POWER,
     UNDECIDED,
+    components_of,
     place,
 )
-from hybridlungvit.evaluation.subgroups import SECOND_SERIES
+from hybridlungvit.evaluation.subgroups import LEAST_PATIENTS, SECOND_SERIES
 from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import write_text
 from hybridlungvit.paper.format import (
@@ -26,6 +27,7 @@ from hybridlungvit.paper.format import (
     enumerated,
     format_range,
     number,
+    p_value,
     percent,
     setting,
     short_verdict,
@@ -181,8 +183,9 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "tokens.side", str(model.token_grid**2)
     settings = (
         "epochs", "freeze_epochs", "frozen_views", "batch_size", "unfreeze_factor",
-        "unfreeze_lowers", "label_smoothing", "patience", "lambda_seg", "lambda_att", "loss",
-        "focal_gamma", "class_weights", "sampler", "learning_rate", "weight_decay",
+        "unfreeze_lowers", "label_smoothing", "patience", "plateau_factor", "plateau_patience",
+        "lambda_seg", "lambda_att", "loss", "focal_gamma", "class_weights", "sampler",
+        "learning_rate", "weight_decay",
     )  # fmt: skip
     for key in settings:
         yield key, setting(getattr(training, key))
@@ -227,7 +230,8 @@ def _training_macros(results: StudyResults) -> Macros:
     yield "runs.count", str(len(trained))
     last = [run["best_epoch"] == study.recipe(v).training.epochs for v, run in trained]
     yield "runs.last_epoch", str(sum(last))
-    yield "val.auc", number(float(np.mean([run["best_val_auc"] for run in runs])))
+    if (validated := results.audit_results["validation"]["auc"]) is not None:
+        yield "val.auc", number(validated["estimate"])
 
 
 def _statistics_macros(results: StudyResults) -> Macros:
@@ -251,6 +255,7 @@ def _statistics_macros(results: StudyResults) -> Macros:
     for state in ("before", "after"):
         for name in ("ece", "slope"):
             yield f"{name}.{state}", tex_interval(calibration[state]["headline"][name], level)
+    yield "groups.least", str(LEAST_PATIENTS)
     for group in record["subgroups"]:
         yield f"groups.{group['by']}", "shown"
         if group["by"] == "series":
@@ -269,6 +274,10 @@ def _error_macros(results: StudyResults) -> Macros:
     if errors["between_seeds"]:
         yield "errors.between", format_range(errors["between_seeds"], 0, " to~")
     yield "errors.disputed", f"{errors['some_seed'] - errors['every_seed']:,}"
+    counts = {v: record["images"] for v, record in results.errors["variants"].items()}
+    most = max(counts, key=counts.__getitem__)
+    yield "errors.most", f"{counts[most]:,}"
+    yield "errors.most.name", tex(results.study.variants[most].label)
     for key in ("every_variant", "every_variant_false_positives", "some_variant"):
         yield f"errors.{key}", f"{results.errors[key]:,}"
     if results.errors["every_variant"]:
@@ -279,12 +288,21 @@ def _comparison_macros(results: StudyResults) -> Macros:
     """What the comparisons with the reference found, could have found, and what counts as none."""
     study, statistics = results.study, results.study.statistics
     yield "margin", f"{statistics.margin:g}"
+    lacking = 1 - results.reference["headline"]["auc"]["estimate"]
+    if lacking:
+        yield "margin.share", number(100 * statistics.margin / lacking, 0)
     yield "power", f"{100 * POWER:g}"
     yield "level.equivalence", f"{100 * (2 * statistics.level - 1):g}"
     for variant, difference in results.differences.items():
         if difference["detectable"] is not None:
             yield f"detectable.{variant}", number(difference["detectable"])
-    detectable = [d["detectable"] for d in results.differences.values() if d["detectable"]]
+    # Of models trained apart: two evaluations of the same weights differ less than two trainings.
+    detectable = [
+        difference["detectable"]
+        for variant, difference in results.differences.items()
+        if difference["detectable"]
+        and study.trained_as(variant) != study.trained_as(study.reference)
+    ]
     if detectable:
         yield "detectable.range", format_range(detectable, between=" to~")
     verdicts = [difference["verdict"] for difference in results.differences.values()]
@@ -294,8 +312,21 @@ def _comparison_macros(results: StudyResults) -> Macros:
     deviations = [record["headline"]["auc"]["sd"] for record in results.metrics.values()]
     if None not in deviations:
         yield "sd.range", format_range(deviations, between=" to~")
-    if any(study.recipe(v).model.cut_shift for v in cut_distances(results)):
+    larger = [
+        components.patients < components.variance / 2
+        for components in map(components_of, results.differences.values())
+    ]
+    yield "seeds.larger", str(sum(larger))
+    distances = cut_distances(results)
+    if any(study.recipe(v).model.cut_shift for v in distances):
         yield "dose", "shown"
+    for variant, distance in distances.items():
+        if distance is not None:
+            yield f"moved.{variant}", number(distance, 1)
+    if results.trend is not None:
+        yield "trend", tex_interval(results.trend, statistics.level, show=tex_signed)
+        yield "trend.verdict", place(results.trend)
+        yield "trend.p", p_value(results.trend["p_value"])
 
 
 def focus_macros(results: StudyResults) -> Macros:
@@ -357,6 +388,7 @@ def saliency_macros(results: StudyResults) -> Macros:
         stability = record["stability"]
         yield "stability.radius", f"{100 * stability['radius']:g}"
         yield "stability.draws", str(stability["draws"])
+        yield "stability.undefined", f"{stability['undefined']:,}"
         yield "stability.verdict", stability["verdict"]
         for key in ("noise", "others"):
             yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)

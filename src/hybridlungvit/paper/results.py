@@ -28,6 +28,8 @@ class StudyResults:
     audit_results: Record
     metrics: dict[str, Record]
     differences: dict[str, dict[str, Any]]
+    trend: Record | None
+    """How the AUC changes with the displacement of the cut (``evaluation.compare``)."""
     errors: dict[str, Any]
     """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
     runs: dict[tuple[str, int], Record]
@@ -91,6 +93,7 @@ def read_results(study: Study, layout: Layout) -> StudyResults:
         audit_results=audit_results,
         metrics=metrics,
         differences=comparisons["differences"],
+        trend=comparisons["trend"],
         errors=comparisons["errors"],
         runs={pair: read_json(folder / "run.json") for pair, folder in folders.items()},
         histories={

@@ -126,10 +126,12 @@ def hyperparameters(results: StudyResults) -> Table:
         ("Label smoothing", setting(training.label_smoothing)),
         ("Class weights / balanced sampler",
          f"{setting(training.class_weights)} / {setting(training.sampler)}"),
+        ("Plateau factor / patience", f"{training.plateau_factor:g} / {training.plateau_patience}"),
         ("Patience (epochs)", setting(training.patience)),
         (r"$\lambda_\mathrm{seg}$ / $\lambda_\mathrm{att}$",
          f"{training.lambda_seg:g} / {training.lambda_att:g}"),
-        ("Crop area", f"{view.crop_scale[0]:g} to {view.crop_scale[1]:g}"),
+        ("Crop area / aspect", f"{view.crop_scale[0]:g} to {view.crop_scale[1]:g} / "
+         f"{view.crop_ratio[0]:g} to {view.crop_ratio[1]:g}"),
         ("Flip probability", setting(view.flip)),
         ("Rotation (degrees)", rf"$\pm${view.rotation:g}"),
         ("Brightness / contrast jitter", rf"$\pm${view.brightness:g} / $\pm${view.contrast:g}"),
@@ -193,14 +195,15 @@ def main(results: StudyResults) -> Table:
             row += [
                 format_interval(difference, show=math_signed),
                 _adjusted(difference),
-                number(difference["detectable"]),
+                number(difference["detectable"]) + _mark(difference),
                 short_verdict(difference["verdict"]),
             ]
         rows.append(row)
         if variant == results.study.reference and len(results.study.seeds) > 1:
             ensemble = format_interval(record["ensemble"]["auc"])
             rows.append([r"\quad ensemble of its seeds", ensemble, *[""] * 5])
-    return pd.DataFrame(rows, columns=columns), "lcccccl", _exploratory(results, 7)
+    notes = (*_exploratory(results, 7), *_at_bound(list(results.differences.values()), 7))
+    return pd.DataFrame(rows, columns=columns), "lcccccl", notes
 
 
 @table
@@ -228,18 +231,22 @@ def comparisons(results: StudyResults) -> Table:
 
 
 def _freedom(value: Record) -> str:
-    """Degrees of freedom in print, marked where the seeds' component sits at its bound of zero."""
+    """Degrees of freedom in print, marked where a component sits at its bound of zero."""
     if value["at_bound"] is None:  # no interval
         return "--"
     freedom = value["degrees_of_freedom"]
-    text = r"$\infty$" if freedom is None else number(freedom, 1)
-    return text + r"\rlap{$^0$}" if "seeds" in value["at_bound"] else text
+    return (r"$\infty$" if freedom is None else number(freedom, 1)) + _mark(value)
+
+
+def _mark(value: Record) -> str:
+    """The mark of a component at its bound, which ``_at_bound`` explains."""
+    return r"\rlap{$^\dagger$}" if value["at_bound"] else ""
 
 
 def _at_bound(values: list[Record], columns: int) -> tuple[str, ...]:
-    """A footnote where the mark of ``_freedom`` stands."""
-    marked = any("seeds" in (value["at_bound"] or ()) for value in values)
-    note = "$^0$ the component of the seeds is estimated as zero"
+    """A footnote where ``_mark`` stands."""
+    marked = any(value["at_bound"] for value in values)
+    note = r"$^\dagger$ a component of the variance is estimated as zero"
     return (_across(columns, note),) if marked else ()
 
 
