@@ -13,7 +13,7 @@ from conftest import TINY, beside
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
-from hybridlungvit.config import Training, study_from
+from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
@@ -22,7 +22,7 @@ from hybridlungvit.model import build_model
 from hybridlungvit.runtime import device_name
 from hybridlungvit.training import loop as training_loop
 from hybridlungvit.training import losses, record, trainer
-from hybridlungvit.training.loop import _finished, train
+from hybridlungvit.training.loop import train
 from hybridlungvit.training.record import run_key, tensors_sha256, weights_sha256
 from hybridlungvit.training.trainer import Trainer
 
@@ -86,27 +86,18 @@ def test_two_runs_are_identical_whatever_the_loader_and_the_global_state(tiny, l
     assert outcome(layout) == outcome(whole)
 
 
-def test_epochs_flush_subnormals(study, layout, monkeypatch):
-    products, run_epoch = [], Trainer.run_epoch
+def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
+    aucs, states, products, run_epoch = iter([0.6, 0.9, 0.7]), [], [], Trainer.run_epoch
 
     def observed(self, epoch):
         products.append((torch.tensor([1e-30]) * 1e-10).item())
         return run_epoch(self, epoch)
 
-    monkeypatch.setattr(Trainer, "run_epoch", observed)
-    train(study, VARIANT, 0, layout)
-    assert products and max(products) == 0
-    assert (torch.tensor([1e-30]) * 1e-10).item() > 0
-
-
-def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monkeypatch):
-    aucs, states, products = iter([0.6, 0.9, 0.7]), [], []
-
     def validate(self, *_):
         states.append({k: v.clone() for k, v in self.model.state_dict().items()})
-        products.append((torch.tensor([1e-30]) * 1e-10).item())
         return {"val_auc": next(aucs)}
 
+    monkeypatch.setattr(Trainer, "run_epoch", observed)
     monkeypatch.setattr(Trainer, "validate", validate)
     train(study, VARIANT, 0, layout)
     kept = load_file(layout.run(VARIANT, 0) / "model.safetensors")
@@ -229,24 +220,6 @@ def test_the_optional_recipes_train_and_repeat(tiny, layout, tmp_path, whole, se
 
 
 @pytest.mark.parametrize(
-    ("aucs", "changes", "expected"),
-    [
-        ([], {"epochs": 3, "patience": 1}, False),
-        ([0.5, 0.6, 0.7], {"epochs": 3, "patience": 5}, True),
-        ([0.7, 0.6], {"epochs": 9, "patience": 2}, False),
-        ([0.7, 0.7, 0.7], {"epochs": 9, "patience": 2}, True),
-        ([0.7, 0.6, 0.8, 0.7, 0.8], {"epochs": 9, "patience": 2}, True),
-        ([0.7, 0.6, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": 3}, False),
-        ([0.7, 0.6, 0.6, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": 3}, True),
-        ([0.7, 0.6, 0.6], {"epochs": 9, "patience": 2, "freeze_epochs": "all"}, True),
-    ],
-)
-def test_training_stops_at_the_last_epoch_or_without_progress(aucs, changes, expected):
-    history = [{"epoch": i + 1, "val_auc": auc} for i, auc in enumerate(aucs)]
-    assert _finished(history, Training(**({"freeze_epochs": 0} | changes))) == expected
-
-
-@pytest.mark.parametrize(
     ("changes", "aucs", "interrupted", "rates"),
     [
         # Neither patience nor plateau count before the unfreezing.
@@ -271,6 +244,13 @@ def test_training_stops_at_the_last_epoch_or_without_progress(aucs, changes, exp
             [0.6, 0.7, 0.7, 0.65],
             (),
             [1e-3, 1e-3, 1e-3, 5e-4],
+        ),
+        # A stem that is never unfrozen has nothing to wait for, and a tie is no progress.
+        (
+            {"epochs": 9, "patience": 2, "freeze_epochs": "all", "plateau_patience": 9},
+            [0.6, 0.8, 0.7, 0.8],
+            (),
+            [1e-3] * 4,
         ),
     ],
 )
