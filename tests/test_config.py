@@ -53,6 +53,12 @@ def variant(**changes):
     return {"variants": {"plain_deit": TINY["variants"]["plain_deit"] | changes}}
 
 
+def frozen(augmentation=None):
+    """Changes to a stem that never learns, whose features are computed once."""
+    training = {"freeze_epochs": "all", "frozen_views": 2}
+    return {"training": training, "augmentation": augmentation or {}}
+
+
 def message(values):
     with pytest.raises(StudyError) as caught:
         study_from(values, "file.yaml")
@@ -98,6 +104,11 @@ def message(values):
         ({"training": {"sampler": [0, 1]}}, "sampler: the two shares"),
         ({"training": {"sampler": [0.5, 0.6]}}, "sampler: the two shares"),
         ({"data": {"patients": "("}}, "data.patients: neither a .csv file nor a regular"),
+        ({"data": {"annotations": "lungs.csv"}}, "data.annotations is set, but phantoms bring"),
+        ({"training": {"frozen_views": 2}}, "frozen_views"),
+        (frozen(), "seg_0.1: training.frozen_views: training.lambda_seg would need the images"),
+        (frozen({"mix": "mixup"}), "no_seg: training.frozen_views: augmentation.mix would need"),
+        (frozen({"randaugment": 1}), "training.frozen_views: augmentation.randaugment would need"),
     ],
 )
 def test_bad_values_are_named_in_one_short_sentence(tiny, change, expected):
@@ -224,11 +235,6 @@ def test_a_missing_file_and_one_that_is_no_mapping_are_named(tmp_path, text):
     expected = r"bad\.yaml: (cannot be read|not valid YAML|expected a mapping)"
     with pytest.raises(StudyError, match=expected):
         load_study(path)
-
-
-def test_evaluation_only_variants_share_checkpoints(study):
-    assert study.trained_as("no_tta") == "no_seg"
-    assert study.trained_variants() == ["no_seg", "seg_0.1", "plain_deit"]
 
 
 def test_hashes_follow_their_slice_only(tiny):

@@ -222,20 +222,6 @@ def test_copies_on_one_side_are_counted_and_named(workplace, caplog):
 # Patients
 
 
-@pytest.mark.parametrize(
-    ("key", "strict"),
-    [
-        ("person12_bacteria", "person12"),
-        ("person12_virus", "person12"),
-        ("IM-0115", "IM-0115"),
-        ("NORMAL2-IM-0115", "IM-0115"),
-        ("image:person12_virus", "image:person12_virus"),
-    ],
-)
-def test_strict_keys(key, strict):
-    assert patients.strict_key(pd.Series([key])).tolist() == [strict]
-
-
 def small_manifest():
     rows = [
         ("a", "person1_bacteria", "train", 1),
@@ -247,6 +233,8 @@ def small_manifest():
         ("g", "person2_virus", "train", 1),
         ("h", "person2_bacteria", "val", 1),
         ("i", "IM-0003", "train", 0),
+        ("j", "image:person3_virus", "test", 1),  # files that name no patient share none
+        ("k", "image:person3_bacteria", "train", 1),
     ]
     return pd.DataFrame(rows, columns=["path", "patient", "split", "label"])
 

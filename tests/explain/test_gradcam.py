@@ -54,17 +54,13 @@ def batch():
     return torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), masks
 
 
-def assert_heat(heat):
-    assert (heat.shape, heat.dtype) == ((3, 32, 32), np.float32)
-    assert heat.min() >= 0 and heat.max() <= 1
-    assert (np.ptp(heat, axis=(1, 2)) > 0.5).all()
-
-
 @pytest.mark.parametrize("make", [hybrid, plain])
 def test_heat_is_a_map_that_depends_on_class_and_weights(make, batch):
     model = make()
     first, other = (gradcam_maps(model, *batch, target=t) for t in (0, 1))
-    assert_heat(other)
+    assert (other.shape, other.dtype) == ((3, 32, 32), np.float32)
+    assert other.min() >= 0 and other.max() <= 1
+    assert (np.ptp(other, axis=(1, 2)) > 0.5).all()
     assert np.abs(first - other).max() > 0.1
     assert np.array_equal(gradcam_maps(model, *batch, target=1), other)
     with torch.no_grad():
@@ -89,15 +85,6 @@ def test_heat_of_the_hybrid_is_grad_cam_by_hand(batch):
     low, high = cam.amin((1, 2), keepdim=True), cam.amax((1, 2), keepdim=True)
     expected = ((cam - low) / (high - low)).numpy()
     assert np.abs(found - expected).max() < 1e-3
-
-
-def test_heat_of_the_hybrid_survives_a_frozen_stem(batch):
-    model = hybrid()
-    expected = gradcam_maps(model, *batch, target=1)
-    model.stem.freeze(True)
-    heat = gradcam_maps(model, *batch, target=1)
-    assert_heat(heat)
-    assert np.allclose(heat, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", ["mask", "midline"])

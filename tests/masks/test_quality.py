@@ -217,6 +217,8 @@ def test_shortcut_auc_tells_a_leak_from_chance():
     leaked = quality.shortcut_check(shortcut_table(0.2), statistics, 0)
     assert leaked["auc"]["estimate"] > 0.99
     assert (leaked["images"], leaked["patients"], leaked["folds"]) == (300, 150, 5)
+    with pytest.raises(StudyError, match="two patients"):
+        quality.shortcut_check(shortcut_table(0.0, patients=2), statistics, 0)
 
 
 def test_shortcut_check_does_not_recognise_patients():
@@ -225,11 +227,6 @@ def test_shortcut_check_does_not_recognise_patients():
     noise = np.random.default_rng(2).permutation(150)[table.patient.str[1:].astype(int)] / 150
     found = quality.shortcut_check(table.assign(area=own, cut=noise), Statistics(resamples=200), 0)
     assert found["auc"]["estimate"] < 0.62
-
-
-def test_shortcut_check_needs_two_patients_a_class():
-    with pytest.raises(StudyError, match="two patients"):
-        quality.shortcut_check(shortcut_table(0.0, patients=2), Statistics(), 0)
 
 
 def test_quality_record_of_a_phantom_study(cached, phantoms, study, layout):
@@ -287,12 +284,6 @@ def test_folder_study_without_and_with_annotations(tiny, phantoms, cached):
     assert 0 < known["images"] < 90
     with pytest.raises(StudyError, match="not of both classes"):
         quality.compare_with_annotations(phantoms, given, table[table.label == 0])
-
-
-def test_phantoms_bring_their_own_annotations(tiny):
-    tiny["data"]["annotations"] = "lungs.csv"
-    with pytest.raises(StudyError, match="phantoms bring their own"):
-        study_from(tiny, "x")
 
 
 def test_masks_of_other_images_are_refused(layout):

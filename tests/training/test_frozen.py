@@ -159,20 +159,3 @@ def test_variants_share_the_features_of_one_stem(values):
     owners = {variant: study.features_as(variant) for variant in study.variants}
     assert owners.pop("deeper") == "deeper"
     assert set(owners.values()) == {"no_seg"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"training": {"freeze_epochs": 3}}, "frozen_views"),
-        ({"training": {"lambda_seg": 0.1}}, "training.lambda_seg"),
-        ({"augmentation": {"mix": "mixup"}}, "augmentation.mix"),
-        ({"augmentation": {"randaugment": 1}}, "augmentation.randaugment"),
-    ],
-)
-def test_what_needs_the_images_in_each_step_is_refused(values, changes, key):
-    values["variants"].pop("plain_deit"), values["variants"].pop("readout")
-    for section, keys in changes.items():
-        values[section] = values.get(section, {}) | keys
-    with pytest.raises(StudyError, match=key):
-        study_from(values, "x")
