@@ -79,16 +79,6 @@ def test_unnamed_images_are_counted_and_stand_alone(folder, caplog):
     assert unnamed.str.startswith("image:").all() and unnamed.nunique() == 3
 
 
-def test_patient_on_both_sides_is_an_error(folder, study, tmp_path):
-    file = next((folder / "train" / "PNEUMONIA").iterdir())
-    shutil.copy(file, folder / "test" / "PNEUMONIA" / file.name)
-    patient = read_patient(file.stem, 1)[0]
-    output = tmp_path / "manifest.csv"
-    with pytest.raises(StudyError, match=f"{patient} is in train and test"):
-        build_manifest(folder, study.data, output, 1)
-    assert not output.exists()
-
-
 def test_manifest_lists_facts_and_no_patient_in_two_splits(cached, phantoms):
     table = read_manifest(cached.manifest)
     assert len(table) == 90
