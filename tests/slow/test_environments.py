@@ -115,13 +115,6 @@ def test_an_environment_has_what_its_file_names_and_no_more(created, name, prese
         assert f"ModuleNotFoundError: No module named '{module}'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_an_environment_has_what_its_packages_need(created, name):
-    call = [sys.executable, "-m", "pip", "--python", created[name] / "bin" / "python", "check"]
-    done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_rule_fails_in_an_environment_without_what_it_needs(tmp_path):
     folder = checkout(tmp_path)
     rules = folder / "workflow" / "rules" / "data.smk"
