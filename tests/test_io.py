@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import no_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.score import load_run, score
@@ -92,16 +91,6 @@ def test_any_bytes_are_a_table_or_damaged(tmp_path_factory, content):
     path.write_bytes(content)
     with pytest.raises(StudyError, match=r"fuzz\.csv"):
         read_manifest(path)
-
-
-def test_a_disk_too_small_for_the_cache_is_told(cached, phantoms, tmp_path, monkeypatch):
-    own = Layout("own", results=tmp_path)
-    own.root.mkdir()
-    own.manifest.symlink_to(cached.manifest)
-    monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", no_space)
-    with pytest.raises(StudyError, match="No space left"):
-        build_cache(phantoms, own, 32, workers=1)
-    assert not list(own.images.parent.iterdir())
 
 
 def test_replacing_puts_whole_new_content_in_place(tmp_path):

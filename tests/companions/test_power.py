@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import save_predictions
-from scipy import optimize, stats
 
 from hybridlungvit.companions.power import show_power
 from hybridlungvit.config import study_from
+from hybridlungvit.evaluation.power import (
+    difference_power,
+    equivalence_power,
+    minimal_detectable_difference,
+)
+from hybridlungvit.evaluation.seeds import auc_difference_over_seeds
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 
@@ -18,8 +23,8 @@ SEEDS = 3
 
 @pytest.fixture
 def scored(tiny, tmp_path):
-    """A study of a reference and one other variant, with scores of either, (K, N)."""
-    tiny["statistics"] = {"resamples": 4000}
+    """A study of a reference and one other variant; labels, patients and scores of either."""
+    tiny["statistics"] = {"resamples": 400}
     tiny["seeds"] = list(range(SEEDS))
     tiny["variants"] = {name: tiny["variants"][name] for name in ("no_seg", "plain_deit")}
     study, layout = study_from(tiny, "tiny"), Layout("tiny", results=tmp_path)
@@ -39,50 +44,19 @@ def scored(tiny, tmp_path):
                 "split": "test", "label": labels, "subtype": "", "probability": row,
             })  # fmt: skip
             save_predictions(study, variant, seed, layout, table)
-    return study, layout, labels, scores
+    return study, layout, labels, patients, scores
 
 
-def literal_components(labels, scores, resamples=4000):
-    """Patients, both seeds' parts and Welch's freedom; AUCs by all pairs of images."""
-
-    def aucs(kept):
-        truth, pair = labels[kept] == 1, (scores["plain_deit"], scores["no_seg"])
-        rows = np.stack(pair)[..., kept]  # (2, K, N)
-        return (rows[..., truth][..., None] > rows[..., ~truth][..., None, :]).mean(axis=(2, 3))
-
-    rng, draws = np.random.default_rng(7), []
-    for _ in range(resamples):
-        drawn = [rng.choice(np.arange(label, 60, 2), 30) for label in (0, 1)]
-        pair = np.concatenate(drawn) * 2
-        draws.append(aucs(np.concatenate([pair, pair + 1])))
-    draws, squares = np.array(draws), aucs(np.arange(120)).var(axis=1, ddof=1)
-    means = draws.mean(axis=2)
-    interaction = (draws - means[..., None]).var(axis=0, ddof=1).sum() / (SEEDS - 1)
-    patients = (means[:, 0] - means[:, 1]).var(ddof=1) - interaction / SEEDS
-    welch = squares.sum() ** 2 / (squares**2).sum() * (SEEDS - 1)
-    return patients, max(squares.sum(), interaction), welch / (SEEDS - 1)
-
-
-def test_the_table_is_what_scipys_distributions_say(scored, capsys):
-    study, layout, labels, scores = scored
+def test_the_table_is_what_the_components_of_the_difference_allow(scored, capsys):
+    study, layout, labels, patients, scores = scored
     rows = show_power(study, layout, [10], margin=0.05)
     assert [row.seeds for row in rows] == [SEEDS, 10, math.inf]
-    patients, between, freedom_each = literal_components(labels, scores)
-    assert patients > 0
+    pair, size = (scores["plain_deit"], scores["no_seg"]), (0.05, 400, 0.95, study.statistics.seed)
+    plan = auc_difference_over_seeds(labels, *pair, patients.astype(str), *size).components
     for row in rows:
-        part = 0 if math.isinf(row.seeds) else between / row.seeds
-        error = math.sqrt(patients + part)
-        freedom = freedom_each * (row.seeds - 1) * (error**2 / part) ** 2 if part else 1e9
-
-        def finds(gap, error=error, freedom=freedom):
-            critical, shift = stats.t.ppf(0.975, freedom), gap / error
-            if freedom == 1e9:
-                return stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift)
-            return stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-
-        detectable = optimize.brentq(lambda gap, finds=finds: finds(gap) - 0.8, 0, 8 * error)
-        assert row.detectable == pytest.approx(detectable, rel=0.05)
-        assert row.finds == pytest.approx(finds(0.05), abs=0.03)
+        assert row.detectable == pytest.approx(minimal_detectable_difference(plan, row.seeds))
+        assert row.finds == pytest.approx(difference_power(plan, 0.05, row.seeds))
+        assert row.equivalence == pytest.approx(equivalence_power(plan, 0.05, row.seeds))
     table = capsys.readouterr().out
     assert "3 (own)" in table and "endless" in table and f"{rows[1].detectable:.4f}" in table
 

@@ -10,9 +10,8 @@ from conftest import REPOSITORY
 
 from hybridlungvit import __version__
 from hybridlungvit.companions.cite import LICENCE, citation
-from hybridlungvit.companions.verify import verify
 from hybridlungvit.config import load_study
-from hybridlungvit.io import StudyError, read_json
+from hybridlungvit.io import read_json
 from hybridlungvit.paper.check import check_paper
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal
