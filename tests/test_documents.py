@@ -16,7 +16,6 @@ from hybridlungvit.io import read_json
 README = REPOSITORY / "README.md"
 DOCUMENTS = [README, *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
 CODE = re.compile(r"^```bash\n(.*?)^```|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
-PROGRAMS = "hybridlungvit", "make", "snakemake"
 
 
 def typed(program):

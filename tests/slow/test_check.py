@@ -111,9 +111,7 @@ def test_predictions_altered_or_of_another_config_stop_the_check_with_both_hashe
     changed = load_study(Path("tiny.yaml"))
     replace(LAYOUT.predictions("no_seg", 0), "0.", "0.9")
     for study, what in ((paper, "file"), (changed, "config")):
-        words = (
-            rf"no_seg.seed-0\.csv: made from {what} \w+, but the current {what} is \w+"
-        )
+        words = rf"no_seg.seed-0\.csv: made from {what} \w+, but the current {what} is \w+"
         with pytest.raises(StudyError, match=words):
             check_paper(study, LAYOUT)
 
