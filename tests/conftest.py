@@ -14,13 +14,14 @@ from typing import Any
 
 import cv2
 import hypothesis
+import pandas as pd
 import pytest
 import yaml
 from filelock import FileLock
 
 from hybridlungvit.config import Study, load_study, study_from
-from hybridlungvit.data.cache import build_cache
-from hybridlungvit.data.manifest import build_manifest
+from hybridlungvit.data.cache import Cache, build_cache, open_cache
+from hybridlungvit.data.manifest import build_manifest, read_manifest
 from hybridlungvit.io import write_text
 from hybridlungvit.masks.quality import write_quality
 from hybridlungvit.paths import Layout
@@ -135,6 +136,17 @@ def commit(folder: Path, path: str) -> None:
 def no_space(*arguments: Any, **options: Any) -> None:
     """Stands in for a function that writes, on a full disk."""
     raise OSError(28, "No space left on device")
+
+
+def interrupted(*arguments: Any, **options: Any) -> None:
+    """Stands in for a function in which somebody presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def opened(layout: Layout) -> tuple[pd.DataFrame, Cache]:
+    """Manifest and cache of a tiny study."""
+    manifest = read_manifest(layout.manifest)
+    return manifest, open_cache(layout, manifest, 32)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import no_space
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit import phantom
@@ -133,16 +134,12 @@ def test_sizes_vary_and_tell_no_label_nor_does_brightness(labelled):
         assert 0.35 < roc_auc_score(sick, feature) < 0.65
 
 
-def disk_full(*_):
-    raise OSError("disk full")
-
-
 def test_an_earlier_data_set_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch):
     root, few = tmp_path / "made", DATASET | {"train_images": 3, "test_images": 2}
     write_dataset(root, **few)
     before = files(root)
-    with monkeypatch.context() as broken, pytest.raises(OSError, match="disk full"):
-        broken.setattr(phantom, "write_text", disk_full)
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space left"):
+        broken.setattr(phantom, "write_text", no_space)
         write_dataset(root, **few | {"seed": 9})
     assert files(root) == before
     (root / "lungs.csv").unlink()  # as Snakemake does before another run

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import no_space
+from conftest import no_space, opened
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -21,8 +21,7 @@ from safetensors.torch import load_file, save_file
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.companions.export import export_run
 from hybridlungvit.config import study_from
-from hybridlungvit.data.cache import open_cache, prepare_image
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.cache import prepare_image
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
 from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.score import score
@@ -207,7 +206,7 @@ def test_an_overlay_shows_the_image_at_its_own_shape_beside_the_heat(shape):
 
 
 def test_ranges_hold_the_training_images_and_a_margin(cached):
-    cache = open_cache(cached, read_manifest(cached.manifest), 32)
+    _, cache = opened(cached)
     rows = np.arange(0, len(cache.images), 2)
     ranges = training_ranges(cache, rows)
     means = [float(image.mean()) for image in cache.images[rows]]
@@ -323,9 +322,8 @@ def test_devices_and_pipes_are_written_to_and_stay_what_they_are(described, imag
 
 
 def test_what_travels_with_the_weights_is_that_of_the_training(trained, described):
-    study, layout = trained
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, study.data.image_size)
+    _, layout = trained
+    manifest, cache = opened(layout)
     loaded = load_checkpoint(described)
     ranges = training_ranges(cache, np.flatnonzero(manifest.split == "train"))
     assert loaded.description.ranges == ranges

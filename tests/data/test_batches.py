@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import opened
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,19 +17,11 @@ from hybridlungvit.data.batches import (
     draw_order,
     load_batches,
 )
-from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.training.losses import class_weights
 
 
-@pytest.fixture(scope="module")
-def opened(cached):
-    manifest = read_manifest(cached.manifest)
-    return open_cache(cached, manifest, 32), manifest
-
-
-def test_other_masks_are_another_patients_of_the_same_split(opened):
-    cache, manifest = opened
+def test_other_masks_are_another_patients_of_the_same_split(cached):
+    manifest, cache = opened(cached)
     other = control_masks(cache, manifest, "other")
     rows = np.arange(len(manifest))
     assert np.array_equal(other.masks(rows), cache.masks(other.mask_rows))
@@ -40,8 +33,8 @@ def test_other_masks_are_another_patients_of_the_same_split(opened):
     assert np.array_equal(other.images, cache.images)
 
 
-def test_random_columns_lie_in_the_middle_half_and_know_nothing_of_the_mask(opened):
-    cache, manifest = opened
+def test_random_columns_lie_in_the_middle_half_and_know_nothing_of_the_mask(cached):
+    manifest, cache = opened(cached)
     masks = control_masks(cache, manifest, "random").masks(np.arange(len(manifest)))
     assert (masks.any(axis=1).sum(axis=1) == 1).all() and masks.sum() == 32 * len(manifest)
     columns = masks.any(axis=1).argmax(axis=1)
@@ -51,8 +44,8 @@ def test_random_columns_lie_in_the_middle_half_and_know_nothing_of_the_mask(open
 
 
 @pytest.mark.parametrize("mask", ["own", "other", "random"])
-def test_another_process_gets_the_names_of_mapped_files_not_their_content(opened, mask):
-    cache, manifest = opened
+def test_another_process_gets_the_names_of_mapped_files_not_their_content(cached, mask):
+    manifest, cache = opened(cached)
     chosen = control_masks(cache, manifest, mask)
     content = pickle.dumps(chosen)
     assert len(content) < cache.packed_masks.nbytes / 2 < cache.images.nbytes
@@ -62,8 +55,8 @@ def test_another_process_gets_the_names_of_mapped_files_not_their_content(opened
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_hold_every_sample_once_in_order_and_leave_the_global_stream(opened, workers):
-    cache, manifest = opened
+def test_batches_hold_every_sample_once_in_order_and_leave_the_global_stream(cached, workers):
+    manifest, cache = opened(cached)
     rows = np.flatnonzero(manifest.split == "train")
     labels = manifest.label.to_numpy()[rows]
     torch.manual_seed(0)

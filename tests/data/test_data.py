@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import replace
+from conftest import opened, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,8 +137,7 @@ def test_too_few_patients_for_the_folds(study, folder, tmp_path):
 
 
 def test_cache_holds_the_decoded_images_and_masks(cached, phantoms, study):
-    manifest = read_manifest(cached.manifest)
-    cache = open_cache(cached, manifest, 32)
+    manifest, cache = opened(cached)
     image = cv2.imread(str(phantoms / manifest.path[7]), cv2.IMREAD_GRAYSCALE)
     expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
     assert np.array_equal(cache.images[7], expected)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from conftest import opened
 from sklearn.metrics import f1_score
 
 from hybridlungvit.data.augment import to_input
-from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.evaluate import segmentation_records
 from hybridlungvit.evaluation.predictions import evaluated_from, segmentations_on
@@ -47,8 +46,7 @@ def test_a_segmentation_head_is_compared_with_the_masks_image_by_image(study, la
     train(study, "seg_0.1", 0, layout)
     train(study, "seg_0.1", 1, layout)
     tables = [score(study, "seg_0.1", seed, layout) for seed in study.seeds]
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, 32)
+    manifest, cache = opened(layout)
     model = load_run(study, "seg_0.1", 0, layout)
     rows = np.flatnonzero(manifest.split != "train")
     images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))

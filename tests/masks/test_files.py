@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import interrupted, opened
 
 from hybridlungvit.config import study_from
-from hybridlungvit.data.cache import build_cache, open_cache
+from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, folder_sha256, read_json
 from hybridlungvit.masks.files import mask_files, read_mask
@@ -103,8 +104,7 @@ def test_a_mask_is_found_by_its_place_or_by_a_name_that_no_other_image_has(tmp_p
 
 def test_the_masks_of_the_user_are_those_of_the_cache(phantoms, masks, own):
     build_cache(phantoms, own, 32, 1, str(masks))
-    manifest = read_manifest(own.manifest)
-    cache, table = open_cache(own, manifest, 32), pd.read_csv(own.mask_table)
+    (manifest, cache), table = opened(own), pd.read_csv(own.mask_table)
     assert (table.confidence == 1).all()
     for row in (0, 20, 70):
         path = (masks / manifest.path[row]).with_suffix(".png")
@@ -165,7 +165,7 @@ def test_a_resumed_training_asks_for_the_same_masks(tiny, phantoms, masks, own):
     study = study_from(tiny, "tiny")
     build_cache(phantoms, own, 32, 1, study.data.masks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hybridlungvit.training.loop.write_run", interrupt)
+        patch.setattr("hybridlungvit.training.loop.write_run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(study, "no_seg", 0, own)
     path = (masks / read_manifest(own.manifest).path[0]).with_suffix(".png")
@@ -173,7 +173,3 @@ def test_a_resumed_training_asks_for_the_same_masks(tiny, phantoms, masks, own):
     build_cache(phantoms, own, 32, 1, study.data.masks)
     with pytest.raises(StudyError, match="masks"):
         train(study, "no_seg", 0, own)
-
-
-def interrupt(*arguments, **options):
-    raise KeyboardInterrupt

@@ -6,12 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, opened
 from PIL import Image
 
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import load_study
-from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, write_json
 from hybridlungvit.paper import page, page_images
@@ -129,8 +128,7 @@ def area(outline, detail):
 
 
 def test_pictures_show_the_images_the_lungs_and_the_heat(study, layout):
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, study.data.image_size)
+    manifest, cache = opened(layout)
     rows = np.flatnonzero(manifest.split == "test")[::-1]
     paths = manifest.path[rows].tolist()
     heat = np.zeros((1, 32, 32), np.float16)

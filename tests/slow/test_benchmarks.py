@@ -7,23 +7,17 @@ import re
 import subprocess
 import sys
 
-import pytest
 from conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
+def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
     """The training benchmark on a handful of small images."""
     training = importlib.import_module("training")
     for name, value in (("SIDE", 32), ("IMAGES", 8), ("REPEATS", 1)):
         monkeypatch.setattr(training, name, value)
-    return training, training.random_cache(tmp_path), tmp_path
-
-
-def test_every_training_measure_is_a_finite_ratio(small):
-    training, data, folder = small
+    data = training.random_cache(tmp_path)
     measures = [
         training.throughput(training.TINY, 4, 0.1, 0.8, data),
         training.against_literal(data),
@@ -34,7 +28,7 @@ def test_every_training_measure_is_a_finite_ratio(small):
     assert all(math.isfinite(m.value) and m.value > 0 for m in measures)
     assert 0 < measures[0].bound < 1 < measures[2].bound
     # Here earlier tests may hide the peak, so no more than that it is measured.
-    assert all(math.isfinite(training._step_memory(kind, folder)) for kind in ("hybrid", "bare"))
+    assert all(math.isfinite(training._step_memory(kind, tmp_path)) for kind in ("hybrid", "bare"))
 
 
 def test_the_table_says_which_targets_are_missed(tmp_path, capsys):

@@ -8,14 +8,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import beside
+from conftest import beside, opened
 from safetensors.torch import save_file
 
 from hybridlungvit.cli import app
 from hybridlungvit.config import study_from
 from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, to_input
-from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.io import StudyError
 from hybridlungvit.model import build_model
@@ -58,17 +56,16 @@ def stored(weights, layout):
 
 
 @pytest.fixture(params=["no_seg", "plain_deit", "readout"])
-def opened(request, stored):
+def prepared(request, stored):
     """A variant's recipe, manifest, cache, store and model, as its training has them."""
     study, layout = stored
-    recipe, manifest = study.recipe(request.param), read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, 32)
+    recipe, (manifest, cache) = study.recipe(request.param), opened(layout)
     store = open_store(study, request.param, layout, recipe)
     return recipe, manifest, cache, store, build_model(recipe, pretrained=True).eval()
 
 
-def test_logits_from_stored_features_are_those_of_the_images(opened):
-    _, manifest, cache, store, model = opened
+def test_logits_from_stored_features_are_those_of_the_images(prepared):
+    _, manifest, cache, store, model = prepared
     rows = np.flatnonzero(manifest.split != "train")
     images, masks = torch.from_numpy(cache.images[rows]), torch.from_numpy(cache.masks(rows))
     for tta in (False, True):
@@ -78,8 +75,8 @@ def test_logits_from_stored_features_are_those_of_the_images(opened):
         assert np.ptp(expected) > 20 * HALF, "images differ by more than rounding"
 
 
-def test_augmented_views_are_those_an_image_and_its_mask_would_get(opened):
-    recipe, manifest, cache, store, model = opened
+def test_augmented_views_are_those_an_image_and_its_mask_would_get(prepared):
+    recipe, manifest, cache, store, model = prepared
     start = frozen.CHUNK  # the second chunk
     trained = np.flatnonzero(manifest.split == "train")
     rows = trained[trained // frozen.CHUNK == 1]

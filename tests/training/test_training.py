@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import TINY, beside
+from conftest import TINY, beside, interrupted, opened
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from hybridlungvit.config import study_from
-from hybridlungvit.data.cache import open_cache
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.io import StudyError
@@ -47,18 +46,14 @@ def interrupt_at(monkeypatch, *epochs):
     """Raise KeyboardInterrupt after the training of each of these epochs, once."""
     left, run_epoch = list(epochs), Trainer.run_epoch
 
-    def interrupted(self, epoch):
+    def watched(self, epoch):
         result = run_epoch(self, epoch)
         if epoch in left:
             left.remove(epoch)
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
-
-
-def killed(*_):
-    raise KeyboardInterrupt
+    monkeypatch.setattr(Trainer, "run_epoch", watched)
 
 
 def test_a_run_interrupted_in_each_epoch_and_at_its_end_ends_as_an_uninterrupted_one(
@@ -71,9 +66,9 @@ def test_a_run_interrupted_in_each_epoch_and_at_its_end_ends_as_an_uninterrupted
         assert not layout.run(VARIANT, 0).exists()
         assert (layout.work(VARIANT, 0) / "checkpoint.pt").exists() == (epoch > 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training_loop, "write_run", killed)
+        patch.setattr(training_loop, "write_run", interrupted)
         train(study, VARIANT, 0, layout)
-    monkeypatch.setattr(Trainer, "run_epoch", killed)  # only the records are left to write
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)  # only the records are left to write
     train(study, VARIANT, 0, layout)
     assert outcome(layout) == outcome(whole)
 
@@ -112,8 +107,7 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(study, layout, monke
 
 def assembled(study, layout, model=None, variant=VARIANT):
     """A trainer at the start of a run."""
-    recipe, manifest = study.recipe(variant), read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, recipe.data.image_size)
+    recipe, (manifest, cache) = study.recipe(variant), opened(layout)
     rows = {name: np.flatnonzero(manifest.split == name) for name in ("train", "val")}
     labels = {name: manifest.label.to_numpy()[index] for name, index in rows.items()}
     model = model or build_model(recipe, pretrained=True)
