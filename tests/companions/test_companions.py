@@ -55,11 +55,7 @@ def test_an_answered_checklist_is_printed_item_by_item(paper):
         ("5", {"answer": None}, "items.5: unanswered: give `answer`"),
         ("5", {"where": []}, "items.5: its answer points nowhere"),
         ("5", {"where": ["sec:nowhere"]}, "items.5: no label 'sec:nowhere'"),
-        (
-            "5",
-            {"where": ["results/{study}/gone.json"]},
-            "items.5: no file 'results/tiny/gone",
-        ),
+        ("5", {"where": ["results/{study}/gone.json"]}, "items.5: no file 'results/tiny/gone"),
         ("5", {"answer": "We used 624 images."}, "items.5: the number '624' is typed"),
         ("5", {"phantom": "An AUC of 0.95."}, r"items.5: the number '0.95' is typed"),
         ("5", {"awnser": "They are."}, "items.5.awnser: unknown key; did you mean 'answer'"),

@@ -17,13 +17,7 @@ from conftest import REPOSITORY, checkout, no_space, snakemake
 
 from hybridlungvit import runtime
 from hybridlungvit.config import load_study, study_from
-from hybridlungvit.data.download import (
-    download_source,
-    fetch,
-    image_folder,
-    remote_file,
-    unpack,
-)
+from hybridlungvit.data.download import download_source, fetch, image_folder, remote_file, unpack
 from hybridlungvit.data.manifest import build_manifest, read_manifest, unit_of
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.io import StudyError, read_json

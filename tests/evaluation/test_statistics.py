@@ -24,20 +24,8 @@ from hybridlungvit.evaluation.bootstrap import PatientClusters, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
 from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.evaluate import evaluate_variant
-from hybridlungvit.evaluation.metrics import (
-    METRICS,
-    call_metrics,
-    net_benefit,
-    ranking_metrics,
-)
-from hybridlungvit.evaluation.paired import (
-    NEITHER,
-    UNDECIDED,
-    decide,
-    holm,
-    mcnemar,
-    place,
-)
+from hybridlungvit.evaluation.metrics import METRICS, call_metrics, net_benefit, ranking_metrics
+from hybridlungvit.evaluation.paired import NEITHER, UNDECIDED, decide, holm, mcnemar, place
 from hybridlungvit.evaluation.predictions import (
     read_predictions,
     scores_on,

@@ -17,12 +17,7 @@ from hybridlungvit.companions.readme import check_readme, render_block, write_re
 from hybridlungvit.companions.verify import DIFFERENT, EXACT, WITHIN, verify
 from hybridlungvit.config import load_study
 from hybridlungvit.io import StudyError, file_sha256, read_json
-from hybridlungvit.paper.check import (
-    check_intervals,
-    check_origins,
-    check_paper,
-    differences,
-)
+from hybridlungvit.paper.check import check_intervals, check_origins, check_paper, differences
 from hybridlungvit.paper.pdf import build_pdf, pack_sources
 from hybridlungvit.paths import Layout
 

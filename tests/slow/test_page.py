@@ -21,7 +21,7 @@ from hybridlungvit.paths import Layout
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 ]
 STUDY = "kermany-cpu"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
