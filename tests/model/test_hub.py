@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from hybridlungvit.io import StudyError
 from hybridlungvit.model import HybridLungViT, PlainViT
@@ -44,15 +44,6 @@ def test_a_saved_model_comes_back_with_its_outputs(saved):
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
     assert ModelCard.load(folder / "README.md").data.license == "mit"
-
-
-def test_half_precision_is_loaded_into_float32(saved):
-    model, folder = saved
-    model.half().save_pretrained(folder)
-    again = type(model).from_pretrained(folder).state_dict()
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        assert (tensor.dtype, again[name].dtype) == (torch.float16, torch.float32)
-        assert torch.equal(again[name], tensor.float())
 
 
 def test_what_else_the_config_tells_is_kept_and_no_path_is(tmp_path):
