@@ -35,7 +35,6 @@ from hybridlungvit.evaluation.predictions import (
 from hybridlungvit.evaluation.seeds import (
     auc_difference_over_seeds,
     auc_interval,
-    auc_over_seeds,
     crossed_curves,
 )
 from hybridlungvit.evaluation.subgroups import QUALITIES, subgroup_records
@@ -142,15 +141,6 @@ def binormal(seed, patients=40, images=3, between=1.0, shift=1.5):
     return label[clusters], scores, clusters
 
 
-@given(st.integers(0, 999))
-def test_auc_interval_brackets_its_estimate_and_repeats_itself(seed):
-    data = binormal(seed)
-    interval = auc_interval(*data, resamples=200, seed=seed)
-    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
-    assert interval == auc_interval(*data, resamples=200, seed=seed)
-    assert interval != auc_interval(*data, resamples=200, seed=seed + 1)
-
-
 @pytest.mark.parametrize(
     ("labels", "scores", "expected"),
     [
@@ -168,17 +158,6 @@ def test_unusable_scores_are_refused(labels, scores, expected):
         auc_difference_over_seeds(np.array(labels), np.array(scores), np.array(scores))
 
 
-def test_copies_of_a_patients_images_bring_no_certainty():
-    labels, scores, _ = binormal(1, patients=60, images=1)
-    once = auc_interval(labels, scores, resamples=1000)
-    many_labels, many_scores, patients = (np.repeat(x, 4) for x in (labels, scores, np.arange(60)))
-    by_patient = auc_interval(many_labels, many_scores, patients, 1000)
-    by_image = auc_interval(many_labels, many_scores, None, 1000)
-    widths = [found.high - found.low for found in (once, by_patient, by_image)]
-    assert widths[1] == pytest.approx(widths[0], abs=1e-12)
-    assert widths[2] < 0.65 * widths[0]  # half in theory
-
-
 # Seeds
 
 
@@ -188,14 +167,6 @@ def seed_scores(spread, seeds=4):
     noise = np.random.default_rng(3).normal(0, spread, (seeds, len(scores)))
     quality = np.linspace(1, 1 - spread / 2, seeds)[:, None]
     return labels, scores * quality + noise, clusters
-
-
-def test_copies_of_a_seed_have_the_interval_of_one_model():
-    labels, scores, clusters = seed_scores(0)
-    found = auc_over_seeds(labels, scores, clusters, 1000)
-    alone = auc_interval(labels, scores[0], clusters, 1000)
-    assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
-    assert found.components.seeds == 0
 
 
 def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patients():

@@ -69,20 +69,6 @@ def test_the_page_states_verdicts_citation_and_companions(published):
     assert not re.search(r'(?:src|href)="(?!#|data:)', text), "the file loads nothing"
 
 
-def test_a_new_section_is_a_function_and_a_template(published, monkeypatch):
-    study, layout = published
-    monkeypatch.setattr(page, "SECTIONS", dict(page.SECTIONS))
-    folder = own_templates(layout)
-    (folder / "size.html").write_text("<p>{{ count }} variants</p>")
-
-    @page.section("Size")
-    def size(results):
-        return {"count": len(results.metrics)}
-
-    page.write_page(study, layout)
-    assert f"<p>{len(study.variants)} variants</p>" in layout.page.read_text()
-
-
 def test_a_broken_template_is_named_and_the_earlier_page_stays(published):
     study, layout = published
     layout.page.write_text("earlier")
