@@ -16,8 +16,9 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 def sealed_files(study: Study, layout: Layout) -> list[Path]:
     """What the paper takes as it is: it came from images, from weights or from a training."""
     files = [layout.manifest, layout.mask_table, layout.mask_quality, layout.leaks, layout.audit]
+    trained = study.trained_variants()
     for seed in study.seeds:
-        for variant in study.trained_variants():
+        for variant in trained:
             run = layout.run(variant, seed)
             files += [run / name for name in ("run.json", "history.csv", "timing.csv")]
         for variant in study.variants:
@@ -30,7 +31,7 @@ def sealed_files(study: Study, layout: Layout) -> list[Path]:
     files += [layout.generated / "figures" / f"{name}.pdf" for name in GALLERIES]
     benchmark = layout.generated / "tables" / "mask_benchmark.tex"
     annotated = study.data.source == "phantom" or study.data.annotations is not None
-    if annotated or benchmark.is_file():
+    if study.data.masks is None and (annotated or benchmark.is_file()):
         files.append(benchmark)
     return files
 

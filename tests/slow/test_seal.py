@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from conftest import snakemake
 
+from hybridlungvit.config import study_from
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal, sealed_files, write_seal
@@ -23,6 +24,13 @@ def test_a_finished_study_is_sealed_and_sha256sum_agrees(finished_copy):
     before = LAYOUT.seal.read_bytes()
     write_seal(finished_copy, LAYOUT)
     assert LAYOUT.seal.read_bytes() == before
+
+
+def test_masks_from_elsewhere_are_not_benchmarked(tiny):
+    measured = sealed_files(study_from(tiny, "tiny"), LAYOUT)
+    tiny["data"]["masks"] = "masks"
+    given = sealed_files(study_from(tiny, "tiny"), LAYOUT)
+    assert {path.name for path in set(measured) - set(given)} == {"mask_benchmark.tex"}
 
 
 def swap_figures():
