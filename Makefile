@@ -73,4 +73,4 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	@touch $@
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) .snakemake results/demo paper/build paper/generated/demo paper/demo.pdf paper/demo.html
+	rm -rf $(VENV) results/demo paper/build paper/generated/demo paper/demo.pdf paper/demo.html
