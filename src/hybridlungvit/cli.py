@@ -158,7 +158,7 @@ def metrics(config: Config, variant: VariantName) -> None:
 
 @app.command()
 def compare(config: Config) -> None:
-    """Compare every variant with the reference and its namesake in another study, paired."""
+    """Compare every variant with the reference, paired."""
     from hybridlungvit.evaluation.compare import compare_variants
 
     compare_variants(*_open(config))
@@ -312,7 +312,7 @@ def verify(
 def power(
     study: StudyName = MAIN_STUDY,
     seeds: Annotated[
-        list[int] | None, typer.Option(help="Seeds of each model; may be repeated.")
+        list[int] | None, typer.Option(min=1, help="Seeds of each model; may be repeated.")
     ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Difference of AUCs; default: the study's margin.")

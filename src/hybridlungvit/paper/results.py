@@ -31,7 +31,7 @@ class StudyResults:
     trend: Record | None
     """How the AUC changes with the displacement of the cut (``evaluation.compare``)."""
     errors: dict[str, Any]
-    """Wrong calls on the test images, by variant and shared (``evaluation.errors``)."""
+    """Wrong calls on the test images, by variant and shared (``evaluation.compare``)."""
     runs: dict[tuple[str, int], Record]
     """The run.json of each variant and seed; evaluation-only variants have their parent's."""
     histories: dict[tuple[str, int], pd.DataFrame]
