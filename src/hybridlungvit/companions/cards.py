@@ -22,6 +22,7 @@ from hybridlungvit.paper.format import (
     SPLIT_NAMES,
     SUBGROUP_NAMES,
     format_interval,
+    heading,
     metric_name,
     number,
     p_value,
@@ -33,6 +34,7 @@ from hybridlungvit.paths import Layout
 
 Context = dict[str, Any]
 FILTERS: dict[str, Callable[[Any], str]] = {
+    "heading": heading,
     "count": lambda value: f"{value:,}",
     "number": number,
     "tenth": lambda value: number(value, 1),
