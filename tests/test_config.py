@@ -253,6 +253,18 @@ def test_hashes_follow_their_slice_only(tiny):
     assert changed.training_hash("no_seg") != base.training_hash("no_seg")
 
 
+def test_variants_from_two_files_of_weights_are_two_trainings(tiny):
+    tiny["model"]["pretrained"] = "a.safetensors"
+    tiny["variants"]["elsewhere"] = {
+        "label": "b", "description": "b", "model": {"pretrained": "b.safetensors"}
+    }  # fmt: skip
+    study = study_from(tiny, "x")
+    assert study.trained_as("elsewhere") == study.features_as("elsewhere") == "elsewhere"
+    assert study.trained_as("no_tta") == "no_seg"
+    tiny["model"]["pretrained"] = "moved/a.safetensors"
+    assert study_from(tiny, "x").training_hash("no_seg") == study.training_hash("no_seg")
+
+
 def test_weights_shorthand_replaces_the_base_models_and_spares_overrides(tiny):
     tiny["weights"] = "some.safetensors"
     tiny["variants"]["plain_deit"]["model"]["pretrained"] = False

@@ -12,6 +12,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
@@ -57,6 +58,7 @@ def printed(text: str) -> str:
 Printed = Annotated[str, AfterValidator(printed)]
 
 
+@cache
 def known_stem(name: str) -> str:
     """The name, if timm has such an architecture or is not installed where the config is read.
 
@@ -561,13 +563,24 @@ class Study(Section):
 
     def trained_as(self, variant: str) -> str:
         """The first variant with the same training: evaluation-only variants share checkpoints."""
-        wanted = self.recipe(variant).training_identity()
-        return next(v for v in self.variants if self.recipe(v).training_identity() == wanted)
+        return self._first_alike(variant, Recipe.training_identity)
 
     def features_as(self, variant: str) -> str:
         """The first variant whose frozen stem gives the same features, computed under its name."""
-        wanted = self.recipe(variant).feature_identity()
-        return next(v for v in self.variants if self.recipe(v).feature_identity() == wanted)
+        return self._first_alike(variant, Recipe.feature_identity)
+
+    def _first_alike(self, variant: str, identity: Callable[[Recipe], dict[str, Any]]) -> str:
+        """The first variant of this identity that starts from weights of the same name.
+
+        An identity leaves out where a file of weights lies, which here tells two files apart.
+        """
+
+        def of(name: str) -> tuple[dict[str, Any], object]:
+            recipe = self.recipe(name)
+            return identity(recipe), recipe.model.pretrained
+
+        wanted = of(variant)
+        return next(v for v in self.variants if of(v) == wanted)
 
     def trained_variants(self) -> list[str]:
         """The variants that own a training, in the order of the config."""
