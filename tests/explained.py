@@ -54,6 +54,7 @@ def explained(study, agreement=True):
             },
             "stability": {
                 "radius": 0.02,
+                "undefined": 3,
                 "draws": 10,
                 "noise": interval(0.3),
                 "others": interval(0.9),

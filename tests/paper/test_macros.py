@@ -91,12 +91,19 @@ def test_the_distance_of_the_cut_is_that_of_the_test_images(study):
 
 def compared(study, detectable, **verdicts):
     """Comparisons with these outcomes, and AUCs whose seeds have deviations of 0.004 and more."""
-    differences = {v: {"verdict": w, "detectable": detectable} for v, w in verdicts.items()}
+    components = {"patients": 4e-5, "seeds": 1e-5, "interaction": 1e-5, "count": 1}
+    varied = {"degrees_of_freedom": 9.0, "at_bound": []}
+    differences = {
+        v: {"verdict": w, "detectable": detectable, "components": components.copy()} | varied
+        for v, w in verdicts.items()
+    }
     deviations = [0.004 + 0.001 * i for i in range(len(study.variants))]
     headlines = [{"headline": {"auc": {"sd": detectable and sd}}} for sd in deviations]
     return SimpleNamespace(
         study=study,
         differences=differences,
+        trend=None,
+        reference={"headline": {"auc": {"estimate": 0.96}}},
         metrics=dict(zip(study.variants, headlines, strict=True)),
         manifest=pd.DataFrame({"path": ["a"], "split": ["test"]}),
         masks=pd.DataFrame({"path": ["a"], "cut": [0.5]}),
@@ -110,7 +117,16 @@ def test_outcomes_are_counted_beside_what_could_have_been_found(study):
     assert {name: macros[f"verdicts.{name}"] for name in counts} == counts
     assert macros["comparisons.count"] == "3"
     assert macros["detectable.range"] == macros["detectable.no_tta"] == "0.010"
+    assert (macros["seeds.larger"], macros["margin.share"]) == ("0", "25")
     assert macros["sd.range"] == f"0.004 to~{0.004 + 0.001 * (len(study.variants) - 1):.3f}"
+    results = compared(study, 0.01, **verdicts)
+    results.differences["no_tta"]["detectable"] = 0.001  # of the same weights
+    results.differences["seg_0.1"]["components"]["patients"] = 1e-5
+    results.trend = interval(-0.2) | {"p_value": 0.03}
+    macros = dict(_comparison_macros(results))
+    assert macros["detectable.range"] == "0.010"
+    assert macros["seeds.larger"] == "1"
+    assert (macros["trend.verdict"], macros["trend.p"]) == ("below", "0.030")
     alone = dict(_comparison_macros(compared(study, None, **verdicts)))  # a single seed
     assert not {"detectable.range", "detectable.no_tta", "sd.range"} & set(alone)
 

@@ -64,7 +64,7 @@ def test_exploratory_comparisons_are_marked(study):
     table, _, footer = tables.comparisons(results)
     assert table["$p$ (Holm)"].tolist() == ["0.020", r"0.010\rlap{$^*$}"]
     assert table["Equivalence $p$ (Holm)"].tolist() == ["0.900", r"0.700\rlap{$^*$}"]
-    assert table["df"].tolist() == [r"4.2\rlap{$^0$}"] * 2
+    assert table["df"].tolist() == [r"4.2\rlap{$^\dagger$}"] * 2
     assert "estimated as zero" in footer[0] and "exploratory" in footer[1]
     assert table["DeLong $p$"].tolist() == ["$<0.001$"] * 2
     assert table["Only right"].tolist() == ["3 / 1"] * 2
