@@ -13,7 +13,7 @@ from scipy import special, stats
 from scipy.special import expit, logit
 
 from hybridlungvit.config import Statistics
-from hybridlungvit.evaluation import auc_difference_over_seeds, auc_over_seeds
+from hybridlungvit.evaluation import auc_difference_over_seeds, auc_interval, auc_over_seeds
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
 from hybridlungvit.evaluation.delong import delong_test, variance_freedom
 from hybridlungvit.evaluation.paired import components_of, difference_record
@@ -261,6 +261,20 @@ def test_a_model_does_not_differ_from_itself_and_is_equivalent():
     assert found.equivalent and found.p_equivalence == pytest.approx(1 / 201)
     # The same scores from other runs leave the question open.
     assert auc_difference_over_seeds(labels, a, a, clusters, resamples=200).high > 0
+
+
+@pytest.mark.parametrize("same_runs", [True, False])
+def test_two_perfect_models_are_as_open_as_one(same_runs):
+    """No resample differs, which says little of other patients: the bound is that of one AUC."""
+    labels, scores, clusters = np.repeat([0, 1], 20), np.arange(40.0)[None], np.arange(40)
+    unseen = 1 - auc_interval(labels, scores[0], clusters, 100).low
+    found = auc_difference_over_seeds(
+        labels, scores, scores**2, clusters, unseen * 0.99, 100, same_runs=same_runs
+    )
+    assert (found.estimate, found.p_value, found.equivalent) == (0, 1, False)
+    assert (found.low, found.high) == pytest.approx((-unseen, unseen))
+    wide = [labels, scores, scores**2, clusters, unseen * 1.01, 100]
+    assert auc_difference_over_seeds(*wide).equivalent
 
 
 @pytest.mark.parametrize(

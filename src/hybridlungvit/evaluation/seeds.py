@@ -225,11 +225,15 @@ def auc_difference_over_seeds(
     drawn = replicate(auc_metric(patients, np.concatenate(pair)), patients, resamples, seed)["auc"]
     drawn = drawn.reshape(-1, 2, count) * np.array([[1], [-1]])
     difference = _contrast(drawn.sum(axis=1) if same_runs else drawn, level)
-    low, high = max(-1.0, difference.low), min(1.0, difference.high)
+    at_edge = np.isin(drawn, [-1, 0, 1]).all() and not (same_runs and np.array_equal(*pair))
+    # Two models that separate the classes in every sample differ by less than either's interval.
+    unseen = 1 - separated(1.0, patients, level).low if at_edge else 0.0
+    low = max(-1.0, difference.low - unseen)
+    high = min(1.0, difference.high + unseen)
     difference = replace(difference, low=low, high=high)
     if margin is None:
         return difference
-    tail = difference.components.tail(margin - abs(difference.estimate))
+    tail = difference.components.tail(margin - abs(difference.estimate) - unseen)
     p_equivalence = max(1 / (resamples + 1), tail)
     return replace(difference, p_equivalence=p_equivalence, equivalent=p_equivalence < 1 - level)
 
