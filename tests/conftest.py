@@ -218,8 +218,11 @@ def trained(cached: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
 def exported(trained: tuple[Study, Layout], tmp_path: Path) -> Path:
     """The trained run as a folder in the layout of the model hub."""
     from hybridlungvit.companions.export import export_run
+    from hybridlungvit.evaluation.score import score
 
     study, layout = trained
+    if not layout.predictions("no_tta", 0).exists():
+        score(study, "no_tta", 0, layout)
     export_run(study, "no_tta", 0, layout, tmp_path / "exported", half=True)
     return tmp_path / "exported"
 

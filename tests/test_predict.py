@@ -24,6 +24,7 @@ from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import prepare_image
 from hybridlungvit.data.statistics import image_statistics, outside, training_ranges
 from hybridlungvit.evaluation.evaluate import evaluate_variant
+from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import score
 from hybridlungvit.evaluation.temperature import fit_temperature, scaled
 from hybridlungvit.explain.overlay import draw_overlay
@@ -443,6 +444,19 @@ def test_an_export_holds_config_weights_and_card(exported):
     card = ModelCard.load(exported / "README.md")
     assert card.data.license == "mit" and "synthetic" in card.data.tags
     assert "The card of the tiny study" in card.text
+
+
+def test_a_variant_of_evaluation_is_exported_with_its_own_temperature(
+    trained, exported, tmp_path, monkeypatch
+):
+    study, layout = trained
+    # The tiny model's best temperature is the largest allowed, whatever its probabilities.
+    module = "hybridlungvit.companions.export.fit_temperature"
+    monkeypatch.setattr(module, lambda labels, scores: labels.mean() + scores.mean())
+    export_run(study, "no_tta", 0, layout, tmp_path / "again", half=True)
+    told = json.loads((tmp_path / "again" / "config.json").read_text())[KEY]
+    scored = read_predictions(study, "no_tta", 0, layout).query("split == 'val'")
+    assert told["temperature"] == pytest.approx(scored.label.mean() + scored.probability.mean())
 
 
 def test_what_cannot_be_exported_leaves_nothing(trained, exported, tmp_path):

@@ -6,7 +6,9 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hybridlungvit.config import Study
+from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
+from hybridlungvit.evaluation.temperature import fit_temperature
 from hybridlungvit.io import StudyError, telling
 from hybridlungvit.model.hub import CONFIG, WEIGHTS
 from hybridlungvit.paths import Layout
@@ -33,8 +35,13 @@ def export_run(
     model = load_run(study, variant, seed, layout)  # fails if another config or manifest made it
     trained = load_checkpoint(layout.run(study.trained_as(variant), seed) / WEIGHTS).description
     evaluation = study.recipe(variant).evaluation  # variants may share a run and differ in this
+    temperature = trained.temperature
+    if variant != study.trained_as(variant):
+        scored = read_predictions(study, variant, seed, layout).query("split == 'val'")
+        temperature = fit_temperature(scored.label.to_numpy(), scored.probability.to_numpy())
     published = Published(
-        **trained.model_dump(exclude={"recipe"}),
+        **trained.model_dump(exclude={"recipe", "temperature"}),
+        temperature=temperature,
         recipe=trained.recipe.model_copy(update={"evaluation": evaluation}),
         study=study.study,
         variant=variant,
