@@ -185,6 +185,7 @@ WAYS_OUT = ["batch_size", "image_size", "token_grid", "d_model", "freeze_epochs"
         ("MemoryError('Unable to allocate 9 GiB')", WAYS_OUT),
         ("type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory.')", WAYS_OUT),
         ('RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9")', WAYS_OUT),
+        ("PermissionError(13, 'Permission denied', 'a/b.csv')", ["a/b.csv: Permission denied"]),
         ("EOFError()", ["ends too early"]),  # no interruption, for which Typer takes it
     ],
 )

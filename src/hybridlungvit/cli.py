@@ -12,7 +12,7 @@ import typer
 from hybridlungvit.config import Study, load_study, reference, require_folder
 from hybridlungvit.io import StudyError, blaming_records
 from hybridlungvit.paths import Layout
-from hybridlungvit.runtime import start_logging
+from hybridlungvit.runtime import out_of_memory, start_logging
 
 # One flat list in the order of the workflow, however long: a command is found where its rule is.
 # Stages are imported inside their command: torch takes seconds to load, and most need none.
@@ -440,13 +440,13 @@ def main() -> None:
     except typer.Exit as stop:
         status = stop.exit_code
     except Exception as error:
-        # Of numpy or torch, on a GPU or not; torch need not be imported.
-        named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-        if named or "allocate memory" in str(error):
+        if out_of_memory(error):
             log.error(OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "MemoryError")
         elif hasattr(error, "show"):  # usage errors know how to print themselves
             error.show()
             status = 2
+        elif isinstance(error, OSError) and error.filename:
+            log.error("%s: %s. Mend that and run again.", error.filename, error.strerror)
         else:
             raise
     sys.exit(status)

@@ -111,6 +111,12 @@ def device_name(device: "torch.device") -> str:
 Item = TypeVar("Item")
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether numpy or torch ran out of memory, on a GPU or not; torch need not be imported."""
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or "allocate memory" in str(error)
+
+
 def start_logging() -> None:
     """Send INFO and above to stderr: rich in a terminal, plain dated lines in a file."""
     handler: logging.Handler

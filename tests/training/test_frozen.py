@@ -130,6 +130,20 @@ def test_an_interrupted_computation_goes_on_to_the_same_bytes(
     assert 0 < json.loads((folder / "progress.json").read_text())["done"] < 90
     with pytest.raises(StudyError, match=r"features\.json: not found"):
         open_store(study, "no_seg", layout, study.recipe("no_seg"))
+    with monkeypatch.context() as patch:  # another library may give other bits: all anew
+        calls = []
+        patch.setattr(frozen, "environment_record", lambda: {"packages": {"torch": "0.1"}})
+        patch.setattr(frozen, "_encode", lambda *given: calls.append(1) or encode(*given))
+        build_features(study, "no_seg", layout, 1)
+    trained = opened(layout)[0].split == "train"
+    kinds = trained.groupby(np.arange(len(trained)) // frozen.CHUNK).nunique()
+    assert len(calls) == 2 * kinds.sum()  # two views, or an image and its mirror image
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        left[0] = 12
+        patch.setattr(frozen, "_encode", interrupted)
+        build_features(study, "no_seg", layout, 1)
+    with pytest.raises(StudyError, match=r"features\.json: not found"):
+        open_store(study, "no_seg", layout, study.recipe("no_seg"))
     build_features(study, "no_seg", layout, 1)
     resumed = {file: file.read_bytes() for file in folder.glob("*.npy")}
     (folder / "features.json").unlink()
@@ -146,6 +160,13 @@ def test_features_of_another_augmentation_are_refused(stored, weights):
     study = study_from(weights, "x")
     with pytest.raises(StudyError, match="another stem, data or augmentation"):
         train(study, "no_seg", 0, layout)
+
+
+def test_features_of_other_weights_under_the_same_name_are_refused(stored, weights):
+    study, layout = stored
+    Path(weights["model"]["pretrained"]).write_bytes(b"another file")
+    with pytest.raises(StudyError, match="another stem, data or augmentation"):
+        open_store(study, "no_seg", layout, study.recipe("no_seg"))
 
 
 def test_variants_share_the_features_of_one_stem(values):

@@ -306,6 +306,10 @@ def test_a_damaged_checkpoint_is_named(study, layout, monkeypatch):
         file.write_bytes(damaged)
         with pytest.raises(StudyError, match=f"(?s){file}: damaged .* Delete this file"):
             train(study, "no_seg", 0, layout)
+    full = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(full))
+    with pytest.raises(RuntimeError, match="allocate memory"):  # no fault of the checkpoint
+        train(study, "no_seg", 0, layout)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from hybridlungvit.io import StudyError, remove_leftovers, replacing
+from hybridlungvit.io import StudyError, remove_leftovers, replacing, telling
+from hybridlungvit.runtime import out_of_memory
 
 log = logging.getLogger(__name__)
 HASH = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}$")
@@ -45,6 +46,8 @@ def load_checkpoint(
         for name, part in parts.items() if not differences else ():
             part.load_state_dict(state.pop(name))
     except Exception as error:  # pickle, zip, key and shape errors share no base class
+        if out_of_memory(error):
+            raise
         raise StudyError(
             f"{file}: damaged checkpoint ({error}). Delete this file to train from the start."
         ) from error
@@ -72,20 +75,20 @@ def sole_owner(folder: Path) -> Iterator[None]:
 
     Raises ``StudyError`` when another process holds it: two writers would spoil each other's run.
     """
-    try:
+    with telling(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except KeyboardInterrupt:
-        log.warning("interrupted; run the same command again to resume from %s", folder)
-        raise
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
     except Timeout:
         raise StudyError(
             f"{folder}: another process is training this run. Wait for it, or stop it and run "
             "this again; it resumes."
         ) from None
-    except OSError as error:
-        raise StudyError(
-            f"{folder}: cannot be written ({error.strerror or error}). "
-            "Free space or mend the permissions and run again."
-        ) from error
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("interrupted; run the same command again to resume from %s", folder)
+        raise
+    finally:
+        lock.release()

@@ -7,6 +7,7 @@ interrupted computation goes on where it stopped.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
 from hybridlungvit.model.inference import probability_of
 from hybridlungvit.model.stem import Features, Stem
 from hybridlungvit.paths import Layout
-from hybridlungvit.runtime import prepare_device, track
+from hybridlungvit.provenance import code_sha256, environment_record
+from hybridlungvit.runtime import device_name, prepare_device, track
 from hybridlungvit.training.record import weights_sha256
 
 CHUNK = 16  # images at a time, each with all its views
@@ -125,7 +127,10 @@ def open_store(study: Study, variant: str, layout: Layout, recipe: Recipe) -> Fe
         return None
     folder = layout.features(study.features_as(variant))
     record = read_json(folder / "features.json")
-    if record != _identity(recipe, layout, record["weights_sha256"]):
+    weights, file = record["weights_sha256"], recipe.model.pretrained
+    if isinstance(file, str) and Path(file).is_file():  # scoring needs it no more
+        weights = file_sha256(Path(file))
+    if record != _identity(recipe, layout, weights):
         raise StudyError(f"{folder}: of another stem, data or augmentation. Run `features` again.")
     manifest = read_manifest(layout.manifest)
     try:
@@ -165,11 +170,14 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
     trained = (manifest.split == "train").to_numpy()
     places, views = _places(trained), recipe.training.frozen_views
     record = _identity(recipe, layout, weights_sha256(recipe, stem))
+    # Rows of other code, libraries or devices would be mixed into one array.
+    maker = [code_sha256("features"), device_name(device), environment_record()]
     folder = layout.features(variant)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "features.json").unlink(missing_ok=True)  # it says that the arrays are whole
     progress = folder / "progress.json"
     known = read_json(progress) if progress.is_file() else {}
-    begun = known.get("record") == record
+    begun = (known.get("record"), known.get("maker")) == (record, maker)
     tokens = 1 + stem.grid[0] * stem.grid[1], stem.dim
     shapes = (
         (int((~trained).sum()), 2, *tokens),
@@ -199,7 +207,7 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
                 affine[places[drawn], view] = chosen.affine.numpy()
         for array in arrays:
             array.flush()
-        write_json(progress, {"record": record, "done": int(rows[-1]) + 1})
+        write_json(progress, {"record": record, "maker": maker, "done": int(rows[-1]) + 1})
     write_json(folder / "features.json", record)
     progress.unlink()
 
