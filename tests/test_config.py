@@ -48,6 +48,9 @@ def test_committed_overlays_are_valid(name, overlay):
         assert all(study.recipe(v).model.pretrained is True for v in study.variants)
 
 
+LABEL = {"label": "L", "description": "D"}
+
+
 def variant(**changes):
     """Changes of the tiny study's control."""
     return {"variants": {"plain_deit": TINY["variants"]["plain_deit"] | changes}}
@@ -82,6 +85,10 @@ def message(values):
         ({"variants": {"bad name": {"label": "x", "description": "y"}}}, "bad name"),
         ({"training": {"lambda_sgg": 1}}, "lambda_sgg: unknown key; did you mean 'lambda_seg'?"),
         (variant(training={"epoch": 3}), "plain_deit: training.epoch: unknown key; did you mean"),
+        (
+            {"variants": {"label": {**LABEL, "lable": "x"}}},
+            "label.lable: unknown key; did you mean",
+        ),
         ({"data": {"image_size": 60}}, "data.image_size: 60 is no multiple"),
         ({"model": {"token_grid": 100}}, "model.token_grid: 100 is more than the 4 × 4 patches"),
         ({"model": {"stem_options": {"patch_size": 9}}}, "patch of 9 px; 36 is"),
@@ -275,6 +282,13 @@ def test_weights_shorthand_replaces_the_base_models_and_spares_overrides(tiny):
     assert moved.training_hash("no_seg") == study.training_hash("no_seg")
 
 
+def test_options_of_the_stem_may_be_numbers_as_text(tiny):
+    options = {"init_values": "1e-5", "drop_path_rate": "2.5E-1", "class_token": "1e", "depth": 2}
+    tiny["model"]["stem_options"] = options
+    read = study_from(tiny, "x").model.stem_options
+    assert read == {"init_values": 1e-5, "drop_path_rate": 0.25, "class_token": "1e", "depth": 2}
+
+
 def test_a_study_survives_the_way_to_the_jobs(tiny, tmp_path):
     tiny["training"]["learning_rate"] = 5e-5  # JSON writes 5e-05, which YAML 1.1 takes for text
     study = study_from(tiny, "tiny")
@@ -285,7 +299,7 @@ def test_a_study_survives_the_way_to_the_jobs(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("epochs", "patience", "plateau", "never"),
-    [(3, 3, 2, True), (6, 5, 2, False), (6, 2, 5, False)],
+    [(3, 3, 2, True), (4, 3, 2, True), (5, 3, 2, False), (6, 5, 2, False), (6, 2, 5, False)],
 )
 def test_a_training_in_which_neither_schedule_can_act_is_said_to_be_so(
     tiny, caplog, epochs, patience, plateau, never

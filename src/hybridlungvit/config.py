@@ -42,6 +42,7 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 """Kermany's class folders. Records keep these two names for label 0 and 1 of any study."""
 
 
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.I)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 UNPRINTABLE = re.compile(r"[^\s!-~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
 """What the fonts of the paper lack (T1, with pdfTeX): all but Latin letters and common signs."""
@@ -225,6 +226,12 @@ class Model(Section):
     mask: Literal["own", "other", "random"] = "own"
     """Whose lung mask the model is given, as a control: the image's, that of another patient, or
     a column anywhere in the middle half of the width instead."""
+
+    @field_validator("stem_options")
+    @classmethod
+    def _numbers_as_text(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """1e-5, which YAML 1.1 takes for text, as the number that any other key would read."""
+        return {key: float(v) if NUMBER.fullmatch(str(v)) else v for key, v in value.items()}
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -691,7 +698,9 @@ def say_what_never_acts(study: Study, source: str) -> None:
     for variant in study.trained_variants():
         training = study.recipe(variant).training
         left = training.epochs - training.first_counted
-        if left <= min(training.plateau_patience + 2, training.patience + 1):
+        # Where no epoch went before, the first one counted is better than none.
+        rests = left - (training.first_counted == 0)
+        if rests <= min(training.plateau_patience + 1, training.patience):
             log.warning(
                 "%s: variants.%s: keys without effect: plateau_patience %d and patience %d are too "
                 "long for the %d epochs in which they count.",
@@ -769,5 +778,6 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
             continue  # a name the user chose, such as a variant's
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        sections = (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        model = next(sections, model)  # a variant may have the name of a key
     return list(model.model_fields)

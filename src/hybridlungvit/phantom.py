@@ -268,7 +268,7 @@ def write_dataset(
     but phantoms.
     """
     # Snakemake makes the folder of an output, and removes the table before another run.
-    if root.exists() and not {path.name for path in root.iterdir()} <= LAYOUT:
+    if root.exists() and not {path.name for path in root.iterdir()} - {".DS_Store"} <= LAYOUT:
         raise StudyError(f"{root}: exists, and is no folder of phantoms. Move it away.")
     images = {"train": train_images, "test": test_images}
     orders = plan_images(images, pneumonia_fraction, np.random.default_rng(seed))

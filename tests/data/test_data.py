@@ -118,9 +118,11 @@ def test_validation_split_is_by_patient_with_both_classes(rows, seed):
     assert split.equals(split_validation(table, folds=5, seed=seed))
 
 
-@given(patients, st.integers(20, 200), st.integers(0, 99))
-def test_limiting_train_keeps_whole_patients_and_the_other_sides(rows, limit, seed):
+@given(patients, st.integers(20, 200), st.integers(0, 99), st.booleans())
+def test_limiting_train_keeps_whole_patients_and_the_other_sides(rows, limit, seed, mixed):
     table, other = table_of(rows), table_of([(0, 3), (1, 2)])
+    if mixed:  # patients with images of both classes
+        table["label"] = np.arange(len(table)) % 2
     other = other.assign(patient=other.patient + "x", side=["val"] * 3 + ["test"] * 2)
     kept = keep_whole_patients(pd.concat([table, other], ignore_index=True), limit, seed)
     assert kept.side.value_counts()[["val", "test"]].tolist() == [3, 2]

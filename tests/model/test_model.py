@@ -288,6 +288,16 @@ def test_weights_of_another_model_are_refused(tmp_path, name, options, size):
         Stem(TINY_STEM, size, path, own)
 
 
+def test_weights_of_a_model_that_pools_its_patches_are_whole(tmp_path):
+    """timm then keeps the last norm under the name of one that belongs to the classifier."""
+    options = OPTIONS | {"global_pool": "avg"}
+    torch.manual_seed(1)
+    made = timm.create_model(TINY_STEM, img_size=32, **options)
+    torch.nn.init.normal_(made.fc_norm.weight)
+    read = Stem(TINY_STEM, 32, save(made, tmp_path / "w.pth"), options)
+    assert torch.equal(read.vit.fc_norm.weight, made.fc_norm.weight)
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path

@@ -96,7 +96,8 @@ def keep_whole_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFr
     """Cut train to at most ``limit`` images: whole patients, class proportions kept, seeded."""
     train = table[table.side == "train"]
     kept = [table[table.side != "train"]]
-    for label, group in train.groupby("label"):
+    most = train.groupby("patient").label.transform("max")  # of one with images of both
+    for label, group in train.groupby(most):
         share = limit * len(group) // len(train)
         sizes = group.groupby("patient").size()
         order = np.random.default_rng([seed, int(label)]).permutation(len(sizes))

@@ -135,7 +135,8 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
     try:
         # Resamples position embeddings; a model without a head has no place for the head's weights.
         state = checkpoint_filter_fn(state.get("model", state), vit)
-        state = {key: value for key, value in state.items() if not key.startswith(HEADS)}
+        own = vit.state_dict()
+        state = {key: v for key, v in state.items() if key in own or not key.startswith(HEADS)}
         missing, unexpected = vit.load_state_dict(state, strict=False)
     except (RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise StudyError(f"{file}: these are no weights of {name!r}: {error}") from error

@@ -56,7 +56,7 @@ def portable(recipe: Recipe) -> Recipe:
     """The recipe without what belongs to this machine: paths, threads and devices."""
     pretrained = recipe.model.pretrained
     name = Path(pretrained).name if isinstance(pretrained, str) else pretrained
-    places = ["annotations"] + ["patients"] * (recipe.data.patients_file is not None)
+    places = ["annotations", "url"] + ["patients"] * (recipe.data.patients_file is not None)
     masks = {"masks": recipe.data.masks and Path(recipe.data.masks).name}
     return recipe.model_copy(
         update={
