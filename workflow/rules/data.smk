@@ -97,6 +97,7 @@ if BENCHMARKED:
 
     rule mask_benchmark:
         input:
+            manifest=layout.manifest,  # for when the images change
             annotations=ANNOTATIONS,
         output:
             layout.generated / "tables" / "mask_benchmark.tex",
@@ -109,5 +110,5 @@ if BENCHMARKED:
             script=os.path.relpath(MASK_BENCHMARK),
             arguments=mask_benchmark_arguments,
         shell:
-            "python {params.script:q} {params.arguments:q} --annotations {input:q}"
+            "python {params.script:q} {params.arguments:q} --annotations {input.annotations:q}"
             " --table {output:q} 2> {log:q}"

@@ -50,7 +50,7 @@ rule galleries:
     conda:
         "../envs/analysis.yaml"
     params:
-        rerun_with("galleries"),
+        rerun_with("galleries", STUDY),
     shell:
         "python -m hybridlungvit galleries 2> {log:q}"
 
