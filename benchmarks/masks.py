@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hybridlungvit.config import CLASSES
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
     RESAMPLES,
@@ -106,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and test/")
     parser.add_argument("--annotations", type=Path, required=True, help="CSV: image, class, mask")
+    parser.add_argument("--classes", nargs=2, default=CLASSES, help="folders of label 0 and 1")
     halves = ("reporting", "development", "all")
     parser.add_argument("--half", choices=halves, default="reporting")
     parser.add_argument("--table", type=Path, required=True, help="TeX file for the paper")
@@ -114,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
     options = parser.parse_args()
     try:
-        cases = read_cases(options.data, options.annotations, options.half)
+        cases = read_cases(options.data, options.annotations, options.half, tuple(options.classes))
         methods = {
             "Deformable template": generator,
             "CLAHE and Otsu": otsu,

@@ -171,6 +171,19 @@ def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
     assert count("all", "images") == len(results.manifest) == 90
 
 
+def test_where_no_file_name_tells_a_patient_the_text_says_so(tiny, cached):
+    manifest = read_manifest(cached.manifest)
+    unnamed = manifest.assign(patient="image:" + manifest.path)
+
+    def told(**given):
+        study = study_from(tiny | {"data": tiny["data"] | given}, "x")
+        tables = [SimpleNamespace(study=study, manifest=table) for table in (manifest, unnamed)]
+        return [dict(data_macros(results)).get("patients.source") for results in tables]
+
+    assert told() == [None, "none"]
+    assert told(source="folder", patients="(a)", phantom={}) == ["own", "own"]
+
+
 def test_variants_with_a_learning_rate_of_their_own_are_named(tiny):
     def told(values):
         results = SimpleNamespace(study=study_from(values, "tiny"), level="95")

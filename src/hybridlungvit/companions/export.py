@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hybridlungvit.config import Study
+from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.evaluation.temperature import fit_temperature
@@ -48,13 +48,16 @@ def export_run(
         seed=seed,
     )
     config = model._hub_mixin_config | {KEY: published.model_dump(mode="json")}
-    synthetic = study.data.source == "phantom"
+    synthetic, positive = study.data.source == "phantom", study.data.class_words[1]
+    # Other classes are other images, of which nothing is known here.
+    known = ["pediatric"] if study.data.classes == CLASSES else []
+    tags = ["chest-x-ray", positive, *known, *(["synthetic"] if synthetic else [])]
     header = ModelCardData(  # what the hub lists a model by
         license="mit",
         library_name="hybridlungvit",
         pipeline_tag="image-classification",
-        tags=["chest-x-ray", "pneumonia", "pediatric", *(["synthetic"] if synthetic else [])],
-        datasets=None if synthetic else [KERMANY],
+        tags=tags,
+        datasets=[KERMANY] if known and not synthetic else None,
     )
     with telling(folder, "written"):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hybridlungvit.config import CLASSES, Study
-from hybridlungvit.data.manifest import SPLITS
+from hybridlungvit.data.manifest import SPLITS, unit_of
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.evaluation.paired import (
     EQUIVALENT,
@@ -129,8 +129,13 @@ def data_macros(results: StudyResults) -> Macros:
             yield f"{key}.patients", f"{chosen.patient.nunique():,}"
     if manifest.subtype.isin(SUBTYPES).any():
         yield "subtypes", "known"
-    if results.study.data.source in ("folder", "mendeley"):
+    data = results.study.data
+    if data.source in ("folder", "mendeley") and data.classes == CLASSES:
         yield "unused.folder", "val"  # of the published layout; see build_manifest
+    if data.patients is not None:
+        yield "patients.source", "own"
+    elif unit_of(manifest) == "image":
+        yield "patients.source", "none"
 
 
 def _cut_macros(results: StudyResults) -> Macros:
@@ -202,8 +207,6 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "resamples", f"{study.statistics.resamples:,}"
     yield "level", results.level
     yield "reference.name", tex(study.variants[study.reference].label)
-    if study.data.patients is not None:
-        yield "patients.source", "own"
     if study.data.masks is not None:
         yield "mask.source", "files"
     for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):

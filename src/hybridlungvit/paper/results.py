@@ -140,13 +140,15 @@ def audit_records(study: Study, layout: Layout) -> tuple[Record, Record]:
     for seed in study.seeds:
         path = layout.predictions(study.reference, seed)
         _require_predictions(layout.audit_results, results, seed, path)
+    masks = {
+        "masks": quality["shortcut"]["auc"],
+        "confidence": results["mask_confidence"]["development"],
+    }
     audit["shortcuts"] = {
         name: auc
-        for name, auc in audit["shortcuts"].items()
+        for name, auc in (audit["shortcuts"] | masks).items()
         if auc is not None and auc["low"] < auc["high"]
     }
-    audit["shortcuts"]["masks"] = quality["shortcut"]["auc"]
-    audit["shortcuts"]["confidence"] = results["mask_confidence"]["development"]
     return audit, results
 
 
