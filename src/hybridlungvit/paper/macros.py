@@ -39,7 +39,13 @@ from hybridlungvit.paper.format import (
     whole_signed,
 )
 from hybridlungvit.paper.manuscript import used_keys
-from hybridlungvit.paper.results import StudyResults, cut_distances, needs_roc_inset, read_results
+from hybridlungvit.paper.results import (
+    StudyResults,
+    cut_distances,
+    detectable_apart,
+    needs_roc_inset,
+    read_results,
+)
 from hybridlungvit.paper.tables import run_anchor, seed_share
 from hybridlungvit.paths import Layout
 
@@ -299,14 +305,7 @@ def _comparison_macros(results: StudyResults) -> Macros:
     for variant, difference in results.differences.items():
         if difference["detectable"] is not None:
             yield f"detectable.{variant}", number(difference["detectable"])
-    # Of models trained apart: two evaluations of the same weights differ less than two trainings.
-    detectable = [
-        difference["detectable"]
-        for variant, difference in results.differences.items()
-        if difference["detectable"]
-        and study.trained_as(variant) != study.trained_as(study.reference)
-    ]
-    if detectable:
+    if detectable := detectable_apart(results):
         yield "detectable.range", format_range(detectable, between=" to~")
     verdicts = [difference["verdict"] for difference in results.differences.values()]
     yield "comparisons.count", str(len(verdicts))

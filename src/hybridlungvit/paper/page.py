@@ -24,7 +24,7 @@ from hybridlungvit.config import Study
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import BENEFIT, CALLS, RANKING
 from hybridlungvit.evaluation.operating import precision_curves, sweep_thresholds
-from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, UNDECIDED
+from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, POWER, UNDECIDED
 from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.evaluation.subgroups import RATES
 from hybridlungvit.io import Record, StudyError, rounded, write_text
@@ -33,12 +33,13 @@ from hybridlungvit.paper.figures import GRID, curve_with_band, roc_curves
 from hybridlungvit.paper.format import (
     POINT_NAMES,
     SUBGROUP_NAMES,
+    format_range,
     heading,
     metric_name,
     short_verdict,
 )
 from hybridlungvit.paper.page_images import pictures
-from hybridlungvit.paper.results import StudyResults, read_results
+from hybridlungvit.paper.results import StudyResults, detectable_apart, read_results
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ def answer(results: StudyResults) -> Context:
         variant: {"auc": record["headline"]["auc"], "difference": results.differences.get(variant)}
         for variant, record in results.metrics.items()
     }
+    detectable = detectable_apart(results)
     by_verdict = {
         words: [v for v, difference in results.differences.items() if difference["verdict"] == key]
         for key, words in VERDICTS.items()
@@ -145,6 +147,8 @@ def answer(results: StudyResults) -> Context:
     return {
         "rows": rows,
         "by_verdict": by_verdict,
+        "detectable": detectable and format_range(detectable),
+        "power": f"{100 * POWER:g} %",
         "data": {"margin": results.study.statistics.margin, "rows": rows},
     }
 

@@ -166,6 +166,20 @@ def _require_settings(path: Path, record: Record, settings: dict[str, Any], agai
             )
 
 
+def detectable_apart(results: StudyResults) -> list[float]:
+    """The minimal detectable differences of models that were trained apart from the reference.
+
+    Two evaluations of the same weights differ less than two trainings.
+    """
+    study = results.study
+    return [
+        difference["detectable"]
+        for variant, difference in results.differences.items()
+        if difference["detectable"]
+        and study.trained_as(variant) != study.trained_as(study.reference)
+    ]
+
+
 def needs_roc_inset(results: StudyResults) -> bool:
     """Whether ROC curves hug the corner: the median AUC of the variants is above 0.9."""
     return median(r["headline"]["auc"]["estimate"] for r in results.metrics.values()) > 0.9
