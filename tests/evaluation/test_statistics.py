@@ -17,6 +17,7 @@ from scipy.stats import norm
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
+from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import study_from
 from hybridlungvit.evaluation import subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
@@ -39,7 +40,7 @@ from hybridlungvit.evaluation.seeds import (
 )
 from hybridlungvit.evaluation.subgroups import QUALITIES, subgroup_records
 from hybridlungvit.evaluation.subgroups import groups as groups_of
-from hybridlungvit.io import StudyError, file_sha256
+from hybridlungvit.io import StudyError, file_sha256, write_json
 from hybridlungvit.paths import Layout
 
 
@@ -383,6 +384,16 @@ def scored(evaluated, tmp_path):
     """The same files, for a test to alter."""
     shutil.copytree(evaluated[0].results, tmp_path / "results")
     return Layout("tiny", results=tmp_path / "results")
+
+
+def test_a_model_that_calls_everything_alike_is_reported_without_an_interval(study, scored):
+    for seed in study.seeds:
+        write_predictions(study, "no_seg", seed, scored, np.full(60, 0.5))
+    found = evaluate_variant(study, "no_seg", scored)["headline"]["auc"]
+    assert (found["estimate"], found["low"], found["high"]) == (0.5, None, None)
+    write_json(scored.comparisons, {"reference": "no_seg", "differences": {}})
+    assert "0.500 on 60 synthetic images" in (cited := citation(study, "no_seg", scored))
+    assert "(no interval, as no resample differs, over test patients and 2 " in cited
 
 
 def test_every_layer_agrees_with_scikit_learn(study, evaluated):

@@ -40,14 +40,16 @@ def citation(study: Study, variant: str, layout: Layout) -> str:
     patients = f" of {record['patients']:,} patients" if unit == "patient" else ""
     synthetic = study.data.source == "phantom"
     negative, positive = study.data.class_words
+    interval = f"{100 * record['level']:g}% CI {number(auc['low'])} to {number(auc['high'])}"
+    if auc["low"] is None:
+        interval = "no interval, as no resample differs"
     sentences = [
         f"In telling {positive} from {negative} on {source_names(study.data)[0]}, "
         f"{study.variants[variant].label} (variant {variant} of study {study.study}) reached "
         f"{'an' if count == 1 else 'a mean'} area under the ROC curve of "
         f"{number(auc['estimate'])} on {record['images']:,} "
         f"{'synthetic' if synthetic else 'test'} images{patients} "
-        f"({100 * record['level']:g}% CI {number(auc['low'])} to {number(auc['high'])}, over "
-        f"{covers}; {unit} bootstrap with {record['resamples']:,} resamples).",
+        f"({interval}, over {covers}; {unit} bootstrap with {record['resamples']:,} resamples).",
         _against_reference(study, variant, layout),
     ]
     if synthetic:

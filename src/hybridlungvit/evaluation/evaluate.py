@@ -78,7 +78,8 @@ def evaluate_variant(study: Study, variant: str, layout: Layout) -> Record:
     record["subgroups"] = subgroup_records(table, quality, scores, record["threshold"], *size)
     record = write_record(layout.metrics(variant), record)
     auc = record["headline"]["auc"]
-    log.info("%s: test AUC %.4f (%.4f to %.4f)", variant, auc["estimate"], auc["low"], auc["high"])
+    bounds = "no interval" if auc["low"] is None else f"{auc['low']:.4f} to {auc['high']:.4f}"
+    log.info("%s: test AUC %.4f (%s)", variant, auc["estimate"], bounds)
     return record
 
 
