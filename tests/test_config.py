@@ -297,6 +297,14 @@ def test_a_study_survives_the_way_to_the_jobs(tiny, tmp_path):
     assert list(again.variants) == list(study.variants)
 
 
+@pytest.mark.parametrize(("resamples", "hopeless"), [(119, True), (120, False)])
+def test_too_few_resamples_to_decide_anything_are_said_to_be_so(tiny, caplog, resamples, hopeless):
+    assert len(tiny["variants"]) == 4  # hence three comparisons, each at a third of 5 %
+    tiny["statistics"] = {"resamples": resamples}
+    say_what_never_acts(study_from(tiny, "x.yaml"), "x.yaml")
+    assert ("x.yaml: statistics.resamples" in caplog.text) == hopeless
+
+
 @pytest.mark.parametrize(
     ("epochs", "patience", "plateau", "never"),
     [(3, 3, 2, True), (4, 3, 2, True), (5, 3, 2, False), (6, 5, 2, False), (6, 2, 5, False)],

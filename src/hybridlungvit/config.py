@@ -8,6 +8,7 @@ of users.
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import reprlib
@@ -694,7 +695,14 @@ def study_from(values: dict[str, Any], source: str) -> Study:
 
 
 def say_what_never_acts(study: Study, source: str) -> None:
-    """Warn of a training so short that neither plateau nor patience can ever act in it."""
+    """Warn of schedules that can never act in so short a training, and of hopeless comparisons."""
+    family, most = len(study.comparison_family()), 1 - study.statistics.level
+    enough = math.ceil(2 * family / most)  # the smallest p-value is 2 / (resamples + 1)
+    if study.statistics.resamples < enough:
+        log.warning(
+            "%s: statistics.resamples: %d can decide none of %d comparisons after Holm's adjustment"
+            "; take %d or more.", source, study.statistics.resamples, family, enough,
+        )  # fmt: skip
     for variant in study.trained_variants():
         training = study.recipe(variant).training
         left = training.epochs - training.first_counted

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from made_up import scored_images
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_curve
+from statsmodels.stats.proportion import proportion_confint
 
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.calibration import (
@@ -158,6 +159,18 @@ def test_scaling_repairs_probabilities_that_are_too_extreme():
     for one in record["after"]["bins"]:
         assert 0 <= one["low"] <= one["estimate"] <= one["high"] <= 1
         assert not math.isnan(one["predicted"])
+
+
+def test_a_bin_of_one_class_is_as_certain_as_it_has_patients():
+    """200 images of 20 patients; the lowest bin holds 20 images, two of each normal one."""
+    labels, scores = np.repeat([0, 1], 100), np.linspace(0.01, 0.99, 200)
+    patients = np.arange(200) % 10 + 10 * labels
+    rows = np.stack([scores, scores])
+    images = PatientClusters.of(labels, patients)
+    record = calibration_records(images, rows, labels, rows, [0], 200, 0.95, 0)
+    lowest = record["before"]["bins"][0]
+    assert (lowest["estimate"], lowest["low"]) == (0, 0)
+    assert lowest["high"] == pytest.approx(proportion_confint(0, 10, method="wilson")[1])
 
 
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(0.1, 10))

@@ -120,6 +120,8 @@ def calibration_records(
     size = min(resamples, RESAMPLES)
     temperatures = [fit_temperature(val_labels, row) for row in val_rows]
     bins = np.stack([mass_bins(row) for row in rows])
+    # Where a bin holds one class only, its units are its patients, in the seed with the fewest.
+    held = [[np.unique(clusters.member[row == b]).size for row in bins[:-1]] for b in range(BINS)]
     states = {"before": rows, "after": np.stack(list(map(scaled, rows, temperatures)))}
     record: Record = {
         "resamples": size,
@@ -132,13 +134,12 @@ def calibration_records(
             curve, _recalibrations(clusters, probabilities), proper_scores(clusters, probabilities)
         )
         values = replicate(metrics, clusters, size, seed)
-        units = (len(clusters.labels) // BINS,)
         record[state] = {
             "headline": {n: headline_record(n, values[n][:, :-1], level) for n in MEASURES},
             "ensemble": {n: interval_record(n, values[n][:, -1:], level) for n in MEASURES},
             "bins": [
                 {"predicted": None if np.isnan(mean) else float(mean)}
-                | interval_record(f"bin.{b}", values[f"bin.{b}"][:, :-1], level, units)
+                | interval_record(f"bin.{b}", values[f"bin.{b}"][:, :-1], level, (min(held[b]),))
                 for b, mean in enumerate(predicted[:, :-1].mean(axis=1))
             ],
         }
