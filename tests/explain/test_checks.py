@@ -160,6 +160,8 @@ def test_intervals_resample_whole_patients(study):
     given = study.statistics.model_copy(update={"resamples": 2000})
     (interval,) = mean_intervals(values, table, given)
     assert (interval["low"], interval["estimate"], interval["high"]) == (0, 0.5, 1)
+    (open_,) = mean_intervals(values, table.assign(label=[0] * 3 + [1] * 3), given)
+    assert open_ == {"estimate": 0.5, "low": None, "high": None}  # one patient of each class
     (narrow,) = mean_intervals(values, table.assign(patient=list("abcdef")), given)
     assert 0 < narrow["low"] < 0.5 < narrow["high"] < 1
 

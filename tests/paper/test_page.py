@@ -69,6 +69,14 @@ def test_the_page_states_verdicts_citation_and_companions(published):
     assert not re.search(r'(?:src|href)="(?!#|data:)', text), "the file loads nothing"
 
 
+@pytest.mark.parametrize("changed", [{"margin": 0.02}, {"family": ["midline"]}])
+def test_comparisons_under_other_terms_are_refused(published, changed):
+    study, layout = published
+    other = study.model_copy(update={"statistics": study.statistics.model_copy(update=changed)})
+    with pytest.raises(StudyError, match=r"comparisons\.json: compared with the .*Run `compare`"):
+        read_results(other, layout)
+
+
 def test_a_broken_template_is_named_and_the_earlier_page_stays(published):
     study, layout = published
     layout.page.write_text("earlier")

@@ -71,13 +71,13 @@ def mean_intervals(
 ) -> list[dict[str, float | None]]:
     """Mean of each column of ``values`` (N, M) over images, patients resampled: M intervals.
 
-    ``table`` holds patient and label of the N images. A single patient cannot be resampled: then
-    low and high are None. So is all without images.
+    ``table`` holds patient and label of the N images. A single patient of a class cannot be
+    resampled: if no class has two, low and high are None. So is all without images.
     """
     if not len(values):
         return [{"estimate": None, "low": None, "high": None}] * values.shape[1]
     means = values.mean(axis=0)
-    if table.patient.nunique() < 2:
+    if table.groupby("label").patient.nunique().max() < 2:
         return [{"estimate": float(mean), "low": None, "high": None} for mean in means]
     labels, patients = table.label.to_numpy(), table.patient.to_numpy()
     chunks = patient_weights(labels, patients, statistics.resamples, statistics.seed)

@@ -70,6 +70,10 @@ def read_results(study: Study, layout: Layout) -> StudyResults:
     for name, stored, expected in (
         ("reference", comparisons["reference"], study.reference),
         ("family", comparisons["family"], study.comparison_family()),
+        *(
+            ("margin", d["margin"], study.statistics.margin)
+            for d in comparisons["differences"].values()
+        ),
     ):
         if stored != expected:
             raise StudyError(
