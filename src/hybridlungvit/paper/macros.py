@@ -326,7 +326,7 @@ def _comparison_macros(results: StudyResults) -> Macros:
         if distance is not None:
             yield f"moved.{variant}", number(distance, 1)
     if results.trend is not None:
-        yield "trend", tex_interval(results.trend, statistics.level, show=tex_signed)
+        yield "trend", tex_interval(results.trend, statistics.level, 4, tex_signed)
         yield "trend.verdict", place(results.trend)
         yield "trend.p", p_value(results.trend["p_value"])
 
