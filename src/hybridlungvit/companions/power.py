@@ -7,15 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.paired import POWER
+from hybridlungvit.evaluation.paired import POWER, components_of
 from hybridlungvit.evaluation.power import (
     difference_power,
     equivalence_power,
     minimal_detectable_difference,
 )
-from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import VarianceComponents, auc_difference_over_seeds
-from hybridlungvit.io import StudyError
+from hybridlungvit.evaluation.seeds import VarianceComponents
+from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 
 SEEDS = (3, 5, 10, 20)
@@ -39,30 +38,21 @@ def show_power(
 ) -> list[Outlook]:
     """Print what each comparison with the reference can show, by number of seeds; return the rows.
 
-    The components of each difference come from the predictions. The study's own number of seeds,
-    in case it is not among ``seeds``, and infinitely many, which is all that these patients allow,
-    are added. ``margin`` is a difference of AUCs, by default the study's. Nothing is adjusted for
-    several comparisons. Raises ``StudyError`` for a study of one seed, fewer than two ``seeds`` or
-    a margin not between 0 and 1.
+    The components of each difference are those that ``compare`` found. The study's own number of
+    seeds, in case it is not among ``seeds``, and infinitely many, which is all that these patients
+    allow, are added. ``margin`` is a difference of AUCs, by default the study's. Nothing is
+    adjusted for several comparisons. Raises ``StudyError`` for a study of one seed, fewer than two
+    ``seeds`` or a margin not between 0 and 1.
     """
-    statistics = study.statistics
-    margin = statistics.margin if margin is None else margin
-    size = (margin, statistics.resamples, statistics.level, statistics.seed)
-    images, reference = scores_on(study, study.reference, layout)
-    labels, patients = images.label.to_numpy(), images.patient.to_numpy()
+    level = study.statistics.level
+    margin = study.statistics.margin if margin is None else margin
+    if not 0 < margin < 1:
+        raise StudyError(f"margin {margin:g} must lie between 0 and 1, a difference of two AUCs.")
     designs = [*sorted({*seeds, len(study.seeds)}), math.inf]
     rows, notes = [], []
-    for variant in study.variants:
-        if variant == study.reference:
-            continue
-        same_runs = study.trained_as(variant) == study.trained_as(study.reference)
-        other, scores = scores_on(study, variant, layout)
-        if not other.path.equals(images.path):
-            raise StudyError(f"{variant}: scored on other images than {study.reference}.")
-        components = auc_difference_over_seeds(
-            labels, scores, reference, patients, *size, same_runs
-        ).components
-        rows += [_outlook(variant, components, k, margin, statistics.level) for k in designs]
+    for variant, difference in read_json(layout.comparisons)["differences"].items():
+        components = components_of(difference)
+        rows += [_outlook(variant, components, k, margin, level) for k in designs]
         if components.at_bound:
             notes.append(f"{variant}: zero for {' and '.join(components.at_bound)}")
     Console().print(_table(rows, margin, len(study.seeds)))

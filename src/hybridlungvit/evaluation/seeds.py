@@ -136,10 +136,6 @@ class OverSeeds(Interval):
     components: VarianceComponents
 
     @property
-    def degrees_of_freedom(self) -> float:
-        return self.components.degrees_of_freedom
-
-    @property
     def interval(self) -> Interval:
         """Estimate and bounds alone."""
         return Interval(self.estimate, self.low, self.high)
