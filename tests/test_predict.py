@@ -136,8 +136,10 @@ def test_an_image_unlike_the_training_images_is_marked(described, phantoms, tmp_
 def test_calls_are_the_studys_classes_and_foreign_masks_are_marked(described, phantoms, tmp_path):
     data = {"source": "folder", "classes": ["healthy", "TB"], "masks": "masks"}
     describe(described, ("recipe", "data"), **data)
+    describe(described, ("recipe", "model"), mask="other")
     predict_images([phantoms / "test"], described, None, tmp_path / "table.csv")
     table = table_of(tmp_path / "table.csv")
+    assert table.warning.str.contains("trained with other images' as a control").all()
     assert (table.call == np.where(table.probability >= 0.5, "TB", "healthy")).all()
     assert table.warning.str.contains("trained with masks from files").all()
 

@@ -229,6 +229,8 @@ def predict_batch(
         # Two kinds of masks part the lungs at two kinds of cuts.
         foreign = description.recipe.data.masks is not None
         warnings += ["fitted mask, but trained with masks from files"] * foreign
+        control = description.recipe.model.mask != "own"
+        warnings += ["own mask, but trained with other images' as a control"] * control
         strange = outside(values, description.ranges)
         warnings += [f"unlike the training images: {', '.join(strange)}"] * bool(strange)
         rows.append(
