@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import no_space, opened
+from conftest import REPOSITORY, no_space, opened
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -37,6 +37,7 @@ from hybridlungvit.predict import (
     load_checkpoint,
     overlay_names,
     predict_images,
+    published_checkpoint,
 )
 from hybridlungvit.training.loop import train
 from hybridlungvit.training.record import KEY
@@ -473,6 +474,18 @@ def test_what_cannot_be_exported_leaves_nothing(trained, exported, tmp_path):
             export_run(study, variant, 0, own, folder, half=False)
         assert (exported / "config.json").read_bytes() == before
         assert not new.exists() and not list(tmp_path.glob(".export-*"))
+
+
+def test_the_published_checkpoint_is_that_of_its_record():
+    folder = published_checkpoint()
+    told = json.loads((folder / "config.json").read_text())[KEY]
+    pattern = f"**/{told['study']}/runs/{told['variant']}/seed-{told['seed']}/run.json"
+    (record,) = (json.loads(path.read_text()) for path in (REPOSITORY / "results").glob(pattern))
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.description.temperature == pytest.approx(record["temperature"])
+    assert sum(p.numel() for p in checkpoint.model.parameters()) == record["parameters"]
+    assert {t.dtype for t in load_file(folder / "model.safetensors").values()} == {torch.float16}
+    assert "Not a medical device" in ModelCard.load(folder / "README.md").text
 
 
 def test_without_a_checkpoint_the_published_one_is_used(
