@@ -13,6 +13,7 @@ from hybridlungvit.companions.cite import LICENCE, citation
 from hybridlungvit.config import load_study
 from hybridlungvit.io import read_json
 from hybridlungvit.paper.check import check_paper
+from hybridlungvit.paper.format import format_interval
 from hybridlungvit.paths import Layout
 from hybridlungvit.seal import check_seal
 
@@ -30,6 +31,13 @@ def test_the_published_paper_passes_its_check(published):
     before = layout.check.read_bytes()
     check_paper(study, layout)
     assert layout.check.read_bytes() == before
+
+
+def test_the_benchmark_of_masks_says_of_ours_what_their_quality_says(published):
+    layout = published[1]
+    dice = read_json(layout.mask_quality)["annotated"]["dice"]["all"]
+    table = (layout.generated / "tables" / "mask_benchmark.tex").read_text()
+    assert f"Deformable template & {format_interval(dice)} & " in table
 
 
 def test_the_published_result_can_be_cited_with_its_verdict(published):
