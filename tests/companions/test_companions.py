@@ -159,6 +159,15 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
     )
 
 
+def test_where_every_part_is_worth_nothing_the_answer_is_no():
+    differences = {v: compared(EQUIVALENT, 0.007) for v in ("midline", "plain_deit")}
+    assert answer(differences) == (
+        "**No**, as far as this test set can tell: within 0.01 of AUC, the lung cut is "
+        "**equivalent** to a cut at the image's centre and the fusion to a linear head, with 0.007 "
+        "and 0.007 as the smallest differences in AUC that the study can detect (80 % power)."
+    )
+
+
 def test_the_answer_of_one_comparison_and_of_none():
     assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
         "On this test set the fusion is **undecided** against a linear head, with 0.020 as the "

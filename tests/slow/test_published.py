@@ -56,11 +56,12 @@ def test_the_published_result_can_be_cited_with_its_verdict(published):
         assert f"It is {difference['verdict']} the reference, HybridLungViT," in text
         low, high = difference["low"], difference["high"]
         assert f"{difference['estimate']:+.3f} (95% CI {low:+.3f} to {high:+.3f})" in text
-        named = "unadjusted", difference["p_value"]
-        if variant in study.comparison_family():
-            named = "by Holm", difference["p_value_adjusted"]
-        value = f"{named[1]:.3f}" if named[1] >= 0.001 else "below 0.001"
-        assert f"margin 0.01, p {named[0]} {value}." in text
+        declared = variant in study.comparison_family()
+        names = [f"{n}{'_adjusted' * declared}" for n in ("p_value", "p_equivalence")]
+        values = (f"{p:.3f}" if (p := difference[n]) >= 0.001 else "below 0.001" for n in names)
+        said = " and of equivalence ".join(values)
+        adjusted = "by Holm" if declared else "unadjusted"
+        assert f"margin 0.01, p of a difference {said}, {adjusted}." in text
 
 
 @pytest.mark.skipif(shutil.which("bibtex") is None, reason="needs bibtex")

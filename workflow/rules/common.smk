@@ -46,7 +46,8 @@ def say_why(snakemake_logs):
     jobs = dict.fromkeys(re.findall(failed, said, re.M))
     for rule, log in jobs:
         text = Path(log).read_text(errors="replace").strip() if Path(log).is_file() else ""
-        message = text.rpartition(" ERROR ")[2] if " ERROR " in text else text.rpartition("\n")[2]
+        last = [line for line in text.splitlines() if " INFO " not in line][-1:]
+        message = text.rpartition(" ERROR ")[2] if " ERROR " in text else "".join(last)
         say_last(f"{rule} failed: {message or 'it was stopped without a message'} ({log})")
     if not jobs:  # with --quiet all
         say_last(f"A job failed; the newest file in {layout.root}/logs says why.")

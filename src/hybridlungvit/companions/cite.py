@@ -74,13 +74,17 @@ def _against_reference(study: Study, variant: str, layout: Layout) -> str:
             "Run `compare` again."
         )
     difference = comparisons["differences"][variant]
-    adjusted = difference["p_value_adjusted"]
-    p = p_value(difference["p_value"] if adjusted is None else adjusted, "below 0.001")
+    unadjusted = difference["p_value_adjusted"] is None
+    different, equivalent = (
+        p_value(difference[name if unadjusted else f"{name}_adjusted"], "below 0.001")
+        for name in ("p_value", "p_equivalence")
+    )
     interval = format_interval(difference, show=signed).replace(
         "(", f"({100 * study.statistics.level:g}% CI ", 1
     )
     return (
         f"It is {difference['verdict']} the reference, {study.variants[reference].label}, by the "
-        f"difference of areas: {interval}, margin {difference['margin']:g}, p "
-        f"{'unadjusted' if adjusted is None else 'by Holm'} {p}."
+        f"difference of areas: {interval}, margin {difference['margin']:g}, p of a "
+        f"difference {different} and of equivalence {equivalent}, "
+        f"{'unadjusted' if unadjusted else 'by Holm'}."
     )

@@ -95,7 +95,8 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
             "",
         ]
     lines += [
-        f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | p (Holm) |",
+        f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | "
+        "p of a difference (Holm) |",
         "| --- | --- | --- | --- |",
     ]
     declared = {study.reference, *study.comparison_family()}
@@ -125,7 +126,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
         f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
         f"{undecided if UNDECIDED in verdicts else ''}These verdicts are adjusted "
-        f"for their number, intervals are not.{elsewhere}",
+        f"for the number of comparisons; the intervals are not.{elsewhere}",
     ]
     return "\n".join([*lines, "<!-- end of results -->"]) + "\n"
 
@@ -138,6 +139,7 @@ def answer(differences: dict[str, Any]) -> str:
     found stands behind, unless a single seed leaves it unknown.
     """
     clauses, detectable = [], []
+    alike = {differences[v]["verdict"] for v in PARTS if v in differences} == {EQUIVALENT}
     for variant, (part, instead) in PARTS.items():
         if variant not in differences:
             continue
@@ -148,12 +150,17 @@ def answer(differences: dict[str, Any]) -> str:
             EQUIVALENT: f"**equivalent** (within {difference['margin']:g}) to",
             UNDECIDED: "**undecided** against",
         }[difference["verdict"]]
+        if alike:
+            words = "to" if clauses else "**equivalent** to"
         clauses.append(f"{part} {'' if clauses else 'is '}{words} {instead}")
         if difference["detectable"] is not None:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
-    sentence = f"On this test set {enumerated(clauses)}"
+    start = "On this test set"
+    if alike:
+        start = f"**No**, as far as this test set can tell: within {difference['margin']:g} of AUC,"
+    sentence = f"{start} {enumerated(clauses)}"
     if detectable:
         plural = "differences" if len(detectable) > 1 else "difference"
         sentence += (
