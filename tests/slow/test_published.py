@@ -87,7 +87,7 @@ def test_the_citation_file_names_this_version_and_the_commit_of_the_trainings():
     assert {read_json(run)["code_commit"] for run in runs} == {cited["commit"]}
 
 
-def test_no_image_and_no_weight_is_published():
+def test_no_image_and_of_weights_only_the_model_is_published():
     listing = ["git", "ls-files", "results", "paper"]
     done = subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True)
     if done.returncode:
@@ -95,7 +95,11 @@ def test_no_image_and_no_weight_is_published():
     names = [name for name in done.stdout.splitlines() if Path(name).name != "SHA256SUMS"]
     suffixes = {Path(name).suffix for name in names}
     pages = {".html", ".css", ".js", ".j2"}
-    assert suffixes <= {".csv", ".json", ".md", ".tex", ".pdf", ".bib", ".yaml", ".png"} | pages
+    assert suffixes - {".safetensors"} <= pages | {
+        ".csv", ".json", ".md", ".tex", ".pdf", ".bib", ".yaml", ".png"
+    }  # fmt: skip
+    weights = [name for name in names if name.endswith(".safetensors")]
+    assert weights == ["results/kermany-cpu/model/model.safetensors"]
     images = [name for name in done.stdout.splitlines() if name.endswith(".png")]
     assert images == ["paper/preview.png"]
 

@@ -50,7 +50,8 @@ rule galleries:
     conda:
         "../envs/analysis.yaml"
     params:
-        rerun_with("galleries", STUDY),
+        rerun_with("galleries", *study.data.classes),
+        labels=[variant.label for variant in study.variants.values()],
     shell:
         "python -m hybridlungvit galleries 2> {log:q}"
 
