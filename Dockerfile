@@ -11,7 +11,7 @@ FROM debian:12-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        ca-certificates git latexdiff make poppler-utils procps python3 \
+        ca-certificates git latexdiff make poppler-utils procps python3 texlive-plain-generic \
     && rm -rf /var/lib/apt/lists/*
 
 # TeX and Python's venv: the list that `make setup` goes by.

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from conftest import append, commit, replace
 
+from hybridlungvit.companions import diff
 from hybridlungvit.companions.diff import expand, flatten, meanings, write_diff
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.paths import Layout
@@ -67,10 +68,11 @@ def test_a_table_stands_in_the_text_and_one_with_other_columns_is_said_to(known,
 def test_what_is_missing_is_told(study, tmp_path, monkeypatch):
     layout = Layout("tiny")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(StudyError, match=r"latexdiff: not found.*apt-get install latexdiff"):
-        write_diff(study, layout, "HEAD")
-    monkeypatch.setattr(shutil, "which", lambda name: name)
+    for name, package in (("latexdiff", "latexdiff"), ("ulem.sty", "texlive-plain-generic")):
+        monkeypatch.setattr(diff, "found", lambda asked, name=name: asked != name)
+        with pytest.raises(StudyError, match=rf"{name}: not found.*apt-get install {package}"):
+            write_diff(study, layout, "HEAD")
+    monkeypatch.setattr(diff, "found", lambda name: True)
     with pytest.raises(StudyError, match="gone: no git revision with a folder paper/"):
         write_diff(study, layout, "gone")
     with pytest.raises(StudyError, match=r"no macros\.tex: this version has no paper of tiny"):
@@ -96,7 +98,7 @@ def test_the_flattened_manuscript_prints_what_the_paper_prints(finished_copy):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("latexdiff") is None, reason="needs latexdiff")
+@pytest.mark.skipif(not all(map(diff.found, diff.NEEDED)), reason="needs latexdiff and ulem.sty")
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
 def test_changed_numbers_words_and_tables_are_marked(finished_copy, tmp_path):
     layout = Layout("tiny")

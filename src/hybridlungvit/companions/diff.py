@@ -32,6 +32,18 @@ WHOLE = r"""\begin{DIFnomarkup}
 %s\end{DIFnomarkup}"""
 
 
+NEEDED = {"latexdiff": "latexdiff", "latexmk": "latexmk", "ulem.sty": "texlive-plain-generic"}
+"""Programs and styles, each with the Debian package that holds it."""
+
+
+def found(name: str) -> bool:
+    """Whether a program, or a style of TeX, is installed."""
+    if not name.endswith(".sty"):
+        return shutil.which(name) is not None
+    asked = ["kpsewhich", name]
+    return found(asked[0]) and not subprocess.run(asked, capture_output=True).returncode
+
+
 def write_diff(study: Study, layout: Layout, against: str) -> Path:
     """Mark what changed in the paper since the git revision ``against``; returns the PDF.
 
@@ -41,11 +53,11 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
     Raises ``StudyError`` where latexdiff, a figure, the revision or the study's macros in it are
     missing.
     """
-    for program in ("latexdiff", "latexmk"):
-        if shutil.which(program) is None:
+    for name, package in NEEDED.items():
+        if not found(name):
             raise StudyError(
-                f"{program}: not found; it is needed to mark changes. On Debian or Ubuntu: "
-                f"`sudo apt-get install {program}`; elsewhere it is a part of TeX Live."
+                f"{name}: not found; it is needed to mark changes. On Debian or Ubuntu: "
+                f"`sudo apt-get install {package}`; elsewhere it is a part of TeX Live."
             )
     with tempfile.TemporaryDirectory() as temporary:
         build = Path(temporary)
