@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py [--output FILE] [--peak TFLOPS]
 
-Needs a GPU and says so where there is none. --peak is what the vendor states for dense products in
-half precision; without it no share of the peak is given.
+Without a GPU it says so and measures nothing. --peak is what the vendor states for dense products
+in half precision; without it no share of the peak is given.
 """
 
 import statistics
@@ -12,14 +12,27 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from report import Measure, arguments, median_ratio, show
-from training import BASE, IMAGES, bare_step, operations, own_step, random_cache, ready, recipe_of
+from training import (
+    BASE,
+    IMAGES,
+    TINY,
+    bare_step,
+    operations,
+    own_step,
+    random_cache,
+    ready,
+    recipe_of,
+)  # fmt: skip
 
 from hybridlungvit.gpus import claim_gpu
 from hybridlungvit.io import StudyError
 from hybridlungvit.runtime import device_name, prepare_device, start_logging
+from hybridlungvit.training.checkpoint import load_checkpoint, save_checkpoint
+from hybridlungvit.training.trainer import Trainer
 
 ROUNDS, STEPS = 7, 20
 TRAINING_IMAGES = 4_700  # of the full study, less its validation images
@@ -80,6 +93,29 @@ def waiting(data: tuple) -> Measure:
     return Measure(name, statistics.median(shares), 0.02, False, note=note)
 
 
+def resumed(data: tuple, folder: Path, device: torch.device = GPU) -> Measure:
+    """Whether two epochs, interrupted between, give the weights of two without a break: 1 if so."""
+    recipe = recipe_of(TINY, 16)
+
+    def begun() -> tuple[Trainer, dict[str, Any]]:
+        trainer = ready(recipe, *data, literal=False, device=device)
+        return trainer, {n: getattr(trainer, n) for n in ("model", "optimizer", "scaler")}
+
+    whole, parts = begun()
+    whole.run_epoch(0)
+    save_checkpoint(folder / "checkpoint.pt", {"key": {}}, parts)
+    whole.run_epoch(1)
+    other, parts = begun()
+    start = time.perf_counter()
+    load_checkpoint(folder / "checkpoint.pt", {}, parts)
+    note = f"{time.perf_counter() - start:.1f} s to read the checkpoint"
+    other.run_epoch(1)
+    pairs = zip(whole.model.parameters(), other.model.parameters(), strict=True)
+    alike = all(torch.equal(*pair) for pair in pairs)
+    name = "a resumed run has the weights of an uninterrupted one (DeiT-Tiny)"
+    return Measure(name, float(alike), 1, True, note=note)
+
+
 def second_job() -> Measure:
     """Whether a second job waits for the GPU that this one holds: 1 if it does."""
     code = (
@@ -104,11 +140,14 @@ def main() -> None:
     try:
         prepare_device(compute)
     except StudyError as error:
-        sys.exit(f"{error} This section stays unmeasured.")
+        print(f"{error} This section stays unmeasured.")
+        if options.output is not None:
+            show("No GPU", [], options.output)
+        return
     with tempfile.TemporaryDirectory() as folder:
         data = random_cache(Path(folder))
         measures = [m for size in (16, 64) for m in throughput(size, data, options.peak)]
-        measures += [waiting(data), second_job()]
+        measures += [waiting(data), resumed(data, Path(folder)), second_job()]
     show(f"Training on {device_name(GPU)}", measures, options.output)
 
 

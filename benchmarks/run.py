@@ -16,7 +16,7 @@ from report import Measure, arguments, show
 from hybridlungvit.io import read_json
 
 HERE = Path(__file__).parent
-PARTS = ("training", "data", "bootstrap", "coverage", "scale")
+PARTS = ("training", "data", "bootstrap", "coverage", "scale", "gpu")
 
 
 def run(script: str, folder: Path, *options: str) -> list[Measure]:

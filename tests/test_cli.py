@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import resource
 import shutil
 import signal
@@ -40,9 +41,8 @@ def run(monkeypatch, *arguments):
     return stop.value.code
 
 
-@pytest.mark.parametrize(
-    "sent", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_path, sent):
     tiny["training"] |= {"epochs": 500, "patience": 500}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
@@ -145,6 +145,34 @@ def test_what_may_not_be_read_or_written_is_named(own_images, locked):
     assert not list(results.iterdir())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="drops a capability that Linux has")
+def test_results_that_may_only_be_read_are_named_by_what_would_write(
+    tiny, cached, phantoms, trained, tmp_path
+):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
+    results = beside(cached, tmp_path / "results").root
+    image, checkpoint = next(phantoms.rglob("*.jpeg")), trained[1].run("no_seg", 0)
+    results.chmod(0o555)
+    train = ("train", "--config", "study.yaml", "--variant", "no_seg", "--seed", "0")
+    given = ("predict", str(image), "--checkpoint", str(checkpoint), "--phantoms", "--output")
+    try:
+        for arguments in (train, (*given, "results/tiny/own.csv")):
+            text = failed(tmp_path, *arguments, before=obey_permissions)
+            assert re.search(r"results/tiny/\S+: cannot be written .Permission denied", text)
+    finally:
+        results.chmod(0o755)
+
+
+def test_many_useless_images_are_told_in_a_few_lines(own_images):
+    folder, results = own_images
+    for number in range(3000):
+        (folder / "images" / "train" / "NORMAL" / f"IM-{5000 + number}-0001.jpeg").touch()
+    text = failed(folder, "manifest", "--config", "study.yaml")
+    assert "IM-5000-0001.jpeg: is empty" in text and "… and 2995 further images" in text
+    assert len(text) < 1500
+    assert not list(results.iterdir())
+
+
 @pytest.mark.parametrize("stage", ["manifest", "cache"])
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, monkeypatch, stage):
     folder, results = own_images
@@ -157,16 +185,17 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(own_images, monkeypatch
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
 
 
-SLOW = ["sklearn", "scipy.stats", "scipy.optimize", "matplotlib", "pytorch_grad_cam"]
+UNUSED = ["sklearn", "scipy.stats", "scipy.optimize", "matplotlib", "pytorch_grad_cam"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "unused"),
     [
-        ("training.loop evaluation.score", SLOW),
+        ("training.loop evaluation.score", UNUSED),
         ("predict", ["sklearn", "scipy.stats", "matplotlib", "pytorch_grad_cam"]),
-        ("evaluation.evaluate evaluation.compare", [*SLOW, "torch", "cv2"]),
-        ("paper.macros paper.tables companions.cards", [*SLOW, "torch", "cv2"]),
+        ("evaluation.evaluate evaluation.compare", [*UNUSED, "torch", "cv2"]),
+        ("paper.macros paper.tables companions.cards", [*UNUSED, "torch", "cv2"]),
     ],
 )
 def test_a_job_starts_without_packages_it_does_not_use(modules, unused):

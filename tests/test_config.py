@@ -103,6 +103,7 @@ def message(values):
         ({"omitted": {"x": "肺"}}, "omitted.x: the paper's fonts have no '\\u80ba'"),
         ({"title": "\ud800"}, "'\\ud800' holds half a character"),
         ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
+        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
         ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
         ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
         ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),

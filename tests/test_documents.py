@@ -65,6 +65,11 @@ def test_the_readme_is_short_and_leads_to_every_document():
     assert {path.name for path in DOCUMENTS[1:]} <= set(re.findall(r"([\w-]+\.md)\)", text))
 
 
+def test_the_readme_counts_the_published_images():
+    images = (REPOSITORY / "results" / MAIN_STUDY / "manifest.csv").read_bytes().count(b"\n") - 1
+    assert f"| Kermany's, {images:,} |" in README.read_text(encoding="utf-8")
+
+
 def test_the_readmes_snippet_gives_the_published_aucs(monkeypatch, capsys):
     monkeypatch.chdir(REPOSITORY)
     (snippet,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

@@ -200,6 +200,8 @@ def test_an_overlay_shows_the_image_at_its_own_shape_beside_the_heat(shape):
     assert not (left[: height // 8, : width // 3] > 50).any()
     assert right[:, : width // 2].max() == 0
     assert right[:, -width // 8 :].mean() > 20
+    beside = picture[:, columns[1] + width :].astype(int)
+    assert np.ptp(beside, axis=2).max() > 100, "no colour bar"
     unparted = draw_overlay(grey, mask, None, heat, "title")
     assert colour(unparted)[:, middle].max() == 0
     warned = draw_overlay(grey, mask, None, heat, "title", "uncertain lung mask", dashed=True)

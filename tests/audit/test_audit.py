@@ -389,6 +389,7 @@ def recognisable(images_each, seed=0):
     return table, features
 
 
+@pytest.mark.slow
 def test_a_model_that_recognises_patients_pays_when_the_leak_closes():
     found = leakage.price_of_leakage(*recognisable(4), FEW, 0)["neighbours"]
     assert found["image"]["estimate"] > 0.95

@@ -453,6 +453,7 @@ def test_focus_is_measured_for_reference_and_plain_control(study, tiny):
     assert focus_variants(study_from(tiny, "tiny")) == ["no_seg"]
 
 
+@pytest.mark.slow
 def test_stages_write_the_same_bits_twice_and_refuse_other_settings(tiny, layout):
     for other in ("seg_0.1", "plain_deit"):  # neither is trained here
         tiny["variants"].pop(other)

@@ -298,6 +298,14 @@ def test_weights_of_a_model_that_pools_its_patches_are_whole(tmp_path):
     assert torch.equal(read.vit.fc_norm.weight, made.fc_norm.weight)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    made = timm_model()
+    made.state_dict()["blocks.0.mlp.fc1.bias"][3] = value
+    with pytest.raises(StudyError, match=r"w.pth: blocks.0.mlp.fc1.bias holds .* not finite"):
+        Stem(TINY_STEM, 32, save(made, tmp_path / "w.pth"), OPTIONS)
+
+
 class Malicious:
     def __init__(self, path):
         self.path = path

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
         training.throughput(training.TINY, 4, 0.1, 0.8, data),
         training.against_literal(data),
         training.frozen_epoch(data),
+        training.lung_pooling(data),
         training.waiting(data),
         training.scaling(data),
     ]
@@ -29,6 +31,30 @@ def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
     assert 0 < measures[0].bound < 1 < measures[2].bound
     # Here earlier tests may hide the peak, so no more than that it is measured.
     assert all(math.isfinite(training._step_memory(kind, tmp_path)) for kind in ("hybrid", "bare"))
+
+
+def test_without_a_gpu_its_part_says_that_nothing_was_measured(tmp_path):
+    command = [
+        sys.executable,
+        REPOSITORY / "benchmarks" / "gpu.py",
+        "--output",
+        tmp_path / "o.json",
+    ]
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=hidden)
+    assert done.returncode == 0 and "This section stays unmeasured." in done.stdout, done.stderr
+    assert json.loads((tmp_path / "o.json").read_text())["measures"] == []
+
+
+def test_a_resumed_run_is_compared_with_an_uninterrupted_one(monkeypatch, tmp_path):
+    """The GPU's measure, on the processor."""
+    training, gpu = (importlib.import_module(name) for name in ("training", "gpu"))
+    for name, value in (("SIDE", 32), ("IMAGES", 8)):
+        monkeypatch.setattr(training, name, value)
+    data = training.random_cache(tmp_path)
+    assert gpu.resumed(data, tmp_path, training.CPU).met
+    monkeypatch.setattr(gpu, "load_checkpoint", lambda *_: None)
+    assert not gpu.resumed(data, tmp_path, training.CPU).met
 
 
 def test_the_table_says_which_targets_are_missed(tmp_path, capsys):

@@ -90,9 +90,9 @@ def test_augmented_views_are_those_an_image_and_its_mask_would_get(prepared):
         with torch.inference_mode():
             features = model.stem(to_input(moved, model.stem.mean, model.stem.std))
             expected = model.pool(features, moved_masks)
-        pooled, found = pooled_views(rows, np.full(len(rows), view))
-        assert (pooled - expected).abs().max() < HALF * expected.abs().max()
-        assert torch.equal(found, moved_masks)
+        index = pooled_views.index(rows, np.full(len(rows), view))
+        assert (pooled_views.pooled[index] - expected).abs().max() < HALF * expected.abs().max()
+        assert torch.equal(pooled_views.masks(index), moved_masks)
 
 
 def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):

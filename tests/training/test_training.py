@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 import json
 
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from conftest import TINY, beside, interrupted, opened
+from conftest import REPOSITORY, TINY, beside, interrupted, opened
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
-from hybridlungvit.config import study_from
+from hybridlungvit.config import read_yaml, study_from
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.io import StudyError
@@ -188,26 +189,22 @@ def test_each_epoch_and_seed_has_draws_views_and_images_of_its_own(tiny, cached)
     assert len(dropout) == len(views) == len(images) == 4, "the last pair is the first again"
 
 
-@pytest.mark.parametrize(
-    ("section", "changes"),
-    [
-        ("training", {"loss": "focal"}),
-        ("augmentation", {"mix": "mixup"}),
-        ("augmentation", {"mix": "cutmix", "mix_alpha": 1.0}),
-        ("augmentation", {"randaugment": 2}),
-    ],
-)
-def test_the_optional_recipes_train_and_repeat(tiny, layout, tmp_path, whole, section, changes):
+OPTIONS = read_yaml(REPOSITORY / "config" / "options.yaml")["variants"]
+
+
+def test_the_example_options_train_and_repeat(tiny, layout, tmp_path):
     tiny["training"]["epochs"] = 1
-    tiny[section] = tiny.get(section, {}) | changes
-    again = beside(layout, tmp_path / "again")
-    for folder in (layout, again):
-        train(study_from(tiny, "x"), VARIANT, 0, folder)
-    assert outcome(layout) == outcome(again)
-    first = pd.read_csv(whole.run(VARIANT, 0) / "history.csv").iloc[0]
-    mine = pd.read_csv(layout.run(VARIANT, 0) / "history.csv").iloc[0]
-    assert np.isfinite(mine).all()
-    assert mine.classification != first.classification, "the setting reaches the training"
+    tiny["variants"] |= OPTIONS
+    study, again, losses = study_from(tiny, "x"), beside(layout, tmp_path / "again"), set()
+    for variant in ("no_seg", *OPTIONS):
+        train(study, variant, 0, layout)
+        history = pd.read_csv(layout.run(variant, 0) / "history.csv").iloc[0]
+        assert np.isfinite(history).all()
+        losses.add(history.classification)
+    assert len(losses) == len(OPTIONS) + 1, "each setting reaches the training"
+    for variant in ("mixup", "cutmix", "randaugment", "class_shares"):  # with draws of their own
+        train(study, variant, 0, again)
+        assert outcome(layout, variant) == outcome(again, variant)
 
 
 # Stopping
@@ -267,6 +264,14 @@ def test_the_learning_rate_falls_at_a_plateau_after_the_unfreezing(
     assert (run["best_epoch"], run["epochs_run"]) == (kept, len(aucs))
     assert run["best_val_auc"] == max(aucs) and f"kept epoch {kept}" in caplog.text
     assert ("stopped after" in caplog.text) == (len(aucs) < changes["epochs"])
+    for before, after in itertools.pairwise(rates):
+        fall = f"AUC rests: learning rate {after:g} from {before:g} on"
+        assert (fall in caplog.text) == (after == before / 2)
+    frozen = changes.get("freeze_epochs", tiny["training"]["freeze_epochs"])
+    if frozen in (0, "all"):
+        assert "the stem learns" not in caplog.text
+    else:
+        assert f"the stem learns from epoch {frozen + 1} on; learning rate" in caplog.text
 
 
 # What goes wrong
@@ -295,6 +300,31 @@ def test_weights_that_explode_in_the_last_step_are_told_in_words(tiny, layout):
     tiny["training"] |= {"learning_rate": 1e30, "batch_size": 60, "freeze_epochs": 0}
     with pytest.raises(StudyError, match="epoch 1"):
         train(study_from(tiny, "x"), "no_seg", 0, layout)
+
+
+def test_a_scaled_loss_may_overflow_but_not_for_long(tiny, cached, monkeypatch):
+    tiny["training"]["batch_size"] = 2
+    ready = assembled(study_from(tiny, "x"), cached)
+    ready.scaler = torch.amp.GradScaler("cpu")
+    step, before = ready.step, {k: v.clone() for k, v in ready.model.state_dict().items()}
+
+    def overflowing(first, count):
+        number = itertools.count()
+
+        def stepped(batch):
+            if first <= next(number) < first + count:
+                batch = batch._replace(inputs=batch.inputs * torch.inf)
+            return step(batch)
+
+        monkeypatch.setattr(ready, "step", stepped)
+
+    overflowing(2, trainer.SKIPPED - 1)
+    assert np.isfinite(list(ready.run_epoch(1).values())).all()
+    assert all(values.isfinite().all() for values in ready.model.state_dict().values())
+    assert any(not torch.equal(v, before[k]) for k, v in ready.model.state_dict().items())
+    overflowing(2, trainer.SKIPPED)
+    with pytest.raises(StudyError, match="the loss is nan"):
+        ready.run_epoch(1)
 
 
 def test_a_damaged_checkpoint_is_named(study, layout, monkeypatch):

@@ -145,6 +145,9 @@ def load_weights(vit: VisionTransformer, file: Path, name: str) -> None:
             f"{file}: these are no weights of {name!r}; missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}."
         )
+    broken = [key for key, values in state.items() if not values.isfinite().all()]
+    if broken:
+        raise StudyError(f"{file}: {broken[0]} holds values that are not finite. Fetch it again.")
 
 
 def failed_stem(

@@ -83,7 +83,8 @@ class PooledViews:
         self, store: FeatureStore, cache: Cache, rows: np.ndarray, model: nn.Module, masks: bool,
         device: torch.device,
     ) -> None:  # fmt: skip
-        self.places, self.side, self.device = store.places, cache.images.shape[1], device
+        self.places, self.count, self.device = store.places, store.views, device
+        self.side = cache.images.shape[1]
         pooled, bits = [], []
         starts = range(0, len(rows), CHUNK)
         for start in track(starts, len(starts), "pooling of the stored views"):
@@ -93,23 +94,23 @@ class PooledViews:
             moved = move_masks(torch.from_numpy(cache.masks(part)).to(device), affine)
             with torch.no_grad():
                 tokens = model.pool(_features(store.moved[each], device), moved)
-            pooled.append(tokens.unflatten(0, (-1, store.views)))  # (CHUNK, V, …)
+            pooled.append(tokens)  # (CHUNK·V, …)
             if masks:
                 bits.append(np.packbits(moved.flatten(1).cpu().numpy(), axis=1))
-        self.pooled = torch.cat(pooled)  # (M, V, …)
+        self.pooled = torch.cat(pooled)
+        """The model's pooled features on the device, float32 (M·V, …)."""
         self.packed = np.concatenate(bits) if masks else None  # (M·V, …)
 
-    def __call__(self, rows: np.ndarray, views: np.ndarray) -> tuple[Tensor, Tensor | None]:
-        """One view (B,) of each training image of some rows (B,), on the device.
+    def index(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """Where the view of each training image stands: two int (B,) -> int64 (B,)."""
+        return self.places[rows] * self.count + views
 
-        Returns the model's pooled features, float32 (B, …), and masks bool (B, S, S) if wanted.
-        """
-        places = self.places[rows]
-        masks = None
-        if self.packed is not None:
-            bits = self.packed[places * self.pooled.shape[1] + views]
-            masks = torch.from_numpy(unpack_masks(bits, self.side)).to(self.device)
-        return self.pooled[places, views], masks
+    def masks(self, index: np.ndarray) -> Tensor | None:
+        """The moved masks of some views on the device, bool (B, S, S), if wanted."""
+        if self.packed is None:
+            return None
+        masks = torch.from_numpy(unpack_masks(self.packed[index], self.side))
+        return masks.to(self.device, non_blocking=True)
 
 
 def _features(stored: np.ndarray, device: torch.device) -> Features:

@@ -157,11 +157,16 @@ class Trainer:
     ) -> Iterator[Batch]:
         """Batches of stored features, of each image one of its views by chance."""
         views = torch.randint(self.store.views, (len(rows),), generator=generator).numpy()
+        drawn = self.views.index(rows, views)
+        # All of the epoch at once: copied step by step, each would wait for the GPU.
+        index = torch.from_numpy(drawn).to(self.device)
+        targets = torch.eye(2)[classes].to(self.device)  # (N, 2)
         size = self.recipe.training.batch_size
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            targets = torch.eye(2)[classes[part]].to(self.device)  # (B, 2)
-            yield Batch(*self.views(rows[part], views[part]), targets)
+            yield Batch(
+                self.views.pooled[index[part]], self.views.masks(drawn[part]), targets[part]
+            )
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimizer step; the parts of the loss, whether finite or not."""
@@ -180,7 +185,7 @@ class Trainer:
         return {name: value.detach() for name, value in parts.items()}
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train one epoch; the mean of each loss part over the batches.
+        """Train one epoch; the mean of each loss part over the batches where it is finite.
 
         Raises ``StudyError`` when the loss is not finite. A GPU is asked at the end of the epoch
         only, so that no step waits for it; with a scaled loss it skips such steps by itself, and
@@ -189,7 +194,7 @@ class Trainer:
         self.start_epoch(epoch)
         count = -(-len(self.rows["train"]) // self.recipe.training.batch_size)
         sums: dict[str, Tensor] = {}
-        bad = longest = torch.zeros((), dtype=torch.int64, device=self.device)
+        bad = longest = good = torch.zeros((), dtype=torch.int64, device=self.device)
         allowed = SKIPPED - 1 if self.scaler.is_enabled() else 0
         steps = 0
         for batch in track(self.batches(epoch), count, f"epoch {epoch + 1}"):
@@ -199,13 +204,14 @@ class Trainer:
             longest = torch.maximum(longest, bad)
             if self.device.type == "cpu" and longest > allowed:
                 break
+            good = good + finite
             for name, value in parts.items():
-                good = torch.where(finite, value, 0) if allowed else value
-                sums[name] = sums.get(name, 0.0) + good
+                part = torch.where(finite, value, 0) if allowed else value
+                sums[name] = sums.get(name, 0.0) + part
         if longest > allowed:
             value = sum(part.item() for part in parts.values())
             raise StudyError(f"epoch {epoch + 1}, step {steps}: the loss is {value}. {DIVERGED}")
-        return {name: value.item() / count for name, value in sums.items()}
+        return {name: value.item() / max(good.item(), 1) for name, value in sums.items()}
 
     def predict(self, split: str, tta: bool) -> np.ndarray:
         """What ``predict`` gives for the images of a split, in order: float64 (N, 1 or 3)."""
