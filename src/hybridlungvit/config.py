@@ -45,15 +45,16 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.I)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
-UNPRINTABLE = re.compile(r"[^\s!-~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
-"""What the fonts of the paper lack (T1, with pdfTeX): all but Latin letters and common signs."""
+UNPRINTABLE = re.compile(r"[^\s!-#%-{}~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
+"""What the paper's fonts lack (T1, with pdfTeX), all but Latin letters and common signs; and $ and |,
+which figures and cards take for marks."""
 
 
 def printed(text: str) -> str:
-    """The text; raises ``ValueError`` for one that the paper's fonts cannot print."""
+    """The text; raises ``ValueError`` for one that the paper cannot print."""
     wrong = UNPRINTABLE.search(text)
     if wrong:
-        raise ValueError(f"the paper's fonts have no {wrong[0]!a}; write it in Latin letters")
+        raise ValueError(f"the paper cannot print {wrong[0]!a}; write it in Latin letters or words")
     return text
 
 

@@ -8,6 +8,7 @@ from explained import explained
 from hybridlungvit.companions.checklists import typed_numbers
 from hybridlungvit.config import study_from
 from hybridlungvit.paper import contents, figures, galleries, tables
+from hybridlungvit.paper.format import source_names
 from hybridlungvit.paper.results import StudyResults
 
 
@@ -111,6 +112,17 @@ def test_bounds_of_quarters_have_three_digits():
     assert text("9.5 to 123") == "9.50 to 123"
     for name in ("Bacterial", "NORMAL2-IM"):
         assert text(name) == name
+
+
+def test_images_whose_patients_are_told_are_not_called_kermanys(tiny):
+    def called(**settings):
+        data = {"source": "folder", "image_size": 32} | settings
+        return source_names(study_from(tiny | {"data": data}, "x").data)
+
+    assert "Kermany" in called()[0]
+    for own in ({"patients": "(p[0-9]+)"}, {"classes": ("healthy", "TB")}):
+        assert "radiographs of two classes" in called(**own)[0]
+        assert "Kermany" not in " ".join(called(**own))
 
 
 def test_classes_are_called_in_print_as_in_the_config(tiny):

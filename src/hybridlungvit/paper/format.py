@@ -31,7 +31,7 @@ SOURCE_NAMES = {
 
 def source_names(data: Data) -> tuple[str, str]:
     """What the images are, for a sentence and for the cell of a table."""
-    if data.classes != CLASSES:
+    if data.classes != CLASSES or data.patients is not None:  # Kermany's names tell patients
         return (
             f"chest radiographs of two classes, {' and '.join(data.class_words)}",
             "own radiographs",

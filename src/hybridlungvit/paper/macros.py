@@ -136,7 +136,7 @@ def data_macros(results: StudyResults) -> Macros:
     if manifest.subtype.isin(SUBTYPES).any():
         yield "subtypes", "known"
     data = results.study.data
-    if data.source in ("folder", "mendeley") and data.classes == CLASSES:
+    if data.source in ("folder", "mendeley") and (data.classes, data.patients) == (CLASSES, None):
         yield "unused.folder", "val"  # of the published layout; see build_manifest
     if data.patients is not None:
         yield "patients.source", "own"
