@@ -46,8 +46,8 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.I)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
 UNPRINTABLE = re.compile(r"[^\s!-#%-{}~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
-"""What the paper's fonts lack (T1, with pdfTeX), all but Latin letters and common signs; and $ and |,
-which figures and cards take for marks."""
+"""What the paper's fonts lack (T1, with pdfTeX), all but Latin letters and common signs; and $ and
+|, which figures and cards take for marks."""
 
 
 def printed(text: str) -> str:
