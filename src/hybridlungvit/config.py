@@ -168,6 +168,11 @@ class Data(Section):
         return first.replace("_", " "), second.replace("_", " ")
 
     @property
+    def own_images(self) -> bool:
+        """Whether the images are a user's own: Kermany's need neither key."""
+        return self.classes != CLASSES or self.patients is not None
+
+    @property
     def patients_file(self) -> str | None:
         """The table of patients, where ``patients`` names one."""
         return self.patients if str(self.patients).lower().endswith(".csv") else None

@@ -47,6 +47,9 @@ def test_an_answered_checklist_is_printed_item_by_item(paper):
     assert rows[33]["answer"] == "Not applicable: It is none."
     synthetic = checklist_rows(read_checklist("claim2024", layout), layout, synthetic=True)
     assert [row["answer"] for row in synthetic[:2]] == ["They are drawn.", "They are named."]
+    own = checklist_rows(read_checklist("claim2024", layout), layout, synthetic=False, own=True)
+    assert "who ran it has to answer" in own[0]["answer"]
+    assert own[1]["answer"] == "They are named."
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
         "centre, the fusion **worse** than a linear head, telling left from right **undecided** "
         "against the whole image on both sides and fine-tuning **better** than a frozen stem, with "
         "0.005, 0.030, 0.006 and 0.012 as the smallest differences in AUC that the study can "
-        "detect (80 % power)."
+        "detect (80 % power, unadjusted)."
     )
 
 
@@ -164,15 +167,18 @@ def test_where_every_part_is_worth_nothing_the_answer_is_no():
     assert answer(differences) == (
         "**No**, as far as this test set can tell: within 0.01 of AUC, the lung cut is "
         "**equivalent** to a cut at the image's centre and the fusion to a linear head, with 0.007 "
-        "and 0.007 as the smallest differences in AUC that the study can detect (80 % power)."
+        "and 0.007 as the smallest differences in AUC that the study can detect (80 % power, "
+        "unadjusted)."
     )
 
 
 def test_the_answer_of_one_comparison_and_of_none():
     assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
         "On this test set the fusion is **undecided** against a linear head, with 0.020 as the "
-        "smallest difference in AUC that the study can detect (80 % power)."
+        "smallest difference in AUC that the study can detect (80 % power, unadjusted)."
     )
     single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
     assert single_seed == "On this test set the fusion is **undecided** against a linear head."
     assert answer({"seg_0.1": compared(LOWER, 0.5)}) == ""
+    # Not the answer to whether it helps to know where the lungs are.
+    assert "**No**" not in answer({"frozen_stem": compared(EQUIVALENT, 0.01)})

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from scipy.special import expit, logit
 
-from hybridlungvit.config import Statistics
+from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.evaluation import auc_difference_over_seeds, auc_interval, auc_over_seeds
 from hybridlungvit.evaluation.bootstrap import PatientClusters, auc_metric, replicate
+from hybridlungvit.evaluation.compare import displacement_trend
 from hybridlungvit.evaluation.delong import delong_test, variance_freedom
 from hybridlungvit.evaluation.paired import components_of, difference_record
 from hybridlungvit.evaluation.power import (
@@ -351,6 +352,39 @@ def test_a_noncentral_chance_is_the_integral_also_in_far_tails(freedom, shift, q
     root = np.sqrt(2 * special.gammaincinv(freedom / 2, grid) / freedom)
     expected = stats.norm.cdf(quantile * root - shift).mean()
     assert _below(quantile, freedom, shift) == pytest.approx(expected, abs=5e-4)
+
+
+def test_one_patient_of_a_class_decides_nothing():
+    labels, clusters = np.array([1] * 10 + [0] * 60), np.r_[[0] * 10, 1:61]
+    a, b = np.random.default_rng(0).normal(labels, 1, (2, 3, 70))
+    found = auc_difference_over_seeds(labels, a + labels, b, clusters, 0.01, 200)
+    assert (found.low, found.high, found.p_value, found.p_equivalence) == (-1, 1, 1, 1)
+    assert not found.equivalent
+    slope = auc_slope_over_seeds(labels, np.stack([a, b]), np.array([0, 1]), clusters, 200)
+    assert (slope.low, slope.high, slope.p_value) == (-1, 1, 1)
+
+
+def test_models_that_all_separate_the_classes_have_no_trend():
+    labels = np.arange(60) % 2
+    scores = np.tile(labels + 0.1, (4, 3, 1)).astype(float)
+    slope = auc_slope_over_seeds(labels, scores, np.array([0, 0.5, 1, 2]), resamples=100)
+    assert (slope.estimate, slope.p_value) == (0, 1)
+
+
+def test_a_trend_is_over_how_far_a_cut_is_moved_not_whither(tiny):
+    shifts = {"left": -0.2, "right": 0.2, "little": 0.1}
+    for name, shift in shifts.items():
+        words = {"label": name, "description": name, "model": {"cut_shift": shift}}
+        tiny["variants"] = {name: words} | tiny["variants"]
+    study = study_from(tiny, "x")
+    labels, a, b, patients = two_models(gap=0.5, seeds=2)
+    scores = {"left": b, "right": b, "little": (a + b) / 2, "no_seg": a}
+    trend = displacement_trend(study, labels, scores, patients)
+    assert set(trend["variants"]) == set(scores)
+    doses = [10 * abs(shifts.get(name, 0)) for name in trend["variants"]]
+    means = [auc_over_seeds(labels, scores[v], patients, 2).estimate for v in trend["variants"]]
+    assert trend["estimate"] == pytest.approx(np.polyfit(doses, means, 1)[0])
+    assert trend["estimate"] < 0
 
 
 def test_a_design_without_an_answer_is_refused():

@@ -166,6 +166,14 @@ def test_the_distance_of_a_cut_is_its_mean_over_test_images(tiny):
     assert distances["nowhere"] is None
 
 
+def test_distances_of_cuts_start_at_the_references_own(tiny):
+    results = moved_cuts(tiny)
+    tiny["reference"] = "midline"
+    results.study = study_from(tiny, "tiny")
+    results.differences["no_seg"] = {}
+    assert cut_distances(results)["no_seg"] == pytest.approx(10)
+
+
 def test_the_dose_response_starts_at_the_reference_and_ends_where_nothing_is_cut(tiny):
     results = moved_cuts(tiny)
     (axes,) = dose_response(results).axes

@@ -16,7 +16,7 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-from hybridlungvit.config import CLASSES, read_yaml, save_resolved, say_what_never_acts, study_from
+from hybridlungvit.config import read_yaml, save_resolved, say_what_never_acts, study_from
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_variants
@@ -112,7 +112,7 @@ def mask_benchmark_arguments(wildcards):
     """Where the known lungs are, and which of them played no part in choosing constants."""
     data = layout.phantom if PHANTOM else image_root(study, layout)
     # Constants were chosen on a half of Kermany's annotations, and on no other images.
-    half = "all" if PHANTOM or study.data.classes != CLASSES else "reporting"
+    half = "all" if PHANTOM or study.data.own_images else "reporting"
     size = study.statistics.model_dump(include={"resamples", "level", "seed"})
     options = [part for name, value in size.items() for part in (f"--{name}", value)]
     return ["--data", data, "--half", half, "--classes", *study.data.classes, *options]

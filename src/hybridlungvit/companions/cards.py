@@ -12,7 +12,7 @@ from hybridlungvit.companions.checklists import (
     require_no_typed_numbers,
 )
 from hybridlungvit.companions.cite import DATA_LICENCE, LICENCE
-from hybridlungvit.config import CLASSES, Study
+from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.metrics import METRICS
 from hybridlungvit.io import StudyError, file_sha256, telling, write_text
@@ -57,7 +57,7 @@ def write_companions(study: Study, layout: Layout) -> None:
     texts = {}
     for name in CHECKLISTS:
         checklist = read_checklist(name, layout)
-        rows = checklist_rows(checklist, layout, synthetic)
+        rows = checklist_rows(checklist, layout, synthetic, study.data.own_images)
         context = shared | {"name": name, "checklist": checklist, "rows": rows}
         texts[name] = render(layout, "checklist", context)
     context = shared | card_context(read_results(study, layout))
@@ -101,7 +101,7 @@ def card_context(results: StudyResults) -> Context:
         "recipe": study.recipe(study.reference),
         "run": results.runs[study.reference, study.seeds[0]],
         "source": source_names(study.data)[0],
-        "source_is_own": study.data.classes != CLASSES,
+        "source_is_own": study.data.own_images,
         "unit": unit,
         "covers": f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s",
         "manifest_sha256": file_sha256(results.layout.manifest),

@@ -12,6 +12,7 @@ from hybridlungvit.paper.manuscript import bibliography_keys, manuscript_paths, 
 from hybridlungvit.paths import Layout
 
 Text = Annotated[str, Field(min_length=1)]
+OWN_IMAGES = "The images are of the study's own; who ran it has to answer."
 LETTERS = {
     "3": "abc", "5": "ab", "6": "abc", "8": "abc", "9": "abc", "12": "abcdefg", "18": "abcdef",
     "20": "abc", "23": "ab", "27": "abc",
@@ -94,13 +95,19 @@ def located(place: str, layout: Layout) -> str:
     return place.replace("{study}", layout.study)
 
 
-def checklist_rows(checklist: Checklist, layout: Layout, synthetic: bool) -> list[dict[str, Any]]:
-    """What the template prints, one row for each item."""
+def checklist_rows(
+    checklist: Checklist, layout: Layout, synthetic: bool, own: bool = False
+) -> list[dict[str, Any]]:
+    """What the template prints, one row for each item.
+
+    Where an answer depends on the images, those of phantoms have one and a user's ``own`` none.
+    """
     return [
         {
             "number": number,
             "topic": item.topic,
             "answer": (synthetic and item.phantom)
+            or (own and item.phantom and OWN_IMAGES)
             or item.answer
             or f"Not applicable: {item.not_applicable}",
             "places": [p if is_label(p) else f"`{located(p, layout)}`" for p in item.where],

@@ -1,7 +1,7 @@
 """The sentence to paste into a manuscript, and the BibTeX that goes with it."""
 
 from hybridlungvit import __version__
-from hybridlungvit.config import CLASSES, Study
+from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, unit_of
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paper.format import format_interval, number, p_value, signed, source_names
@@ -57,7 +57,7 @@ def citation(study: Study, variant: str, layout: Layout) -> str:
     commit, *dirty = code_commit().split("-")
     commit = "-".join([commit[:12], *dirty])
     software = SOFTWARE.format(version=__version__, commit=commit, licence=LICENCE)
-    entries = [software, DATA] if study.data.classes == CLASSES and not synthetic else [software]
+    entries = [software, DATA] if not (synthetic or study.data.own_images) else [software]
     return "\n\n".join([" ".join(sentences), *entries])
 
 

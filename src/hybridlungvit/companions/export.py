@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from hybridlungvit.config import CLASSES, Study
+from hybridlungvit.config import Study
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.evaluation.temperature import fit_temperature
@@ -49,8 +49,7 @@ def export_run(
     )
     config = model._hub_mixin_config | {KEY: published.model_dump(mode="json")}
     synthetic, positive = study.data.source == "phantom", study.data.class_words[1]
-    # Other classes are other images, of which nothing is known here.
-    known = ["pediatric"] if study.data.classes == CLASSES else []
+    known = [] if study.data.own_images else ["pediatric"]
     tags = ["chest-x-ray", positive, *known, *(["synthetic"] if synthetic else [])]
     header = ModelCardData(  # what the hub lists a model by
         license="mit",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest, unit_of
 from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, POWER, UNDECIDED
 from hybridlungvit.io import StudyError, file_sha256, read_json, replacing, write_text
 from hybridlungvit.paper.format import (
@@ -19,6 +20,7 @@ from hybridlungvit.paper.format import (
     signed,
 )
 from hybridlungvit.paper.manuscript import Problem
+from hybridlungvit.paper.results import current_metrics
 from hybridlungvit.paths import Layout
 
 README = Path("README.md")
@@ -84,7 +86,9 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     level = f"{100 * study.statistics.level:g} %"
     comparisons = read_json(layout.comparisons)
     lines = [f"<!-- results: {study.study} -->"]
-    if sentence := answer(comparisons["differences"]):
+    family = study.comparison_family()
+    declared = {v: comparisons["differences"][v] for v in family}
+    if sentence := answer(declared):
         lines += [sentence, ""]
     if picture:
         macros = layout.generated / "macros.tex"  # holds every number that the picture shows
@@ -99,32 +103,34 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         "p of a difference (Holm) |",
         "| --- | --- | --- | --- |",
     ]
-    declared = {study.reference, *study.comparison_family()}
     for name, variant in study.variants.items():
-        if name not in declared:
+        if name not in (study.reference, *family):
             continue
-        auc = format_interval(read_json(layout.metrics(name))["headline"]["auc"])
+        auc = format_interval(current_metrics(study, name, layout)["headline"]["auc"])
         cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
-        if name in comparisons["differences"]:
-            difference = comparisons["differences"][name]
+        if name in declared:
+            difference = declared[name]
             verdict = short_verdict(difference["verdict"])
             cells[2] = f"{format_interval(difference, show=signed)}, {verdict}"
             cells[3] = p_value(difference["p_value_adjusted"], "<0.001")
         lines.append(f"| {' | '.join(cells)} |")
-    reference = read_json(layout.metrics(study.reference))
+    reference = current_metrics(study, study.reference, layout)
+    unit = unit_of(read_manifest(layout.manifest))
+    patients = f" of {reference['patients']:,} patients" if unit == "patient" else ""
+    covered = f"{unit}s" if len(study.seeds) == 1 else f"{unit}s and seeds"
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     sd = reference["headline"]["auc"]["sd"]
     spread = f"; the reference's seeds have a standard deviation of {number(sd)}"
-    others = len(study.variants) - len(declared)
+    others = len(study.variants) - len(family) - 1
     plural = "s" if others > 1 else ""
     elsewhere = f" The paper explores {others} more variant{plural}, unadjusted." if others else ""
-    verdicts = {comparisons["differences"][v]["verdict"] for v in study.comparison_family()}
+    verdicts = {difference["verdict"] for difference in declared.values()}
     margin = f"{study.statistics.margin:g}"
     undecided = f"Undecided: neither a difference nor equivalence within {margin} is shown. "
     lines += [
         "",
-        f"Mean over {seeds} on {reference['images']:,} test images of {reference['patients']:,} "
-        f"patients; intervals cover patients and seeds{'' if sd is None else spread}. "
+        f"Mean over {seeds} on {reference['images']:,} test images{patients}; "
+        f"intervals cover {covered}{'' if sd is None else spread}. "
         f"{undecided if UNDECIDED in verdicts else ''}These verdicts are adjusted "
         f"for the number of comparisons; the intervals are not.{elsewhere}",
     ]
@@ -134,12 +140,13 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
 def answer(differences: dict[str, Any]) -> str:
     """What each part of the reference is worth, in a sentence; empty where none was left out.
 
-    ``differences``: of a study's comparisons, by variant. As they are variant minus reference, a
-    variant that is lower speaks for the part. The least true difference that the study would have
-    found stands behind, unless a single seed leaves it unknown.
+    ``differences``: of a study's declared comparisons, by variant. As they are variant minus
+    reference, a variant that is lower speaks for the part. The least true difference that the study
+    would have found stands behind, unless a single seed leaves it unknown.
     """
     clauses, detectable = [], []
     alike = {differences[v]["verdict"] for v in PARTS if v in differences} == {EQUIVALENT}
+    alike &= "midline" in differences  # the README asks about the lungs
     for variant, (part, instead) in PARTS.items():
         if variant not in differences:
             continue
@@ -165,7 +172,7 @@ def answer(differences: dict[str, Any]) -> str:
         plural = "differences" if len(detectable) > 1 else "difference"
         sentence += (
             f", with {enumerated(detectable)} as the smallest {plural} in AUC that the study can "
-            f"detect ({100 * POWER:g} % power)"
+            f"detect ({100 * POWER:g} % power, unadjusted)"
         )
     return f"{sentence}."
 

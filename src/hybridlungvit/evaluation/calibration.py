@@ -61,6 +61,10 @@ def recalibration(
     """
     values = logits(probabilities)
     slope = _newton(labels, np.stack([np.ones_like(values), values]), 0 * values, weights)[:, 1]
+    # Beyond a few hundred images the gradient vanishes before the slope has run away.
+    drawn = [np.where((weights > 0) & (labels == k), values, np.nan) for k in (0, 1)]  # (R, N)
+    (low, high), (least, most) = ((np.nanmin(v, axis=1), np.nanmax(v, axis=1)) for v in drawn)
+    slope[(high <= least) | (most <= low)] = np.nan
     intercept = _newton(labels, np.ones((1, len(values))), values, weights)[:, 0]
     return slope, intercept
 

@@ -63,15 +63,15 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
 def displacement_trend(
     study: Study, labels: NDArray[np.int64], scores: dict[str, Array], patients: NDArray
 ) -> dict[str, Any] | None:
-    """How the AUC changes with the cut's displacement, per 10 % of the width, over all variants
-    that differ from the reference in ``cut_shift`` alone; None with fewer than two of them."""
+    """How the AUC changes with the cut's displacement, either way, per 10 % of the width, over the
+    variants that differ from the reference in ``cut_shift`` alone; None with fewer than two."""
     reference, statistics = study.recipe(study.reference), study.statistics
-    shifts = {}
+    shifts = {study.reference: 0.0}
     for variant in study.trained_variants():
         recipe = study.recipe(variant)
         model = recipe.model.model_copy(update={"cut_shift": reference.model.cut_shift})
         if recipe.model_copy(update={"model": model}) == reference:
-            shifts[variant] = 10 * recipe.model.cut_shift
+            shifts[variant] = 10 * abs(recipe.model.cut_shift - reference.model.cut_shift)
     if len(shifts) < 3:
         return None
     slope = auc_slope_over_seeds(

@@ -226,9 +226,11 @@ def auc_difference_over_seeds(
     unseen = 1 - separated(1.0, patients, level).low if at_edge else 0.0
     low = max(-1.0, difference.low - unseen)
     high = min(1.0, difference.high + unseen)
-    difference = replace(difference, low=low, high=high)
+    difference = _unless_alone(replace(difference, low=low, high=high), patients)
     if margin is None:
         return difference
+    if min(patients.by_class) == 1:
+        return replace(difference, p_equivalence=1.0, equivalent=False)
     tail = difference.components.tail(margin - abs(difference.estimate) - unseen)
     p_equivalence = max(1 / (resamples + 1), tail)
     return replace(difference, p_equivalence=p_equivalence, equivalent=p_equivalence < 1 - level)
@@ -255,7 +257,15 @@ def auc_slope_over_seeds(
     drawn = replicate(auc_metric(patients, rows), patients, resamples, seed)["auc"]
     away = doses - doses.mean()
     weights = away / (away**2).sum()
-    return _contrast(drawn.reshape(-1, len(doses), len(scores[0])) * weights[:, None], level)
+    slope = _contrast(drawn.reshape(-1, len(doses), len(scores[0])) * weights[:, None], level)
+    return _unless_alone(slope, patients)
+
+
+def _unless_alone(found: SeedsDifference, patients: PatientClusters) -> SeedsDifference:
+    """What was found; one patient of a class tells nothing of others, so that all is possible."""
+    if min(patients.by_class) > 1:
+        return found
+    return replace(found, low=-1.0, high=1.0, p_value=1.0)
 
 
 def _contrast(drawn: Array, level: float) -> SeedsDifference:
@@ -266,6 +276,7 @@ def _contrast(drawn: Array, level: float) -> SeedsDifference:
     """
     components = variance_components(drawn[0], drawn[1:])
     estimate = float(drawn[0].mean(axis=-1).sum())
+    estimate = estimate if abs(estimate) > ROUNDING else 0.0
     half = components.quantile(level) * components.error if components.error > ROUNDING else 0.0
     p_value = max(2 / len(drawn), 2 * components.tail(abs(estimate)))
     return SeedsDifference(estimate, estimate - half, estimate + half, components, p_value)

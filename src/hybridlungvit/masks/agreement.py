@@ -193,7 +193,7 @@ def patient_interval(
     """The mean of a column of ``table``, or its quantile ``q``, with its interval.
 
     Whole patients (column patient) are resampled within their class (label); all columns see the
-    same resamples.
+    same resamples. A single patient has no bounds (None).
     """
     values = table[column].to_numpy(float)
 
@@ -202,6 +202,8 @@ def patient_interval(
             return weighted_quantile(values, weights, q)
         return weights @ values / weights.sum(axis=1)
 
+    if table.patient.nunique() < 2:
+        return Interval(float(statistic(np.ones((1, len(table))))[0]), None, None)
     chunks = patient_weights(table.label.to_numpy(), table.patient.to_numpy(), resamples, seed)
     replicates = np.concatenate([statistic(weights) for weights in chunks])
     return percentile_interval(statistic(np.ones((1, len(table))))[0], replicates, level)

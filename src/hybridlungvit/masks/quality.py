@@ -211,7 +211,7 @@ def compare_with_annotations(
     if annotations is None:
         return None
     files = data.masks and mask_files(Path(data.masks), table.path)
-    half = "all" if is_phantom or files or data.classes != CLASSES else "reporting"
+    half = "all" if is_phantom or files or data.own_images else "reporting"
 
     def segment(image: NDArray[np.uint8], case: Case) -> fit.LungMask:
         if not files:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from hybridlungvit.config import CLASSES, Data
+from hybridlungvit.config import Data
 
 Show = Callable[[float, int], str]
 """Prints a number with so many digits."""
@@ -31,7 +31,7 @@ SOURCE_NAMES = {
 
 def source_names(data: Data) -> tuple[str, str]:
     """What the images are, for a sentence and for the cell of a table."""
-    if data.classes != CLASSES or data.patients is not None:  # Kermany's names tell patients
+    if data.own_images:
         return (
             f"chest radiographs of two classes, {' and '.join(data.class_words)}",
             "own radiographs",
@@ -66,12 +66,12 @@ def short_verdict(verdict: str) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for print; a dash where there is none (no deviation from a single seed)."""
-    return "--" if value is None else f"{value:.{digits}f}"
+    return "--" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.000
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference for print, always with its sign."""
-    return f"{value:+.{digits}f}"
+    """A difference for print, always with its sign, which is a plus before a zero."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def math_signed(value: float, digits: int = 3) -> str:
@@ -79,15 +79,10 @@ def math_signed(value: float, digits: int = 3) -> str:
     return f"${signed(value, digits)}$"
 
 
-def whole_number(value: float, digits: int = 3) -> str:
-    """A number with a true minus, but none before a zero."""
-    text = number(round(value, digits) + 0.0, digits)
+def math_number(value: float, digits: int = 3) -> str:
+    """A number for a table, in math mode for a true minus."""
+    text = number(value, digits)
     return f"${text}$" if text.startswith("-") else text
-
-
-def whole_signed(value: float, digits: int = 3) -> str:
-    """A difference with its sign, which is a plus before a zero."""
-    return math_signed(round(value, digits) + 0.0, digits)
 
 
 def tex_number(value: float, digits: int = 3) -> str:

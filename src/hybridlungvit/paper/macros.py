@@ -26,6 +26,8 @@ from hybridlungvit.paper.format import (
     Show,
     enumerated,
     format_range,
+    math_number,
+    math_signed,
     number,
     p_value,
     percent,
@@ -35,8 +37,6 @@ from hybridlungvit.paper.format import (
     tex,
     tex_interval,
     tex_signed,
-    whole_number,
-    whole_signed,
 )
 from hybridlungvit.paper.manuscript import used_keys
 from hybridlungvit.paper.results import (
@@ -104,15 +104,8 @@ def _by_record(results: StudyResults) -> Iterator[tuple[str, Macros]]:
     for variant, record in results.metrics.items():
         if "segmentation" in record:
             # The lungs that a segmentation head finds on test images, against its training's masks.
-            found, level = record["segmentation"], results.study.statistics.level
-            yield (
-                run_anchor(variant),
-                (
-                    (f"segmentation.{name}", tex_interval(value, level))
-                    for name, value in found.items()
-                ),
-            )
-            break
+            dice = tex_interval(record["segmentation"]["dice"], results.study.statistics.level)
+            yield run_anchor(variant), [(f"dice/{variant}", dice)]
     yield "record:focus", focus_macros(results)
     yield "record:saliency", saliency_macros(results)
     for variant in results.study.variants:
@@ -136,7 +129,7 @@ def data_macros(results: StudyResults) -> Macros:
     if manifest.subtype.isin(SUBTYPES).any():
         yield "subtypes", "known"
     data = results.study.data
-    if data.source in ("folder", "mendeley") and (data.classes, data.patients) == (CLASSES, None):
+    if data.source in ("folder", "mendeley") and not data.own_images:
         yield "unused.folder", "val"  # of the published layout; see build_manifest
     if data.patients is not None:
         yield "patients.source", "own"
@@ -174,6 +167,7 @@ def _mask_macros(results: StudyResults) -> Macros:
     yield "mask.cut_error", number(annotated["cut_error"]["all"]["estimate"], 1)
     for key, auc in (annotated["shortcut"] or {}).items():
         yield f"mask.shortcut_{key}", tex_interval(auc, level)
+        yield f"mask.shortcut_{key}_verdict", place(auc, 0.5)
 
 
 def _method_macros(results: StudyResults) -> Macros:
@@ -208,6 +202,7 @@ def _method_macros(results: StudyResults) -> Macros:
     for key in ("mix", "randaugment"):
         yield key, setting(getattr(recipe.augmentation, key))
     yield "threshold", f"{recipe.evaluation.threshold:g}"
+    yield "tta", setting(recipe.evaluation.tta)
     yield "seeds.count", str(len(study.seeds))
     yield "seedcount", "1~seed" if len(study.seeds) == 1 else f"{len(study.seeds)}~seeds"
     yield "resamples", f"{study.statistics.resamples:,}"
@@ -217,7 +212,7 @@ def _method_macros(results: StudyResults) -> Macros:
         yield "mask.source", "files"
     for key, word in zip(("negative", "positive"), study.data.class_words, strict=True):
         yield f"{key}class", tex(word)
-    if study.data.classes != CLASSES:
+    if study.data.own_images:
         yield "classes", "own"
     if study.data.max_train_images is not None:
         yield "train.limit", f"{study.data.max_train_images:,}"
@@ -250,7 +245,8 @@ def _statistics_macros(results: StudyResults) -> Macros:
     yield "ensemble.auc", tex_interval(record["ensemble"]["auc"], level)
     if needs_roc_inset(results):
         yield "roc.corner", "shown"
-    yield "seeds.share", number(seed_share(record["headline"]["auc"]), 0)
+    if (share := seed_share(record["headline"]["auc"])) is not None:
+        yield "seeds.share", number(share, 0)
     yield "sensitivity.target", f"{100 * study.statistics.sensitivity_target:g}"
     yield "family.size", str(len(study.comparison_family()))
     for point, values in record["points"].items():
@@ -258,6 +254,8 @@ def _statistics_macros(results: StudyResults) -> Macros:
         yield f"{point}.threshold", format_range(thresholds, between=" to~")
         for name in ("sensitivity", "specificity"):
             yield f"{point}.{name}", tex_interval(values[name], level)
+    found = record["points"]["sensitive"]["sensitivity"]
+    yield "sensitive.verdict", place(found, study.statistics.sensitivity_target)
     calibration = record["calibration"]
     yield "temperature", format_range(calibration["temperatures"].values(), 2, " to~")
     yield "calibration.resamples", f"{calibration['resamples']:,}"
@@ -298,7 +296,7 @@ def _comparison_macros(results: StudyResults) -> Macros:
     study, statistics = results.study, results.study.statistics
     yield "margin", f"{statistics.margin:g}"
     lacking = 1 - results.reference["headline"]["auc"]["estimate"]
-    if lacking:
+    if 0 < lacking <= 100 * statistics.margin:  # from one per cent on
         yield "margin.share", number(100 * statistics.margin / lacking, 0)
     yield "power", f"{100 * POWER:g}"
     yield "level.equivalence", f"{100 * (2 * statistics.level - 1):g}"
@@ -315,7 +313,7 @@ def _comparison_macros(results: StudyResults) -> Macros:
     if None not in deviations:
         yield "sd.range", format_range(deviations, between=" to~")
     larger = [
-        components.patients < components.variance / 2
+        components.seeds_error**2 > components.variance / 2
         for components in map(components_of, results.differences.values())
     ]
     yield "seeds.larger", str(sum(larger))
@@ -340,9 +338,9 @@ def focus_macros(results: StudyResults) -> Macros:
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"
     measures: dict[str, tuple[float, Show]] = {
-        "focus": (1, whole_number), "focus_shuffled": (1, whole_number),
-        "focus_box": (1, whole_number), "over_shuffled": (0, whole_signed),
-        "over_box": (0, whole_signed),
+        "focus": (1, math_number), "focus_shuffled": (1, math_number),
+        "focus_box": (1, math_number), "over_shuffled": (0, math_signed),
+        "over_box": (0, math_signed),
     }  # fmt: skip
     for key, (variant, record) in zip(("own", "plain"), results.focus.items(), strict=False):
         group = record["groups"][0]
@@ -353,7 +351,7 @@ def focus_macros(results: StudyResults) -> Macros:
             yield f"focus.{key}.{measure}.verdict", place(group[measure], chance)
         if "lowest_row" in record:
             row = record["lowest_row"]
-            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, whole_number)
+            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, math_number)
             yield f"focus.{key}.lowest_row.share", f"{row['share']:.2g}"
             yield f"focus.{key}.lowest_row.verdict", place(row["peaks"], row["share"])
         for part in record["groups"][1:]:
@@ -377,14 +375,14 @@ def saliency_macros(results: StudyResults) -> Macros:
     pairs = {"last": sanity["stages"][-1], "others": sanity["others"]}
     yield from _similarity_macros("sanity", pairs, level)
     yield "sanity.verdict", sanity["verdict"]
-    yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, whole_signed)
+    yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, math_signed)
     yield "faithfulness.verdict", faithfulness["verdict"]
     yield "faithfulness.removed", enumerated([f"{100 * s:g}" for s in faithfulness["removed"]])
     most = int(np.argmax(faithfulness["removed"]))
     yield "faithfulness.most", f"{100 * faithfulness['removed'][most]:g}"
     for key in ("gradcam", "random"):
         change = faithfulness[key][most]
-        yield f"faithfulness.{key}", tex_interval(change, level, 2, whole_signed)
+        yield f"faithfulness.{key}", tex_interval(change, level, 2, math_signed)
         yield f"faithfulness.{key}.verdict", place(change)
     if "stability" in record:
         stability = record["stability"]
@@ -393,7 +391,7 @@ def saliency_macros(results: StudyResults) -> Macros:
         yield "stability.undefined", f"{stability['undefined']:,}"
         yield "stability.verdict", stability["verdict"]
         for key in ("noise", "others"):
-            yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
+            yield f"stability.{key}", tex_interval(stability[key], level, 2, math_number)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
@@ -404,7 +402,7 @@ def saliency_macros(results: StudyResults) -> Macros:
 def _similarity_macros(check: str, pairs: dict[str, dict[str, Any]], level: float) -> Macros:
     for measure in SIMILARITY_NAMES:
         for key, value in pairs.items():
-            text = tex_interval(value[measure], level, 2, whole_number)
+            text = tex_interval(value[measure], level, 2, math_number)
             yield f"{check}.{key}.{measure}", text
 
 

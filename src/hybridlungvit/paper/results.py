@@ -120,9 +120,15 @@ def current_metrics(study: Study, variant: str, layout: Layout) -> Record:
             raise StudyError(f"{path}: not found. Run `score --variant {variant}`.")
         _require_predictions(layout.metrics(variant), record, seed, path)
         require_same(path, "config", scored["config_sha256"], study.prediction_hash(variant))
+    again = f"`metrics --variant {variant}`"
+    if set(record["predictions_sha256"]) != set(map(str, study.seeds)):
+        raise StudyError(
+            f"{layout.metrics(variant)}: computed over seeds "
+            f"{', '.join(record['predictions_sha256'])}, which are not those of the config. "
+            f"Run {again} again."
+        )
     settings = study.statistics.model_dump(include={"level", "resamples", "sensitivity_target"})
     settings["threshold"] = study.recipe(variant).evaluation.threshold
-    again = f"`metrics --variant {variant}`"
     _require_settings(layout.metrics(variant), record, settings, again)
     return record
 
@@ -204,6 +210,8 @@ def cut_distances(results: StudyResults) -> dict[str, float | None]:
     test = results.manifest.path[results.manifest.split == "test"]
     cuts = results.masks.cut[results.masks.path.isin(test)].to_numpy()
     anywhere = np.linspace(0.25, 0.75, 501)
+    own = np.full_like(cuts, 0.5) if reference.model.cut == "midline" else cuts
+    own = own + reference.model.cut_shift
     distances: dict[str, float | None] = {}
     for variant in results.differences:
         recipe = study.recipe(variant)
@@ -217,6 +225,6 @@ def cut_distances(results: StudyResults) -> dict[str, float | None]:
         others = {"own": cuts[:, None], "other": cuts[None], "random": anywhere[None]}[model.mask]
         if model.cut == "midline":
             others = np.array([[0.5]])
-        moved = np.abs(others + model.cut_shift - cuts[:, None])
+        moved = np.abs(others + model.cut_shift - own[:, None])
         distances[variant] = 100 * float(moved.mean())
     return distances
