@@ -34,3 +34,9 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/paper.smk"
+
+
+rule sealed:
+    # What `hybridlungvit adopt` takes as current; the paper is computed from it.
+    input:
+        sealed_files(study, layout),

@@ -1,5 +1,6 @@
 """The command line: one sub-command for each rule of the workflow, then those for its results."""
 
+import io
 import logging
 import signal
 import subprocess
@@ -251,17 +252,13 @@ def seal(config: Config) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def adopt(context: typer.Context, config: Config) -> None:
-    """Take over the finished results of another folder or machine, so that nothing runs again.
+    """Take over finished results of another folder or machine, so that nothing is trained again.
 
     Call it where they were copied to. Their checksums are compared first, and the code, config and
-    manifest of every run. What else the study was called with follows: `-- --config weights=PATH`.
+    manifest of every run; the paper is computed anew when the study is called. What else the study
+    was called with follows: further config files, and `-- --config weights=PATH`.
     """
-    from hybridlungvit.seal import check_runs, check_seal
-
-    study, layout = _open(config)
-    check_seal(study, layout)
-    check_runs(study, layout)
-    command = [sys.executable, "-m", "snakemake", "--touch", "--forceall", "--cores", "1"]
+    command = [sys.executable, "-m", "snakemake", "sealed", "--touch", "--forceall", "--cores", "1"]
     sys.exit(subprocess.call([*command, "--quiet", "all", "--configfile", config, *context.args]))
 
 
@@ -420,6 +417,8 @@ def main() -> None:
     """Run the command line; a ``StudyError`` becomes one message and exit status 1."""
     start_logging()
     log = logging.getLogger(__name__)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack signs of a label
+        sys.stdout.reconfigure(errors="replace")
     if sys.platform == "win32":
         log.error("Windows is not supported. Run this in WSL (Windows Subsystem for Linux).")
         sys.exit(1)

@@ -171,9 +171,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, those of linked folders too, sorted; raises ``OSError``."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    walk = os.walk(folder, onerror=fail, followlinks=True)
+    found = (Path(place) / name for place, _, names in walk for name in names)
+    return sorted(path for path in found if path.is_file())
+
+
 def folder_sha256(folder: Path) -> str:
     """Hash over the names and the content of all files below a folder, as 64 hex digits."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = files_below(folder)
     return value_sha256([(ascii(path.relative_to(folder)), file_sha256(path)) for path in files])
 
 

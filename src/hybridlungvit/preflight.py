@@ -1,15 +1,18 @@
 """What is looked at before the workflow starts: a failing job would first remove stored results."""
 
 import logging
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.sources import image_root, is_image
 from hybridlungvit.evaluation.predictions import require_same
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
+from hybridlungvit.provenance import code_sha256
 
 log = logging.getLogger(__name__)
 PARAMETERS = {
@@ -37,16 +40,22 @@ def check_start(
     data = study.data
     folders = {"data_root": study.data_root, "data.masks": data.masks}
     files = {"data.annotations": data.annotations, "data.patients": data.patients_file}
-    for key, place in (folders | files).items() if READ_IMAGES & set(planned) else ():
+    # Without one of these Snakemake plans nothing that reads it, and takes what was made before.
+    wanted = {} if from_predictions else files | {"data.masks": data.masks}
+    if READ_IMAGES & set(planned):
+        wanted = folders | files
+    for key, place in wanted.items():
         kind, there = ("folder", Path.is_dir) if key in folders else ("file", Path.is_file)
         if place is not None and not there(Path(place)):
             advice = IMAGES if key == "data_root" else "Give one, or leave the key out."
             raise StudyError(f"{key}: no {kind} {place}. {advice}")
+    if not from_predictions and "manifest" not in planned and layout.manifest.is_file():
+        _require_same_images(study, layout)
     if "train" in planned:
         _say_what_it_costs(study, layout)
     if "pdf" not in planned:
         return
-    if "train" not in planned and not from_predictions:
+    if not from_predictions:
         _require_weights(study, layout)
     if not any(rule.startswith("score_") for rule in planned):
         _require_current(study, layout)
@@ -85,14 +94,49 @@ def core_hours(study: Study, layout: Layout) -> float:
     return operations / SPEED / 3600
 
 
+def _require_same_images(study: Study, layout: Layout) -> None:
+    """The images are no input of the manifest, so that Snakemake does not see them change."""
+    try:
+        root = image_root(study, layout)
+    except StudyError:
+        return  # what needs images says so
+    manifest = read_manifest(layout.manifest)
+    listed = dict(zip(manifest.path, manifest.bytes, strict=True))
+    folders = {root / folder for folder in manifest.path.str.rpartition("/")[0].unique()}
+    if not all(folder.is_dir() for folder in folders):
+        return
+    there = {
+        f"{folder.relative_to(root).as_posix()}/{entry.name}": entry.stat().st_size
+        for folder in folders
+        for entry in os.scandir(folder)
+        if is_image(Path(entry.name)) and entry.is_file()
+    }
+    wrong = [path for path, size in listed.items() if there.get(path) != size]
+    if study.data.max_train_images is None:
+        wrong += [path for path in there if path not in listed]
+    if wrong:
+        raise StudyError(
+            f"{layout.manifest}: lists other images than {root} holds: {len(wrong)} are new, gone "
+            f"or of another size, the first {wrong[0]}. Put them back; or give the study another "
+            "name; or remove this manifest, to have all of the study made anew."
+        )
+
+
 def _require_weights(study: Study, layout: Layout) -> None:
-    """Without them Snakemake plans no training and takes what predictions it finds."""
+    """Without them Snakemake plans no training and takes what models or predictions it finds."""
+    code = code_sha256("train")
     for variant in study.trained_variants():
         named = study.recipe(variant).model.pretrained
+        if not isinstance(named, str) or Path(named).is_file():
+            continue
+        own = {"code_sha256": code, "config_sha256": study.training_hash(variant)}
+        runs = [layout.run(variant, seed) for seed in study.seeds]
         trained = all(
-            (layout.run(variant, seed) / "model.safetensors").is_file() for seed in study.seeds
+            (run / "model.safetensors").is_file()
+            and own.items() <= read_json(run / "run.json").items()
+            for run in runs
         )
-        if isinstance(named, str) and not Path(named).is_file() and not trained:
+        if not trained:
             raise StudyError(
                 f"model.pretrained: no file {named}, so that {variant} cannot be trained. Give "
                 "one, such as `--config weights=PATH`. The paper of stored predictions is made by "

@@ -112,7 +112,9 @@ def _git(*arguments: str) -> str:
 
 def code_commit() -> str:
     """The git commit of the source, with ``-dirty`` for uncommitted changes; or ``unknown``."""
-    described = _git("-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--dirty")
+    described = _git(
+        "-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"
+    )
     return described.strip() or "unknown"
 
 

@@ -246,6 +246,14 @@ def test_own_classes_and_a_table_of_patients_make_a_manifest(phantoms, tmp_path,
     assert set(manifest.split) == {"train", "val", "test"}
 
 
+def test_a_space_makes_no_other_patient(folder, tmp_path):
+    images, table = find_images(folder), tmp_path / "patients.csv"
+    rows = pd.DataFrame({"image": images.path, "patient": "P1"})
+    rows.loc[::2, "patient"] = " P1 "
+    rows.to_csv(table, index=False)
+    assert set(find_images(folder, patients=str(table)).patient) == {"P1"}
+
+
 def test_patients_by_a_regular_expression(folder):
     table = find_images(folder, patients=r"(?:person|IM-)(\d+)")
     assert (table.patient == table.path.str.extract(r"(?:person|IM-)(\d+)")[0]).all()

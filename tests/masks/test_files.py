@@ -136,12 +136,24 @@ def test_all_bad_masks_are_told_at_once_and_nothing_is_written(phantoms, masks, 
     assert not own.images.exists()
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty"])
-def test_a_folder_without_masks_is_named(phantoms, own, tmp_path, kind):
+def test_masks_in_linked_folders_are_found(tmp_path):
+    there = tmp_path / "elsewhere" / "NORMAL"
+    there.mkdir(parents=True)
+    (there / "a.png").touch()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "train").symlink_to(there.parent)
+    found = mask_files(tmp_path / "masks", ["train/NORMAL/a.jpeg"])
+    assert found == {"train/NORMAL/a.jpeg": [tmp_path / "masks" / "train" / "NORMAL" / "a.png"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("missing", "none cannot be read"), ("empty", r"none holds no \.png")]
+)
+def test_a_folder_without_masks_is_named(phantoms, own, tmp_path, kind, words):
     folder = tmp_path / "none"
     if kind == "empty":
         folder.mkdir()
-    with pytest.raises(StudyError, match=r"data\.masks: .*none holds no \.png"):
+    with pytest.raises(StudyError, match=rf"data\.masks: .*{words}"):
         build_cache(phantoms, own, 32, 1, str(folder))
 
 

@@ -1,6 +1,7 @@
 """Mask quality: agreement with known lungs, intervals, halves, the shortcut check, and files."""
 
 import re
+import shutil
 from fractions import Fraction
 
 import cv2
@@ -12,6 +13,7 @@ from conftest import benchmark
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import read_masks
+from hybridlungvit.evaluation.intervals import Interval
 from hybridlungvit.io import StudyError, file_sha256, read_json
 from hybridlungvit.masks import agreement, mean_x, quality
 from hybridlungvit.masks.agreement import (
@@ -177,6 +179,33 @@ def test_unusable_annotations_are_named(phantoms, tmp_path, text, expected):
         path.write_text(text)
     with pytest.raises(StudyError, match=rf"lungs\.csv: .*{expected}"):
         read_cases(phantoms, path)
+
+
+def test_an_annotation_measures_the_image_it_names(phantoms, tmp_path):
+    root, path = shutil.copytree(phantoms, tmp_path / "data"), tmp_path / "lungs.csv"
+    lungs = pd.read_csv(phantoms / "lungs.csv")
+    lungs["mask"] = [str(phantoms / "lungs" / mask) for mask in lungs["mask"]]
+    row = lungs[lungs["class"] == "NORMAL"].iloc[0]
+    (found,) = root.glob(f"*/NORMAL/{row.image}")
+    other = found.parents[2] / ("test" if found.parents[1].name == "train" else "train") / "NORMAL"
+    shutil.copy(found, other)
+    lungs.to_csv(path, index=False)
+    with pytest.raises(StudyError, match=rf"{row.image} is in train/ and in test/"):
+        read_cases(root, path)
+    named = (other / row.image).relative_to(root).as_posix()
+    lungs.replace({"image": {row.image: named}}).to_csv(path, index=False)
+    assert other / row.image in [case.image for case in read_cases(root, path)]
+    twice = pd.concat([lungs, lungs.tail(1)]).replace({"image": {row.image: named}})
+    twice.to_csv(path, index=False)
+    with pytest.raises(StudyError, match="stands there twice"):
+        read_cases(root, path)
+
+
+def test_a_single_patient_has_no_interval():
+    table = pd.DataFrame({"dice": [0.8, 0.9], "label": [1, 1], "patient": ["a", "a"]})
+    assert agreement.patient_interval(table, "dice", resamples=50) == Interval(
+        pytest.approx(0.85), None, None
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from hybridlungvit.paper.format import (
     enumerated,
     format_interval,
     format_range,
-    math_number,
-    math_signed,
     metric_name,
     number,
     p_value,
@@ -20,6 +18,8 @@ from hybridlungvit.paper.format import (
     tex,
     tex_interval,
     tex_signed,
+    whole_number,
+    whole_signed,
 )
 
 
@@ -52,9 +52,9 @@ def test_tex_leaves_other_signs_alone():
         (number(None), "--"),
         (signed(0.0123), "+0.012"),
         (signed(-0.5, 2), "-0.50"),
-        (math_number(-0.004, 2), "0.00"),
-        (math_number(-0.5, 2), "$-0.50$"),
-        (math_signed(-0.004, 2), "$+0.00$"),
+        (whole_number(-0.004, 2), "0.00"),
+        (whole_number(-0.5, 2), "$-0.50$"),
+        (whole_signed(-0.004, 2), "$+0.00$"),
         (p_value(0.00099), "$<0.001$"),
         (p_value(0.0005, "below 0.001"), "below 0.001"),
         (p_value(0.001), "0.001"),

@@ -267,26 +267,37 @@ def test_an_own_run_is_told_exact_within_or_different(paper, tmp_path, capsys):
     assert capsys.readouterr().out == printed
     verify(paper, LAYOUT, str(published), every=True)
     assert "brier" in capsys.readouterr().out
+    path = published / path.name
     headline = read_json(path)["headline"]
     auc = headline["auc"]
     auc["estimate"] = (auc["estimate"] + auc["high"]) / 2
     change(path, headline=headline)
     assert words()["no_seg", "auc"] == WITHIN
-    auc["estimate"] = auc["low"] - 0.01
+    auc["high"] = auc["low"] + 1e-6
     change(path, headline=headline)
     with pytest.raises(StudyError, match=r"1 of \d+ numbers are different, the first auc of no_s"):
         words()
     assert DIFFERENT in capsys.readouterr().out
     with pytest.raises(StudyError, match="no published result"):
         verify(paper, LAYOUT, "HEAD")
+    record = read_json(LAYOUT.comparisons)
+    next(iter(record["differences"].values()))["estimate"] += 0.001
+    change(LAYOUT.comparisons, **record)
+    with pytest.raises(StudyError, match="is not that of the metrics"):
+        words()
 
 
 def test_a_clone_that_ran_nothing_has_nothing_to_verify(paper, tmp_path):
     commit(tmp_path, "results")
-    with pytest.raises(StudyError, match="tiny: nothing to verify: the runs are those of HEAD"):
+    with pytest.raises(StudyError, match=r"tiny: nothing to verify: \S+run.json is that of HEAD"):
         verify(paper, LAYOUT, "HEAD")
-    run = LAYOUT.run("no_seg", 0) / "run.json"
-    change(run, wall_seconds=1.5)
+    for variant in paper.trained_variants():
+        change(run := LAYOUT.run(variant, 0) / "run.json", wall_seconds=1.5)
+    with pytest.raises(StudyError, match="was scored by another run"):
+        verify(paper, LAYOUT, "HEAD")
+    for variant in paper.variants:
+        run = LAYOUT.run(paper.trained_as(variant), 0) / "run.json"
+        change(LAYOUT.predictions(variant, 0).with_suffix(".json"), run=read_json(run))
     assert {row.words for row in verify(paper, LAYOUT, "HEAD")} == {EXACT}
     run.unlink()
     with pytest.raises(StudyError, match=r"nothing to verify: .*run\.json is missing"):

@@ -1,15 +1,17 @@
 """What stops the workflow before its first job, and leaves everything in place."""
 
 import json
+import shutil
 
 import pytest
 import yaml
-from conftest import REPOSITORY, TINY, checkout, snakemake
+from conftest import REPOSITORY, TINY, beside, checkout, snakemake
 
 from hybridlungvit.config import load_study, study_from
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start, core_hours
+from hybridlungvit.provenance import code_sha256
 
 FOLDER = TINY | {"seeds": [0], "data": {**TINY["data"], "source": "folder"}, "data_root": "gone"}
 del FOLDER["data"]["phantom"]
@@ -34,8 +36,12 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
 def test_missing_files_of_the_users_own_are_told_before_anything_runs(layout, tmp_path, key, name):
     values = FOLDER | {"data_root": str(tmp_path), "data": FOLDER["data"] | {key: name}}
     study = study_from(values, "x")
-    with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
-        check_start(study, layout, {"manifest", "cache", "train"})
+    for planned in (
+        {"manifest", "cache", "train"},
+        {"text", "pdf"},
+    ):  # the second, as it is missing
+        with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
+            check_start(study, layout, planned)
     check_start(study, layout, {"pdf"}, from_predictions=True)
 
 
@@ -49,7 +55,34 @@ def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tm
         file = layout.run(variant, 0) / "model.safetensors"
         file.parent.mkdir(parents=True)
         file.touch()
+        hashes = {
+            "code_sha256": code_sha256("train"),
+            "config_sha256": study.training_hash(variant),
+        }
+        (file.parent / "run.json").write_text(json.dumps(hashes))
     check_start(study, layout, {"cache", "pdf"})
+    (file.parent / "run.json").write_text(json.dumps(hashes | {"code_sha256": "0"}))
+    with pytest.raises(StudyError, match=r"none\.safetensors, so that"):
+        check_start(study, layout, {"cache", "train", "pdf"})
+
+
+def test_images_that_are_not_those_of_the_manifest_stop_everything(phantoms, cached, tmp_path):
+    root = shutil.copytree(phantoms, tmp_path / "images")
+    layout = beside(cached, tmp_path / "results")
+    study = study_from(FOLDER | {"data_root": str(root)}, "x")
+    check_start(study, layout, {"train", "pdf"})
+    file = next((root / "train" / "NORMAL").iterdir())
+    (root / "train" / "NORMAL" / "notes.txt").touch()
+    check_start(study, layout, {"train", "pdf"})
+    for change in ("another.jpeg", None):
+        other = file.rename(file.with_name(change)) if change else file
+        if change is None:
+            file.write_bytes(file.read_bytes() + b"0")
+        with pytest.raises(StudyError, match=r"manifest.csv: lists other images .* [12] are new"):
+            check_start(study, layout, {"train", "pdf"})
+        check_start(study, layout, {"manifest", "train", "pdf"})
+        check_start(study, layout, {"pdf"}, from_predictions=True)
+        other.rename(file)
 
 
 def test_predictions_of_another_config_stop_a_paper_but_no_scoring(layout):

@@ -180,7 +180,11 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
     call = snakemake_call(folder) | {"args": [*adopt, "--", "--use-conda"]}
     done = subprocess.run(**call, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert planned(folder) == set()
+    assert planned(folder) == REPORT | {"metrics", "compare", "audit_results"}
+    (folder / "more.yaml").write_text("training: {learning_rate: 2.0e-3}\n")
+    overlaid = call | {"args": [*adopt, "more.yaml"]}
+    done = subprocess.run(**overlaid, capture_output=True, text=True)
+    assert done.returncode == 1 and "runs were made otherwise" in done.stderr
     path = folder / "results" / "tiny" / "runs" / "no_seg" / "seed-0" / "run.json"
     path.write_text(path.read_text().replace('"code_sha256": "', '"code_sha256": "0'))
     done = subprocess.run(**call, capture_output=True, text=True)

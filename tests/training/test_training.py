@@ -354,6 +354,17 @@ def test_a_class_missing_from_a_split_is_named(study, layout, monkeypatch, split
 # Records
 
 
+def test_the_commit_told_is_the_one_that_began_the_training(study, layout, monkeypatch):
+    monkeypatch.setattr(training_loop, "code_commit", lambda: "first")
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(study, VARIANT, 0, layout)
+    monkeypatch.setattr(training_loop, "code_commit", lambda: "second")
+    train(study, VARIANT, 0, layout)
+    run = json.loads((layout.run(VARIANT, 0) / "run.json").read_text())
+    assert run["code_commit"] == "first"
+
+
 def test_run_json_tells_where_the_model_comes_from(study, whole):
     folder = whole.run(VARIANT, 0)
     run = json.loads((folder / "run.json").read_text())

@@ -16,16 +16,17 @@ sys.path.insert(0, SOURCE)
 PREFIX = f"set -euo pipefail; export PYTHONPATH={shlex.quote(SOURCE)}; "
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
+from hybridlungvit import __version__
 from hybridlungvit.config import read_yaml, save_resolved, say_what_never_acts, study_from
 from hybridlungvit.data.sources import image_root
 from hybridlungvit.evaluation.predictions import evaluated_from
 from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_variants
-from hybridlungvit.io import StudyError, folder_sha256, value_sha256
+from hybridlungvit.io import StudyError, file_sha256, folder_sha256, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start
 from hybridlungvit.provenance import code_sha256
-from hybridlungvit.seal import check_seal, sealed_files
+from hybridlungvit.seal import check_runs, check_seal, sealed_files
 
 
 def say_last(message):
@@ -66,6 +67,9 @@ def load_config():
 
 def check_before_start():
     try:
+        if workflow.touch:  # what is marked as current must be what this code and config would make
+            check_seal(study, layout)
+            return check_runs(study, layout)
         planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
         # Some rules only: the profile `paper`, for which nothing with images or weights may run.
         from_predictions = bool(workflow.dag_settings.allowed_rules)
@@ -126,6 +130,15 @@ def pretrained_weights(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
     pretrained = study.recipe(wildcards.variant).model.pretrained
     return [pretrained] if isinstance(pretrained, str) else []
+
+
+def content(file):
+    """The hash of a user's file: its time may be older than what was made from the one before."""
+    return file_sha256(Path(file)) if file and Path(file).is_file() else None
+
+
+def weights_content(wildcards):
+    return [content(file) for file in pretrained_weights(wildcards)]
 
 
 def stored_features(variant):

@@ -36,7 +36,7 @@ if DOWNLOADED:
 rule manifest:
     input:
         phantom=layout.phantom / "lungs.csv" if PHANTOM else [],
-        patients=study.data.patients_file or [],
+        patients=lambda wildcards: study.data.patients_file or [],
         download=layout.download if DOWNLOADED else [],
     output:
         layout.manifest,
@@ -48,6 +48,7 @@ rule manifest:
     params:
         rerun_with("manifest", DATA),
         root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
+        patients=content(study.data.patients_file),
     shell:
         "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
 
@@ -79,7 +80,7 @@ rule quality:
         manifest=layout.manifest,
         images=layout.images,
         table=layout.mask_table,
-        annotations=ANNOTATIONS,
+        annotations=lambda wildcards: ANNOTATIONS,
     output:
         layout.mask_quality,
         layout.mask_examples,
@@ -98,7 +99,7 @@ if BENCHMARKED:
     rule mask_benchmark:
         input:
             manifest=layout.manifest,  # for when the images change
-            annotations=ANNOTATIONS,
+            annotations=lambda wildcards: ANNOTATIONS,
         output:
             layout.generated / "tables" / "mask_benchmark.tex",
         log:

@@ -19,7 +19,7 @@ rule text:
     conda:
         "../envs/analysis.yaml"
     params:
-        rerun_with("text", STUDY),
+        rerun_with("text", STUDY, __version__),
     shell:
         "python -m hybridlungvit text 2> {log:q}"
 
@@ -89,7 +89,7 @@ rule page:
     conda:
         "../envs/analysis.yaml"
     params:
-        rerun_with("page", STUDY),
+        rerun_with("page", STUDY, __version__),
     shell:
         "python -m hybridlungvit page 2> {log:q}"
 

@@ -23,6 +23,7 @@ rule features:
     params:
         rerun_with("features"),
         identity=lambda wildcards: value_sha256(study.recipe(wildcards.variant).feature_identity()),
+        weights=weights_content,
     shell:
         "python -m hybridlungvit features --variant {wildcards.variant:q}"
         " --threads {threads} 2> {log:q}"
@@ -53,6 +54,7 @@ rule train:
     params:
         rerun_with("train"),
         identity=lambda wildcards: study.training_hash(wildcards.variant),
+        weights=weights_content,
     shell:
         "python -m hybridlungvit train --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q} 2> {log:q}"

@@ -6,10 +6,10 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hybridlungvit.config import Study
-from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.evaluation.predictions import read_predictions, require_same
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.evaluation.temperature import fit_temperature
-from hybridlungvit.io import StudyError, telling
+from hybridlungvit.io import StudyError, file_sha256, read_json, telling
 from hybridlungvit.model.hub import CONFIG, WEIGHTS
 from hybridlungvit.paths import Layout
 from hybridlungvit.predict import Published, load_checkpoint
@@ -25,7 +25,8 @@ def export_run(
     """Write config.json, model.safetensors and README.md of a run to a new ``folder``, or nothing.
 
     With ``half`` the weights are float16; predicting computes with float32 either way. Raises
-    ``StudyError`` for a run that is not the study's, and when the model card is not written yet.
+    ``StudyError`` for a run that is not the study's or not the one behind its predictions, and when
+    the model card is not written yet.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(f"{folder}: exists already. Choose a new folder.")
@@ -33,12 +34,17 @@ def export_run(
     if not card.is_file():
         raise StudyError(f"{card}: not found. Run `hybridlungvit text` for this study.")
     model = load_run(study, variant, seed, layout)  # fails if another config or manifest made it
-    trained = load_checkpoint(layout.run(study.trained_as(variant), seed) / WEIGHTS).description
+    weights = layout.run(study.trained_as(variant), seed) / WEIGHTS
+    trained = load_checkpoint(weights).description
     evaluation = study.recipe(variant).evaluation  # variants may share a run and differ in this
-    temperature = trained.temperature
-    if variant != study.trained_as(variant):
-        scored = read_predictions(study, variant, seed, layout).query("split == 'val'")
-        temperature = fit_temperature(scored.label.to_numpy(), scored.probability.to_numpy())
+    scored = read_predictions(study, variant, seed, layout).query("split == 'val'")
+    temperature = fit_temperature(scored.label.to_numpy(), scored.probability.to_numpy())
+    record = read_json(layout.predictions(variant, seed).with_suffix(".json"))
+    require_same(weights, "predictions", record["model_sha256"], file_sha256(weights))
+    text = card.read_text(encoding="utf-8")
+    if variant != study.reference:
+        told = f"These are the weights of variant `{variant}` ({study.variants[variant].label})"
+        text = f"**{told}. The card is that of the reference, `{study.reference}`.**\n\n{text}"
     published = Published(
         **trained.model_dump(exclude={"recipe", "temperature"}),
         temperature=temperature,
@@ -63,7 +69,7 @@ def export_run(
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as drafts:
             draft = Path(drafts) / folder.name
             (model.half() if half else model).save_pretrained(draft, config=config)
-            text = f"---\n{header.to_yaml()}\n---\n\n{card.read_text(encoding='utf-8')}"
+            text = f"---\n{header.to_yaml()}\n---\n\n{text}"
             (draft / "README.md").write_text(text, encoding="utf-8")
             (draft / WEIGHTS).chmod((draft / CONFIG).stat().st_mode)
             draft.replace(folder)

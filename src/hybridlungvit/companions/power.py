@@ -82,7 +82,9 @@ def _table(rows: list[Outlook], margin: float, own: int) -> Table:
         "variant", "seeds", f"detectable ({100 * POWER:g} %)", f"finds {margin:g}",
         f"shows equivalence within {margin:g}",
     )  # fmt: skip
-    table = Table(*headings, title="True differences of AUC, variant against reference")
+    table = Table(title="True differences of AUC, variant against reference")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
     for row in rows:
         count = "endless" if math.isinf(row.seeds) else f"{row.seeds}"
         values = [f"{row.detectable:.4f}", f"{row.finds:.0%}", f"{row.equivalence:.0%}"]

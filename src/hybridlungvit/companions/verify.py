@@ -11,6 +11,7 @@ from rich.table import Table
 from hybridlungvit.config import Study
 from hybridlungvit.io import Record, StudyError, read_json, rounded
 from hybridlungvit.paper.format import format_interval, number, signed
+from hybridlungvit.paper.results import current_metrics
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
 
@@ -49,11 +50,11 @@ def verify(study: Study, layout: Layout, against: str, every: bool = False) -> l
     _require_own_runs(study, layout, against)
     rows = []
     for variant in study.variants:
-        path = layout.metrics(variant)
-        repeated, published = read_json(path)["headline"], _published(path, against)["headline"]
+        published = _published(layout.metrics(variant), against)["headline"]
+        repeated = current_metrics(study, variant, layout)["headline"]
         rows += [Verdict(variant, name, published[name], repeated[name])
                  for name in published if name in repeated]  # fmt: skip
-    repeated = read_json(layout.comparisons)["differences"]
+    repeated = _own_differences(study, layout)
     published = _published(layout.comparisons, against)["differences"]
     rows += [Verdict(v, DIFFERENCE, published[v], repeated[v]) for v in published if v in repeated]
     counts = Counter(row.words for row in rows)
@@ -70,19 +71,38 @@ def verify(study: Study, layout: Layout, against: str, every: bool = False) -> l
 
 
 def _require_own_runs(study: Study, layout: Layout, against: str) -> None:
-    """Raise ``StudyError`` where the trainings are those of the git revision, or are missing."""
-    paths = [layout.run(v, s) / "run.json" for v in study.trained_variants() for s in study.seeds]
-    missing = [path for path in paths if not path.is_file()]
-    # A folder holds metrics alone. Wall times tell a run from its repetition.
-    same = not Path(against).is_dir() and all(
-        path.is_file() and read_json(path) == committed_record(path, against) for path in paths
-    )
-    if missing or same:
-        why = f"{missing[0]} is missing" if missing else f"the runs are those of {against}"
+    """Raise ``StudyError`` where a training is that of the git revision, is missing or unused."""
+    why = ""
+    for variant in study.variants:
+        for seed in study.seeds:
+            path = layout.run(study.trained_as(variant), seed) / "run.json"
+            table = layout.predictions(variant, seed).with_suffix(".json")
+            if not path.is_file():
+                why = why or f"{path} is missing"
+            # A folder holds metrics alone. Wall times tell a run from its repetition.
+            elif not Path(against).is_dir() and read_json(path) == committed_record(path, against):
+                why = why or f"{path} is that of {against}"
+            elif read_json(table)["run"] != read_json(path):
+                why = why or f"{table} was scored by another run"
+    if why:
         raise StudyError(
-            f"{study.study}: nothing to verify: {why}. Run the study yourself; if you have "
+            f"{study.study}: nothing to verify: {why}. Run the whole study yourself; if you have "
             "committed it, name the revision that was published with --against."
         )
+
+
+def _own_differences(study: Study, layout: Layout) -> dict[str, Any]:
+    """The stored differences, after checking that they are those of the metrics."""
+    differences = read_json(layout.comparisons)["differences"]
+    names = (study.reference, *differences)
+    aucs = {v: read_json(layout.metrics(v))["headline"]["auc"]["estimate"] for v in names}
+    for variant, difference in differences.items():
+        if abs(aucs[variant] - aucs[study.reference] - difference["estimate"]) > 1e-8:
+            raise StudyError(
+                f"{layout.comparisons}: the difference of {variant} is not that of the metrics. "
+                "Run `compare` again."
+            )
+    return differences
 
 
 def _published(path: Path, against: str) -> Record:
@@ -97,7 +117,9 @@ def _published(path: Path, against: str) -> Record:
 
 
 def _table(rows: list[Verdict], title: str) -> Table:
-    table = Table("variant", "number", "published", "own", "verdict", title=title)
+    table = Table(title=title)
+    for name in ("variant", "number", "published", "own", "verdict"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         show = signed if row.name == DIFFERENCE else number
         published = format_interval(row.published, show=show)

@@ -139,6 +139,7 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
     columns = ["image", "patient"]
     mend = "Give a CSV with the columns image and patient, or leave data.patients out."
     table = read_table(Path(patients), columns, dict.fromkeys(columns, str), mend)[columns]
+    table = table.apply(lambda column: column.str.strip())  # a space makes no other patient
     known = table.drop_duplicates().set_index("image").patient
     wrong = known.index[known.index.duplicated() | (known.str.strip() == "")]
     if len(wrong):

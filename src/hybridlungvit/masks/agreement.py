@@ -63,20 +63,29 @@ def read_cases(
 ) -> list[Case]:
     """The annotated radiographs of one half, in the order of the CSV.
 
-    ``annotations`` has the columns image (file name below ``root/{train,test}/<class>``), class and
-    mask (path below the folder named like the CSV, or beside it). Raises ``StudyError`` for a
-    missing column or file, an unknown class, or a half without both classes.
+    ``annotations`` has the columns image (file name below ``root/{train,test}/<class>``, or path
+    below ``root``), class and mask (path below the folder named like the CSV, or beside it). Raises
+    ``StudyError`` for a missing column or file, an image named twice or found twice, an unknown
+    class, or a half without both classes.
     """
     mend = f"Give a CSV with the columns {', '.join(COLUMNS)}."
     table = read_table(annotations, COLUMNS, dict.fromkeys(COLUMNS, str), mend)[COLUMNS]
-    cases = []
+    cases, named = [], set()
     for image, name, mask in table.itertuples(index=False):
         if name not in classes:
             expected = " or ".join(classes)
             raise StudyError(f"{annotations}: {image}: class {name!r}; expected {expected}.")
         label = classes.index(name)
-        places = [root / side / name / image for side in ("train", "test")]
+        places = [root / side / name / image for side in ("train", "test")] + [root / image]
         path = _first_file(places, f"{annotations}: image {image}", "the data folder, --data")
+        if places[0].is_file() and places[1].is_file():
+            raise StudyError(
+                f"{annotations}: image {image} is in train/ and in test/. "
+                f"Give its path below {root}."
+            )
+        if path in named:
+            raise StudyError(f"{annotations}: image {image} stands there twice. Remove a row.")
+        named.add(path)
         places = [annotations.with_suffix("") / mask, annotations.parent / mask]
         lungs = _first_file(places, f"{annotations}: mask {mask}", "the annotations")
         cases.append(Case(path, label, read_patient(image, label)[0], lungs))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridlungvit.data.decode import MAX_PIXELS, read_bytes
-from hybridlungvit.io import StudyError
+from hybridlungvit.io import StudyError, files_below
 
 SUFFIXES = (".png", ".npy")
 LABELS = 16
@@ -28,7 +28,7 @@ def mask_files(folder: Path, images: Iterable[str]) -> dict[str, list[Path]]:
     """
     images = list(images)
     try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
     except OSError as error:
         raise StudyError(f"data.masks: {folder} cannot be read ({error.strerror}).") from None
     if not files:

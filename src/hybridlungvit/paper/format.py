@@ -66,12 +66,12 @@ def short_verdict(verdict: str) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number for print; a dash where there is none (no deviation from a single seed)."""
-    return "--" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.000
+    return "--" if value is None else f"{value:.{digits}f}"
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A difference for print, always with its sign, which is a plus before a zero."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
+    """A difference for print, always with its sign: -0.000 is below zero, as a bound may be."""
+    return f"{value:+.{digits}f}"
 
 
 def math_signed(value: float, digits: int = 3) -> str:
@@ -79,10 +79,15 @@ def math_signed(value: float, digits: int = 3) -> str:
     return f"${signed(value, digits)}$"
 
 
-def math_number(value: float, digits: int = 3) -> str:
-    """A number for a table, in math mode for a true minus."""
-    text = number(value, digits)
+def whole_number(value: float, digits: int = 3) -> str:
+    """A number with a true minus, but none before a zero."""
+    text = number(round(value, digits) + 0.0, digits)
     return f"${text}$" if text.startswith("-") else text
+
+
+def whole_signed(value: float, digits: int = 3) -> str:
+    """A difference with its sign, which is a plus before a zero."""
+    return math_signed(round(value, digits) + 0.0, digits)
 
 
 def tex_number(value: float, digits: int = 3) -> str:

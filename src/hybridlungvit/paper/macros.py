@@ -26,8 +26,6 @@ from hybridlungvit.paper.format import (
     Show,
     enumerated,
     format_range,
-    math_number,
-    math_signed,
     number,
     p_value,
     percent,
@@ -37,6 +35,8 @@ from hybridlungvit.paper.format import (
     tex,
     tex_interval,
     tex_signed,
+    whole_number,
+    whole_signed,
 )
 from hybridlungvit.paper.manuscript import used_keys
 from hybridlungvit.paper.results import (
@@ -338,9 +338,9 @@ def focus_macros(results: StudyResults) -> Macros:
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"
     measures: dict[str, tuple[float, Show]] = {
-        "focus": (1, math_number), "focus_shuffled": (1, math_number),
-        "focus_box": (1, math_number), "over_shuffled": (0, math_signed),
-        "over_box": (0, math_signed),
+        "focus": (1, whole_number), "focus_shuffled": (1, whole_number),
+        "focus_box": (1, whole_number), "over_shuffled": (0, whole_signed),
+        "over_box": (0, whole_signed),
     }  # fmt: skip
     for key, (variant, record) in zip(("own", "plain"), results.focus.items(), strict=False):
         group = record["groups"][0]
@@ -351,7 +351,7 @@ def focus_macros(results: StudyResults) -> Macros:
             yield f"focus.{key}.{measure}.verdict", place(group[measure], chance)
         if "lowest_row" in record:
             row = record["lowest_row"]
-            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, math_number)
+            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, whole_number)
             yield f"focus.{key}.lowest_row.share", f"{row['share']:.2g}"
             yield f"focus.{key}.lowest_row.verdict", place(row["peaks"], row["share"])
         for part in record["groups"][1:]:
@@ -375,14 +375,14 @@ def saliency_macros(results: StudyResults) -> Macros:
     pairs = {"last": sanity["stages"][-1], "others": sanity["others"]}
     yield from _similarity_macros("sanity", pairs, level)
     yield "sanity.verdict", sanity["verdict"]
-    yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, math_signed)
+    yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, whole_signed)
     yield "faithfulness.verdict", faithfulness["verdict"]
     yield "faithfulness.removed", enumerated([f"{100 * s:g}" for s in faithfulness["removed"]])
     most = int(np.argmax(faithfulness["removed"]))
     yield "faithfulness.most", f"{100 * faithfulness['removed'][most]:g}"
     for key in ("gradcam", "random"):
         change = faithfulness[key][most]
-        yield f"faithfulness.{key}", tex_interval(change, level, 2, math_signed)
+        yield f"faithfulness.{key}", tex_interval(change, level, 2, whole_signed)
         yield f"faithfulness.{key}.verdict", place(change)
     if "stability" in record:
         stability = record["stability"]
@@ -391,7 +391,7 @@ def saliency_macros(results: StudyResults) -> Macros:
         yield "stability.undefined", f"{stability['undefined']:,}"
         yield "stability.verdict", stability["verdict"]
         for key in ("noise", "others"):
-            yield f"stability.{key}", tex_interval(stability[key], level, 2, math_number)
+            yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
@@ -402,7 +402,7 @@ def saliency_macros(results: StudyResults) -> Macros:
 def _similarity_macros(check: str, pairs: dict[str, dict[str, Any]], level: float) -> Macros:
     for measure in SIMILARITY_NAMES:
         for key, value in pairs.items():
-            text = tex_interval(value[measure], level, 2, math_number)
+            text = tex_interval(value[measure], level, 2, whole_number)
             yield f"{check}.{key}.{measure}", text
 
 

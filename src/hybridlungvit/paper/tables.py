@@ -19,7 +19,6 @@ from hybridlungvit.paper.format import (
     format_interval,
     format_range,
     heading,
-    math_number,
     math_signed,
     metric_name,
     number,
@@ -27,6 +26,8 @@ from hybridlungvit.paper.format import (
     setting,
     short_verdict,
     tex,
+    whole_number,
+    whole_signed,
 )
 from hybridlungvit.paper.results import StudyResults, read_results
 from hybridlungvit.paths import Layout
@@ -418,10 +419,10 @@ def _three_digits(group: str) -> str:
 def focus(results: StudyResults) -> Table:
     """How much of Grad-CAM's heat lies in the lungs, beside its controls."""
     measures = {
-        rf"Own lungs ({results.level}\,\% CI)": ("focus", math_number),
-        "Another patient's lungs": ("focus_shuffled", math_number),
-        "Central square": ("focus_box", math_number),
-        "Own minus another's": ("over_shuffled", math_signed),
+        rf"Own lungs ({results.level}\,\% CI)": ("focus", whole_number),
+        "Another patient's lungs": ("focus_shuffled", whole_number),
+        "Central square": ("focus_box", whole_number),
+        "Own minus another's": ("over_shuffled", whole_signed),
     }
     rows: list[dict[str, str]] = []
     for variant, record in results.focus.items():

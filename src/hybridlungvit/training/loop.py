@@ -66,7 +66,8 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     resumed = ("model", "optimizer", "scheduler", "scaler")
     parts = {name: getattr(trainer, name) for name in resumed}
     with sole_owner(work), flushing_subnormals():
-        state: dict[str, Any] = {"key": key, "history": [], "timing": []}
+        # The commit that began it: another may be checked out before it ends.
+        state: dict[str, Any] = {"key": key, "history": [], "timing": [], "commit": code_commit()}
         state = load_checkpoint(checkpoint, key, parts) or state
         history, timing = state["history"], state["timing"]
         if history:
@@ -105,6 +106,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
             ranges=training_ranges(cache, rows["train"]),
             temperature=fit_temperature(labels["val"], probabilities),
         )
+        origin["code_commit"] = state["commit"]
         write_run(study, variant, layout, origin, trainer, description, kept, history, timing)
         shutil.rmtree(work, ignore_errors=True)
 
@@ -130,7 +132,7 @@ def write_run(
 ) -> None:  # fmt: skip
     """Write model.safetensors, history.csv, timing.csv and run.json of a finished training.
 
-    ``origin`` has the hashes of the manifest and the pretrained weights that it began with, the
+    ``origin`` has the hashes of manifest and pretrained weights and the commit it began with, the
     model of ``trainer`` the best weights, those of the epoch ``kept``; ``description`` travels with
     them.
     """
@@ -148,7 +150,7 @@ def write_run(
         "config_sha256": study.training_hash(variant),
         "manifest_sha256": origin["manifest_sha256"],
         "code_sha256": code_sha256("train"),
-        "code_commit": code_commit(),
+        "code_commit": origin["code_commit"],
         "pretrained": "file" if isinstance(pretrained, str) else pretrained,
         "weights_sha256": origin["weights_sha256"],
         "model_sha256": file_sha256(run / "model.safetensors"),
