@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,8 +11,11 @@ from conftest import REPOSITORY
 from snakemake.cli import get_argument_parser
 
 from hybridlungvit.cli import MAIN_STUDY, app
+from hybridlungvit.companions.cite import citation
 from hybridlungvit.companions.readme import MARKED
-from hybridlungvit.io import read_json
+from hybridlungvit.config import load_study
+from hybridlungvit.io import StudyError, read_json
+from hybridlungvit.paths import Layout
 
 README = REPOSITORY / "README.md"
 DOCUMENTS = [README, *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "CONTRIBUTING.md"]
@@ -68,6 +72,15 @@ def test_the_readme_is_short_and_leads_to_every_document():
 def test_the_readme_counts_the_published_images():
     images = (REPOSITORY / "results" / MAIN_STUDY / "manifest.csv").read_bytes().count(b"\n") - 1
     assert f"| Kermany's, {images:,} |" in README.read_text(encoding="utf-8")
+
+
+def test_metrics_over_other_seeds_than_the_configs_are_not_cited(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    study = load_study(Path("config") / f"{MAIN_STUDY}.yaml")
+    fewer = study.model_copy(update={"seeds": study.seeds[:3]})
+    assert "10 training seeds" in citation(study, "midline", Layout(MAIN_STUDY))
+    with pytest.raises(StudyError, match="which are not those of the config"):
+        citation(fewer, "midline", Layout(MAIN_STUDY))
 
 
 def test_the_readmes_snippet_gives_the_published_aucs(monkeypatch, capsys):
