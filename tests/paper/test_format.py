@@ -59,6 +59,8 @@ def test_tex_leaves_other_signs_alone():
         (p_value(0.0005, "below 0.001"), "below 0.001"),
         (p_value(0.001), "0.001"),
         (p_value(1), "1.000"),
+        (p_value(0.0499), "0.04990"),
+        (p_value(0.0502), "0.05020"),
         (format_range([0.2, 0.1004, 0.1]), "0.100 to 0.200"),
         (format_range([0.1004, 0.1]), "0.100"),
         (format_range([1200, 3], 0, "–"), "3–1,200"),

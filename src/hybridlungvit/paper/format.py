@@ -138,8 +138,12 @@ def format_range(values: Iterable[float], digits: int = 3, between: str = " to "
 
 
 def p_value(value: float, below: str = "$<0.001$") -> str:
-    """A p-value with three digits, or the words for those below the last of them."""
-    return below if value < 0.001 else f"{value:.3f}"
+    """A p-value with three digits, or the words for those below the last of them.
+
+    More digits where three would not tell on which side of 0.05 it lies.
+    """
+    digits = 5 if f"{value:.3f}" == "0.050" else 3
+    return below if value < 0.001 else f"{value:.{digits}f}"
 
 
 def percent(share: float) -> str:
