@@ -17,7 +17,7 @@ from made_up import save_predictions
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from hybridlungvit.audit import copies, leakage, patients, results, shortcuts, stage
+from hybridlungvit.audit import classifier, copies, leakage, patients, results, shortcuts, stage
 from hybridlungvit.config import Statistics, study_from
 from hybridlungvit.data.cache import build_cache
 from hybridlungvit.data.manifest import (
@@ -330,7 +330,7 @@ def test_a_shortcut_in_the_file_size_is_found_there_alone(factors):
 def test_shuffled_labels_are_at_chance():
     # The interval holds the fitted folds fixed, so a few more than one in twenty miss chance.
     table, found = stored(), []
-    sizes = shortcuts.file_features(table)[["bytes"]]
+    sizes = classifier.file_features(table)[["bytes"]]
     for seed in range(10):
         labels = pd.Series(np.random.default_rng(seed).permutation(table.label[::2]).repeat(2))
         found.append(shortcuts.predictability(sizes, labels, table.patient, FEW, 0))
@@ -457,6 +457,20 @@ def test_results_without_doubtful_patients_are_those_of_the_rest(scored, study, 
         assert value["estimate"] == pytest.approx(expected)
         assert value["low"] < expected < value["high"]
         assert record[name]["images"] == keep.sum()
+
+
+def test_the_size_of_files_is_judged_on_test_images_too(scored, study):
+    manifest = read_manifest(scored.manifest)
+    # In training the larger files are normal; in the test set half of the pairs say the contrary.
+    test = manifest.split == "test"
+    turned = test & (manifest.groupby("split").cumcount() % 4 < 2)
+    manifest["bytes"] = np.where((manifest.label == 0) ^ turned, 9000, 5000)
+    scored.manifest.unlink()  # a link
+    manifest.to_csv(scored.manifest, index=False)
+    found = results.write_audit_results(study, scored)["bytes"]
+    sizes, labels = -manifest.bytes[test], manifest.label[test]
+    assert found["estimate"] == pytest.approx(roc_auc_score(labels, sizes))
+    assert found["low"] < found["estimate"] < found["high"]
 
 
 def test_nothing_left_gives_no_auc_and_no_macro(scored, study, monkeypatch):

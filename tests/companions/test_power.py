@@ -47,6 +47,8 @@ def scored(tiny, tmp_path):
             })  # fmt: skip
             table = pd.concat([table, table.assign(split="val")])  # for thresholds
             save_predictions(study, variant, seed, layout, table)
+    facts = dict.fromkeys(("sha256", "width", "height", "mode", "bytes", "note"), 0)
+    table.assign(**facts).to_csv(layout.manifest, index=False)
     compare_variants(study, layout)
     return study, layout, labels, patients, scores
 

@@ -19,7 +19,7 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import study_from
-from hybridlungvit.evaluation import subgroups
+from hybridlungvit.evaluation import compare, subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
 from hybridlungvit.evaluation.bootstrap import PatientClusters, patient_weights
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
@@ -584,6 +584,25 @@ def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, 
     found = compare_variants(study_from(tiny, "x"), scored)["differences"]
     assert found["plain_deit"]["p_value_adjusted"] == found["plain_deit"]["p_value"]
     assert found["seg_0.1"]["p_value_adjusted"] is None
+
+
+def test_the_family_is_compared_without_numbers_on_both_sides(study, scored, tiny, monkeypatch):
+    assert "without_shared_numbers" not in compare_variants(study, scored)["differences"]["no_tta"]
+    test = pd.read_csv(scored.predictions("no_seg", 0)).query("split == 'test'")
+    doubtful = set(test.path[::3])
+    monkeypatch.setattr(compare, "shared_numbers", lambda manifest: manifest.path.isin(doubtful))
+    tiny["statistics"]["family"] = ["plain_deit"]
+    record = compare_variants(study_from(tiny, "x"), scored)["differences"]
+    assert "without_shared_numbers" not in record["no_tta"]
+    keep = ~test.path.isin(doubtful)
+    means = []
+    for variant in ("plain_deit", "no_seg"):
+        tables = (pd.read_csv(scored.predictions(variant, s)) for s in study.seeds)
+        left = [table.loc[test.index][keep] for table in tables]
+        means.append(np.mean([sk.roc_auc_score(t.label, t.probability) for t in left]))
+    found = record["plain_deit"]["without_shared_numbers"]
+    assert found["estimate"] == pytest.approx(means[0] - means[1])
+    assert found["low"] < found["estimate"] < found["high"]
 
 
 def test_altered_missing_or_other_predictions_are_refused_by_name(study, scored, tiny):

@@ -129,8 +129,8 @@ def looks(layout, study, *rows):
 
 
 def test_earlier_looks_leave_out_the_study_at_hand(layout, study):
-    own = LOOK | {"study": study.study, "seeds": study.seeds, "commit": "0123abc"}
-    former = own | {"seeds": [*study.seeds, 99]}
+    own = LOOK | {"after": [study.study], "commit": "0123abc"}
+    former = own | {"after": ["another"]}
     table = looks(layout, study, LOOK, own, former)
     assert table["Records"].tolist() == ["none kept", r"\texttt{0123abc}"]
     assert table["Test AUC"].tolist() == ["0.900 to 0.950"] * 2

@@ -3,8 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from hybridlungvit.audit.classifier import file_features, shortcut_model
 from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, read_masks
@@ -20,7 +22,8 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
 
     On the validation images, on the test images, and on the test images whose patient number
     stands in the test set only (see ``strict_key``; None where a class is left without images).
-    Beside them, how well a low confidence of the lung mask alone tells pneumonia.
+    Beside them, how well a low confidence of the lung mask alone tells pneumonia, and how well the
+    size of the file tells it on the test images.
     """
     manifest = read_manifest(layout.manifest)
     test, scores = scores_on(study, study.reference, layout)
@@ -38,6 +41,7 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
         "test": _auc(study, test, scores),
         "without_shared_numbers": _auc(study, test[clear], scores[:, clear]),
         "mask_confidence": _confidence_aucs(study, layout),
+        "bytes": _bytes_auc(study, manifest),
     })  # fmt: skip
 
 
@@ -57,6 +61,21 @@ def _confidence_aucs(study: Study, layout: Layout) -> dict[str, Any]:
         )
         for name, part in (("development", masks[~is_test]), ("test", masks[is_test]))
     }
+
+
+def _bytes_auc(study: Study, manifest: pd.DataFrame) -> dict[str, Any]:
+    """AUC on test images of a regression on the size of the file, fitted to all others.
+
+    That of ``shortcut_aucs``, which scores the other images; the interval covers test patients.
+    """
+    is_test = (manifest.split == "test").to_numpy()
+    sizes = file_features(manifest)[["bytes"]].to_numpy()  # (N, 1)
+    standard = (sizes - sizes[~is_test].mean()) / (sizes[~is_test].std() or 1)
+    terms, labels = np.hstack([standard, standard**2]), manifest.label.to_numpy()
+    scores = shortcut_model().fit(terms[~is_test], labels[~is_test]).decision_function(terms)
+    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
+    patients = manifest.patient.to_numpy()
+    return asdict(auc_interval(labels[is_test], scores[is_test], patients[is_test], *size))
 
 
 def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:

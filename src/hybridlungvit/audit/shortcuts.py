@@ -15,13 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.preprocessing import scale
 
+from hybridlungvit.audit.classifier import file_features, out_of_fold
 from hybridlungvit.config import Statistics
 from hybridlungvit.data.manifest import SPLITS
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.data.statistics import image_statistics
 from hybridlungvit.evaluation.intervals import wilson_interval
 from hybridlungvit.evaluation.seeds import auc_interval
-from hybridlungvit.masks.quality import out_of_fold
 
 SHORTCUTS = {
     "size": ("width", "height"),
@@ -29,12 +29,6 @@ SHORTCUTS = {
     "bytes": ("bytes",),
     "file": ("width", "height", "aspect", "bytes"),
 }
-
-
-def file_features(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Logarithms of width, height, aspect ratio and bytes: sizes spread by factors."""
-    facts = manifest[["width", "height", "bytes"]].assign(aspect=manifest.width / manifest.height)
-    return np.log(facts.clip(lower=1e-3))
 
 
 def predictability(

@@ -1,18 +1,25 @@
 """The stage `compare`: every variant against the reference, and the errors they share."""
 
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.delong import delong_test
 from hybridlungvit.evaluation.paired import decide, difference_record, mcnemar
-from hybridlungvit.evaluation.predictions import Thresholds, scores_on
+from hybridlungvit.evaluation.predictions import Thresholds, predictions_sha256, scores_on
 from hybridlungvit.evaluation.records import components_record
-from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_slope_over_seeds
+from hybridlungvit.evaluation.seeds import (
+    SeedsDifference,
+    auc_difference_over_seeds,
+    auc_slope_over_seeds,
+)
 from hybridlungvit.io import StudyError, write_record
 from hybridlungvit.paths import Layout
 
@@ -22,7 +29,8 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
 
     The headline is the difference of mean AUCs. Cross-checks on the ensembles of seeds are the
     clustered DeLong test and McNemar's at each operating point. Comparisons outside the declared
-    family are exploratory (``decide``).
+    family are exploratory (``decide``); those of the family are repeated on the test images whose
+    patient number stands in the test set only (``audit.patients``), if these have both classes.
     """
     statistics, reference = study.statistics, study.reference
     images, _ = scores_on(study, reference, layout)
@@ -36,15 +44,23 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
         points = {p: float(at[-1]) for p, at in Thresholds(study, variant, layout).points.items()}
         thresholds[variant] = points["fixed"]
         right[variant] = {p: (ensemble >= at) == (labels == 1) for p, at in points.items()}
+
+    def differ(variant: str, chosen: NDArray[np.bool_]) -> SeedsDifference:
+        return auc_difference_over_seeds(
+            labels[chosen], scores[variant][:, chosen], scores[reference][:, chosen],
+            patients[chosen], statistics.margin, statistics.resamples, statistics.level,
+            statistics.seed, same_runs=study.trained_as(variant) == study.trained_as(reference),
+        )  # fmt: skip
+
+    family = study.comparison_family()
+    manifest = read_manifest(layout.manifest)
+    clear = ~images.path.isin(manifest.path[shared_numbers(manifest)]).to_numpy()
+    apart = not clear.all() and set(labels[clear]) == {0, 1}
     differences = {}
     for variant in study.variants:
         if variant == reference:
             continue
-        difference = auc_difference_over_seeds(
-            labels, scores[variant], scores[reference], patients, statistics.margin,
-            statistics.resamples, statistics.level, statistics.seed,
-            same_runs=study.trained_as(variant) == study.trained_as(reference),
-        )  # fmt: skip
+        difference = differ(variant, np.ones_like(clear))
         differences[variant] = difference_record(difference, statistics) | {
             "delong": delong_test(labels, ensembles[variant], ensembles[reference], patients),
             "mcnemar": {
@@ -52,10 +68,18 @@ def compare_variants(study: Study, layout: Layout) -> dict[str, Any]:
                 for point, own in right[variant].items()
             },
         }
-    family = study.comparison_family()
+        if apart and variant in family:
+            interval = differ(variant, clear).interval
+            differences[variant]["without_shared_numbers"] = asdict(interval)
     decide(differences, family, statistics.level)
     errors = count_errors(labels, patients, scores, thresholds, reference)
-    result = {"reference": reference, "family": family, "differences": differences}
+    result = {
+        "reference": reference,
+        "family": family,
+        **statistics.model_dump(include={"level", "resamples"}),
+        "predictions_sha256": predictions_sha256(study, layout),
+        "differences": differences,
+    }
     result["trend"] = displacement_trend(study, labels, scores, patients)
     return write_record(layout.comparisons, result | {"errors": errors})
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hybridlungvit.config import Study
 from hybridlungvit.evaluation.auc import Array, check_scores
-from hybridlungvit.io import StudyError, file_sha256, read_json, read_table
+from hybridlungvit.io import StudyError, file_sha256, read_json, read_table, value_sha256
 from hybridlungvit.paths import Layout
 
 COLUMNS = ["path", "patient", "split", "label", "subtype", "probability"]
@@ -79,6 +79,12 @@ def scores_on(
     """The images of a split in a variant's predictions, and its seeds' probabilities, (K, N)."""
     parts = _tables_on(study, variant, layout, split)
     return parts[0], np.stack([part.probability.to_numpy() for part in parts])
+
+
+def predictions_sha256(study: Study, layout: Layout) -> str:
+    """One hash over all prediction files of a study."""
+    pairs = [(variant, seed) for variant in study.variants for seed in study.seeds]
+    return value_sha256([file_sha256(layout.predictions(*pair)) for pair in pairs])
 
 
 def with_ensemble(scores: Array) -> Array:

@@ -14,12 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from hybridlungvit.audit.classifier import SHORTCUT_FOLDS, out_of_fold, shortcut_folds
 from hybridlungvit.config import Statistics, Study
 from hybridlungvit.data.cache import MASK_DETAIL, open_cache
 from hybridlungvit.data.decode import read_grey
@@ -41,7 +37,6 @@ from hybridlungvit.masks.files import mask_files, read_mask
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
-SHORTCUT_FOLDS = 5
 FEATURES = ("area", "cut", "|cut - 0.5|")
 BY_CONFIDENCE = ("least confident", "median", "most confident")
 BY_NAME = ("first", "middle", "last")  # where confidence tells no mask from another
@@ -159,40 +154,11 @@ def shortcut_check(table: pd.DataFrame, statistics: Statistics, seed: int) -> di
     size = (statistics.resamples, statistics.level, statistics.seed)
     return {
         "features": list(FEATURES),
-        "folds": _folds(labels, patients),
+        "folds": shortcut_folds(labels, patients),
         "images": len(table),
         "patients": int(table.patient.nunique()),
         "auc": asdict(auc_interval(labels, scores, patients, *size)),
     }
-
-
-def out_of_fold(
-    features: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray, seed: int
-) -> NDArray[np.float64]:
-    """Each image's rank within its fold, (N,) in 0 to 1, by a model that has not seen its patient.
-
-    A logistic regression; ties share their mean rank. Ranks, because the folds' models differ in
-    their intercepts: where features tell nothing, pooled log-odds would tell the folds' shares of
-    the classes instead, and the wrong way round.
-    """
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
-    )
-    folding = StratifiedGroupKFold(_folds(labels, patients), shuffle=True, random_state=seed)
-    ranks = np.empty(len(labels))
-    for known, held_out in folding.split(features, labels, patients):
-        model.fit(features[known], labels[known])
-        scores = model.decision_function(features[held_out])
-        ranks[held_out] = (rankdata(scores) - 0.5) / len(held_out)
-    return ranks
-
-
-def _folds(labels: NDArray[np.int64], patients: NDArray) -> int:
-    """As many folds as the rarer class has patients, at most ``SHORTCUT_FOLDS``."""
-    fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
-    if fewest < 2:
-        raise StudyError("the shortcut check needs at least two patients of each class in train/.")
-    return min(SHORTCUT_FOLDS, fewest)
 
 
 def compare_with_annotations(

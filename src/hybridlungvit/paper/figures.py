@@ -157,7 +157,7 @@ def forest(results: StudyResults) -> Figure:
     """AUC of every variant with its interval, and the difference to the reference. An interval that
     crosses zero does not distinguish the two; grey: the margin of equivalence."""
     study = results.study
-    height = 0.75 + 0.27 * len(study.variants)
+    height = 0.75 + 0.23 * len(study.variants)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), sharey=True)
     for y, (variant, record) in enumerate(results.metrics.items()):
         colour = PALETTE[0] if variant == study.reference else "0.25"
@@ -193,7 +193,7 @@ def power(results: StudyResults) -> Figure:
         for variant in study.variants
         if results.differences.get(variant, {}).get("detectable") is not None
     }
-    height = 2.4 + 0.1 * len(named)
+    height = 2.3 + 0.07 * len(named)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), width_ratios=[1, 1.1])
     order, family = list(study.variants), study.comparison_family()
     for variant, difference in named.items():
@@ -246,7 +246,7 @@ def dose_response(results: StudyResults) -> Figure:
     """Difference to the reference of the variants that move the cut and change nothing else, by how
     far it moves on test images; grey: the margin of equivalence."""
     study, distances = results.study, cut_distances(results)
-    drawing, axes = plt.subplots(figsize=(FULL_WIDTH, 2.7))
+    drawing, axes = plt.subplots(figsize=(FULL_WIDTH, 2.4))
     axes.axhspan(-study.statistics.margin, study.statistics.margin, color="0.92", lw=0, zorder=0)
     axes.axhline(0, color="0.7", lw=0.6, zorder=1)
     known = [distance for distance in distances.values() if distance is not None]
@@ -399,7 +399,7 @@ def _draw_band(
 def audit(results: StudyResults) -> Figure:
     """What tells class and test set apart without a look into the lungs, and what validation by
     image would flatter."""
-    drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, 3.1), width_ratios=[1, 1.05])
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, 2.7), width_ratios=[1, 1.05])
     _draw_predictability(left, results)
     _draw_leakage(right, results)
     for axes in (left, right):

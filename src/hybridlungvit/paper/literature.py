@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
-from hybridlungvit.config import Fraction, Positive, Section, read_model
+from hybridlungvit.config import Fraction, Positive, Section, Study, read_model
 from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper.booktabs import Table
@@ -57,16 +57,15 @@ class Literature(Section):
 
 
 class Look(Section):
-    """Models of this project that were scored on the test images before the study at hand."""
+    """Models of this project that were scored on the test images."""
 
     models: Text
     settings: Text
     aucs: Annotated[list[Fraction], Field(min_length=1)]
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")] | None = None
     """That holds the records; null where none were kept."""
-    study: Text | None = None
-    """The study's name, where it was one."""
-    seeds: list[int] = []
+    after: list[Text] = []
+    """The studies that had been scored by then, or just were: for these it is no earlier look."""
 
 
 class EarlierLooks(Section):
@@ -132,11 +131,15 @@ def _reference_row(results: StudyResults) -> list[str]:
     ]
 
 
+def read_looks(study: Study, layout: Layout) -> list[Look]:
+    """The rows of ``paper/earlier_looks.yaml`` that went before the study."""
+    looks = read_model(layout.paper / "earlier_looks.yaml", EarlierLooks).rows
+    return [look for look in looks if study.study not in look.after]
+
+
 @table
 def earlier_looks(results: StudyResults) -> Table:
     """What this project had scored on the published test images before this study."""
-    study = results.study
-    looks = read_model(results.layout.paper / "earlier_looks.yaml", EarlierLooks).rows
     rows = [
         {
             "Models": tex(heading(look.models)),
@@ -144,7 +147,6 @@ def earlier_looks(results: StudyResults) -> Table:
             "Test AUC": format_range(look.aucs),
             "Records": "none kept" if look.commit is None else code(look.commit),
         }
-        for look in looks
-        if (look.study, look.seeds) != (study.study, study.seeds)
+        for look in read_looks(results.study, results.layout)
     ]
     return pd.DataFrame(rows), "lllr"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from hybridlungvit.config import CLASSES, Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.predictions import require_same
+from hybridlungvit.evaluation.predictions import predictions_sha256, require_same
 from hybridlungvit.explain.cases import read_focus, read_saliency
 from hybridlungvit.io import Record, StudyError, file_sha256, read_json, read_table
 from hybridlungvit.paper.format import heading, tex
@@ -80,6 +80,14 @@ def read_results(study: Study, layout: Layout) -> StudyResults:
                 f"{layout.comparisons}: compared with the {name} {stored!r}, but the {name} is "
                 f"{expected!r}. Run `compare` again."
             )
+    settings = study.statistics.model_dump(include={"level", "resamples"})
+    _require_settings(layout.comparisons, comparisons, settings, "`compare`")
+    require_same(
+        layout.comparisons,
+        "predictions",
+        comparisons["predictions_sha256"],
+        predictions_sha256(study, layout),
+    )
     quality = read_json(layout.mask_quality)
     require_same(
         layout.mask_quality, "masks", quality["masks_sha256"], file_sha256(layout.mask_table)
