@@ -97,6 +97,14 @@ def message(values):
         ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
         ({"variants": {"comparisons": {"label": "x", "description": "y"}}}, "comparisons"),
         (variant(training={"lambda_seg": 0.1}), "plain_deit: training.lambda_seg: the linear head"),
+        (
+            {"training": {"lambda_att": 0.1}, "model": {"cut": "none"}},
+            "training.lambda_att: with model.cut none no token has a side",
+        ),
+        (
+            {"model": {"stem_options": {"patch_size": 8, "patch_drop_rate": 0.2}}},
+            "no_seg: model.stem_options.patch_drop_rate: the map of patches must be whole",
+        ),
         ({"statistics": {"family": ["no_seg"]}}, "other than the reference; choose from"),
         ({"study": "a" * 300}, "study: String should have at most 100 characters"),
         ({"title": "Лёгкие"}, "title: the paper cannot print '\\u041b'"),

@@ -258,7 +258,8 @@ class Training(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
-    """How strongly the focal loss discounts what is already right; 0 is cross-entropy."""
+    """How strongly the focal loss discounts what is already right; 0 is cross-entropy, but for
+    how class weights meet label smoothing."""
     lambda_seg: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the lung segmentation loss; 0 builds no segmentation head."""
     lambda_att: Annotated[float, Field(ge=0)] = 0.0
@@ -436,6 +437,14 @@ class Recipe(Section):
                     f"training.{key}: the linear head has no lung tokens and no segmentation; set "
                     "it to 0, or model.head to hybrid"
                 )
+        if self.training.lambda_att > 0 and self.model.cut == "none":
+            raise ValueError(
+                "training.lambda_att: with model.cut none no token has a side; set it to 0"
+            )
+        if self.model.head == "hybrid" and self.model.stem_options.get("patch_drop_rate"):
+            raise ValueError(
+                "model.stem_options.patch_drop_rate: the map of patches must be whole; remove it"
+            )
         images = {
             "training.lambda_seg": self.training.lambda_seg > 0,
             "augmentation.mix": self.augmentation.mix != "none",

@@ -67,7 +67,11 @@ def _say_what_it_costs(study: Study, layout: Layout) -> None:
     if study.compute.device == "cpu" or not visible_gpus():
         hours = core_hours(study, layout)
         if hours > MUCH:
-            log.warning("no GPU: these trainings take about %.0f core-hours. %s", hours, SMALLER)
+            log.warning(
+                "this machine has no GPU: these trainings take about %.0f core-hours. %s",
+                hours,
+                SMALLER,
+            )
 
 
 def core_hours(study: Study, layout: Layout) -> float:

@@ -136,6 +136,11 @@ def test_alpha_is_laid_over_black(tmp_path):
         content = encoded(image, "PNG")
         assert facts(content, tmp_path)[2] == "alpha"
         assert np.abs(decoded(content) - expected).max() <= 1.5
+    few = Image.fromarray((GREY // 86).astype(np.uint8)).convert("P")  # three colours, two bits
+    few.putpalette([0, 0, 0, 100, 100, 100, 200, 200, 200])
+    content = encoded(few, "PNG", bits=2, transparency=bytes([255, 0, 255]))
+    assert facts(content, tmp_path)[2] == "alpha"
+    assert np.array_equal(decoded(content), np.where(GREY // 86 == 2, 200, 0))
     deep = np.dstack([GREY.astype(np.uint16) * 257] * 3 + [alpha.astype(np.uint16) * 257])
     assert facts(png(deep), tmp_path)[2] == "16-bit, alpha"
     stretched = (expected - expected.min()) / np.ptp(expected) * 255

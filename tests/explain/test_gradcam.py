@@ -54,7 +54,13 @@ def batch():
     return torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8), masks
 
 
-@pytest.mark.parametrize("make", [hybrid, plain])
+def parallel():
+    """A stem whose blocks are parallel, so that the last has no first norm."""
+    options = {"depth": 2, "embed_dim": 48, "num_heads": 2, "patch_size": 8}
+    return PlainViT("vit_small_patch16_18x2_224", 32, stem_options=options).eval()
+
+
+@pytest.mark.parametrize("make", [hybrid, plain, parallel])
 def test_heat_is_a_map_that_depends_on_class_and_weights(make, batch):
     model = make()
     first, other = (gradcam_maps(model, *batch, target=t) for t in (0, 1))

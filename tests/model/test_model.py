@@ -221,6 +221,11 @@ def test_stem_is_timms_own_model(tmp_path, name, file):
     assert torch.equal(stem(images).pooled, vit.forward_head(tokens, pre_logits=True))
 
 
+def test_a_patch_behind_convolutions_is_told_in_pixels_of_the_image():
+    stem = Stem("vit_tiny_r_s16_p8_224", 64, False, {"depth": 1})
+    assert (stem.grid, stem.patch) == ((2, 2), 32)
+
+
 # Published weights are not ours to ship and a test must need no network: .ci/run names a file.
 PUBLISHED = os.environ.get("HYBRIDLUNGVIT_TEST_WEIGHTS", "")
 

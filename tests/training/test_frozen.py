@@ -169,6 +169,49 @@ def test_features_of_other_weights_under_the_same_name_are_refused(stored, weigh
         open_store(study, "no_seg", layout, study.recipe("no_seg"))
 
 
+def test_other_weights_of_the_hub_are_refused(stored, weights):
+    _, layout = stored
+    weights["model"]["pretrained"] = True
+    study = study_from(weights, "x")
+    recipe = study.recipe("no_seg")
+    record = frozen._identity(recipe, layout, "a" * 64)
+    (layout.features("no_seg") / "features.json").write_text(json.dumps(record))
+    assert open_store(study, "no_seg", layout, recipe, "a" * 64) is not None
+    with pytest.raises(StudyError, match="another stem, data or augmentation"):
+        open_store(study, "no_seg", layout, recipe, "b" * 64)
+
+
+def test_features_of_a_random_stem_are_refused(values, layout):
+    with pytest.raises(StudyError, match=r"no_seg: training\.frozen_views: with model\.pretrained"):
+        build_features(study_from(values, "x"), "no_seg", layout, 1)
+
+
+def test_a_stopped_attempt_of_another_kind_vouches_for_nothing(
+    weights, layout, tmp_path, monkeypatch
+):
+    study = study_from(weights, "x")
+    whole = beside(layout, tmp_path / "whole")
+    build_features(study, "no_seg", whole, 1)
+    encode, left = frozen._encode, [0]
+
+    def interrupted(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    other = weights | {"augmentation": {"flip": 0.25}}
+    for values, calls in ((weights, 12), (other, 1)):
+        left[0] = calls
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(frozen, "_encode", interrupted)
+            build_features(study_from(values, "x"), "no_seg", layout, 1)
+    build_features(study, "no_seg", layout, 1)
+    for name in frozen.NAMES:
+        files = (at.features("no_seg") / f"{name}.npy" for at in (layout, whole))
+        assert len({file.read_bytes() for file in files}) == 1
+
+
 def test_variants_share_the_features_of_one_stem(values):
     values["variants"]["deeper"] = {
         "label": "D", "description": "D", "model": {"stem_options": {"depth": 2, "patch_size": 8}},

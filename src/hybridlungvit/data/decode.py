@@ -162,7 +162,7 @@ def decode_grey(content: bytes, path: Path, detail: int) -> np.ndarray:
     try:
         if header.cmyk:
             grey = np.asarray(image.convert("RGB").convert("L"))
-        elif header.alpha and header.depth == 8:
+        elif header.alpha and header.depth <= 8:
             black = Image.new("RGBA", image.size, "black")
             grey = np.asarray(Image.alpha_composite(black, image.convert("RGBA")).convert("L"))
         else:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from hybridlungvit.config import Study
@@ -41,6 +42,12 @@ class _Logits(nn.Module):
         return self.model(inputs, self.masks).logits
 
 
+def _last_input(vit: VisionTransformer) -> nn.Module:
+    """The layer whose output the last block reads; parallel and post-norm blocks lack that norm."""
+    *before, last = vit.blocks
+    return last.norm1 if isinstance(last, Block) or not before else before[-1]
+
+
 def gradcam_maps(
     model: nn.Module, images: Tensor, masks: Tensor, target: int
 ) -> NDArray[np.float32]:
@@ -52,7 +59,7 @@ def gradcam_maps(
     Raises ``StudyError`` when no gradient reaches that layer, which would give an empty map.
     """
     hybrid = isinstance(model, HybridLungViT)
-    layer = model.project if hybrid else model.stem.vit.blocks[-1].norm1
+    layer = model.project if hybrid else _last_input(model.stem.vit)
     reshape = None if hybrid else model.stem.feature_map
     if not any(p.requires_grad for p in (*model.stem.parameters(), *layer.parameters())):
         raise StudyError(NO_GRADIENT)  # grad-cam itself would fail without saying why
@@ -97,7 +104,7 @@ def spare_gradients(model: nn.Module) -> nn.Module:
     if isinstance(model, HybridLungViT):
         model.stem.freeze(True)
     else:
-        model.stem.vit.blocks[-1].requires_grad_(True)
+        model.stem.vit.blocks[-2:].requires_grad_(True)
     return model
 
 
@@ -183,7 +190,7 @@ def write_cases(
     cuts = cut_positions(cases.masks)
     with torch.inference_mode():
         output = output_of(model, *next(cases.batches(len(index), model)))
-    if output.attention is not None:
+    if output.attention is not None and study.recipe(variant).model.cut != "none":
         cuts = output.cuts.cpu()
         attention = output.attention.cpu().numpy()
         painted = paint_attention(attention, cuts.numpy(), cases.images.shape[-1])

@@ -70,7 +70,7 @@ class Stem(nn.Module):
         if image_size % patch:
             raise StudyError(f"data.image_size: {image_size} is no multiple of the patch {patch}.")
         self.vit = vit
-        self.patch = patch
+        self.patch = image_size // vit.patch_embed.grid_size[0]  # also behind convolutions
         self.dim: int = vit.embed_dim
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         # Buffers, so that they lie where the model does and no step waits for them to get there.

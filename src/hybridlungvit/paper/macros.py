@@ -132,6 +132,8 @@ def data_macros(results: StudyResults) -> Macros:
     if manifest.subtype.isin(SUBTYPES).any():
         yield "subtypes", "known"
     data = results.study.data
+    if data.source == "pneumoniamnist":
+        yield "split.source", "published"
     if data.source in ("folder", "mendeley") and not data.own_images:
         yield "unused.folder", "val"  # of the published layout; see build_manifest
     if data.patients is not None:
@@ -189,6 +191,9 @@ def _method_macros(results: StudyResults) -> Macros:
     for key in ("d_model", "token_grid", "map_size", "encoder_layers", "heads"):
         yield key, setting(getattr(model, key))
     yield "tokens.side", str(model.token_grid**2)
+    for key, plain in (("pooling", "side"), ("fusion_layers", 1)):
+        if getattr(model, key) != plain:
+            yield key, setting(getattr(model, key))
     settings = (
         "epochs", "freeze_epochs", "frozen_views", "batch_size", "unfreeze_factor",
         "unfreeze_lowers", "label_smoothing", "patience", "plateau_factor", "plateau_patience",
@@ -348,7 +353,8 @@ def focus_macros(results: StudyResults) -> Macros:
     study, level = results.study, results.study.statistics.level
     yield "gradcam.rules", enumerated([*RULES])
     yield "gradcam.class", tex(study.data.class_words[TARGET])
-    if study.recipe(study.reference).model.head == "hybrid":
+    model = study.recipe(study.reference).model
+    if model.head == "hybrid" and model.cut != "none":
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"
     measures: dict[str, tuple[float, Show]] = {

@@ -120,7 +120,9 @@ def hyperparameters(results: StudyResults) -> Table:
         ("Learning rate", setting(training.learning_rate)),
         ("Stem learning-rate factor" if training.unfreeze_lowers == "stem"
          else "Learning-rate factor, unfrozen",
-         "--" if training.freeze_epochs == "all" else setting(training.unfreeze_factor)),
+         "--" if training.freeze_epochs == "all"
+         or (training.freeze_epochs == 0 and training.unfreeze_lowers == "all")
+         else setting(training.unfreeze_factor)),
         ("Weight decay", setting(training.weight_decay)),
         ("Loss", loss if training.loss == "focal" else "cross-entropy"),
         ("Label smoothing", setting(training.label_smoothing)),
@@ -139,6 +141,14 @@ def hyperparameters(results: StudyResults) -> Table:
         ("Mixing", "off" if view.mix == "none" else f"{view.mix} ({view.mix_alpha:g})"),
         ("Test-time augmentation", setting(recipe.evaluation.tta)),
     ]  # fmt: skip
+    special = {
+        "Token pooling": (model.pooling, "side"),
+        "Queries of the class token": (model.fusion_layers, 1),
+        "Cut": (model.cut, "mask"),
+        "Shift of the cut": (model.cut_shift, 0.0),
+        "Mask given": (model.mask, "own"),
+    }
+    settings += [(k, setting(value)) for k, (value, plain) in special.items() if value != plain]
     half = -(-len(settings) // 2)
     settings += [("", "")] * (2 * half - len(settings))
     rows = [(*settings[i], *settings[i + half]) for i in range(half)]

@@ -119,16 +119,20 @@ def _features(stored: np.ndarray, device: torch.device) -> Features:
     return Features(tokens[:, 0], tokens[:, 1:])
 
 
-def open_store(study: Study, variant: str, layout: Layout, recipe: Recipe) -> FeatureStore | None:
+def open_store(
+    study: Study, variant: str, layout: Layout, recipe: Recipe, weights: str | None = None
+) -> FeatureStore | None:
     """The features a variant trains on, or None where its stem runs in every step.
 
-    Raises ``StudyError`` when they are missing or of another stem, data or augmentation.
+    ``weights`` is the hash of the stem's weights where the stem is at hand: a model hub may give
+    others than it gave before. Raises ``StudyError`` when the features are missing, or of another
+    stem, data or augmentation.
     """
     if not recipe.training.frozen_views:
         return None
     folder = layout.features(study.features_as(variant))
     record = read_json(folder / "features.json")
-    weights, file = record["weights_sha256"], recipe.model.pretrained
+    weights, file = weights or record["weights_sha256"], recipe.model.pretrained
     if isinstance(file, str) and Path(file).is_file():  # scoring needs it no more
         weights = file_sha256(Path(file))
     if record != _identity(recipe, layout, weights):
@@ -157,11 +161,17 @@ def _identity(recipe: Recipe, layout: Layout, weights: str | None) -> dict[str, 
 def build_features(study: Study, variant: str, layout: Layout, threads: int) -> None:
     """Compute the features of a variant's frozen stem, resuming where an earlier call stopped.
 
-    Raises ``StudyError`` when the config asks for none.
+    Raises ``StudyError`` when the config asks for none, or for those of a random stem.
     """
     recipe = study.recipe(variant)
     if not recipe.training.frozen_views:
         raise StudyError(f"variants.{variant}: training.frozen_views is 0; nothing to compute.")
+    if not recipe.model.pretrained:
+        raise StudyError(
+            f"variants.{variant}: training.frozen_views: with model.pretrained false each training "
+            "draws a stem of its own, none of them that of the features. Name weights, or set it "
+            "to 0."
+        )
     device = prepare_device(recipe.compute)
     torch.set_num_threads(threads)
     model, data = recipe.model, recipe.data
@@ -179,6 +189,8 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
     progress = folder / "progress.json"
     known = read_json(progress) if progress.is_file() else {}
     begun = (known.get("record"), known.get("maker")) == (record, maker)
+    if not begun:  # it would vouch for rows that are overwritten now
+        progress.unlink(missing_ok=True)
     tokens = 1 + stem.grid[0] * stem.grid[1], stem.dim
     shapes = (
         (int((~trained).sum()), 2, *tokens),

@@ -56,7 +56,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
         "manifest_sha256": file_sha256(layout.manifest),
         "weights_sha256": weights_sha256(recipe, model.stem),
     }
-    store = open_store(study, variant, layout, recipe)
+    store = open_store(study, variant, layout, recipe, origin["weights_sha256"])
     trainer = Trainer(recipe, seed, device, model, cache, rows, labels, store)
     key = run_key(recipe, seed, origin, device)
     if recipe.data.masks is not None:
