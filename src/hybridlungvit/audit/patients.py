@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedKFold
 
 SERIES = {"person": "person", "study": "IM-"}  # how the numbers of a series begin
 
@@ -52,6 +51,8 @@ def image_split_shared(manifest: pd.DataFrame, folds: int, seed: int) -> float:
 
     The mean over all folds, each as large as the study's validation set.
     """
+    from sklearn.model_selection import StratifiedKFold  # takes long to import
+
     part = manifest[manifest.split != "test"]
     patients = part.patient.to_numpy()
     shared = np.zeros(len(part), bool)
