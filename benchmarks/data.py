@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from report import REPEATS, Measure, arguments, median_ratio, show, timed_rounds
 
+from hybridlungvit.config import Phantom
 from hybridlungvit.data.cache import build_cache, open_cache, prepare_image
 from hybridlungvit.data.decode import inspect_image, read_bytes
 from hybridlungvit.data.manifest import COLUMNS, read_manifest
@@ -60,10 +61,7 @@ def main() -> None:
 
 
 def make_phantoms(root: Path, workers: int) -> Path:
-    write_dataset(
-        root, train_images=100, test_images=20, contrast=1.0, median_width=1300, seed=0,
-        workers=workers,
-    )  # fmt: skip
+    write_dataset(root, Phantom(train_images=100, test_images=20, median_width=1300), workers)
     return root
 
 

@@ -163,7 +163,7 @@ def study() -> Study:
 @pytest.fixture(scope="session")
 def phantoms(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("phantoms") / "data"
-    write_dataset(root, **study.data.phantom.model_dump(), workers=1)
+    write_dataset(root, study.data.phantom, 1)
     return root
 
 

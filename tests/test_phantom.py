@@ -11,16 +11,16 @@ from conftest import no_space
 from sklearn.metrics import roc_auc_score
 
 from hybridlungvit import phantom
+from hybridlungvit.config import Phantom as Settings
 from hybridlungvit.io import StudyError
 from hybridlungvit.masks.agreement import dice
 from hybridlungvit.masks.fit import lung_mask
 from hybridlungvit.phantom import render, write_dataset
 
 SMALL = {"median_width": 128}
-DATASET = {
-    "train_images": 30, "test_images": 14, "pneumonia_fraction": 0.7, "contrast": 0.6,
-    "median_width": 96, "seed": 3, "workers": 1,
-}  # fmt: skip
+DATASET = Settings(
+    train_images=30, test_images=14, pneumonia_fraction=0.7, contrast=0.6, median_width=96, seed=3
+)
 NAMES = {
     "NORMAL": r"(?P<patient>IM-\d{4})-\d{4}",
     "PNEUMONIA": r"(?P<patient>person\d+)_(?P<subtype>bacteria|virus)_(?P<image>\d+)",
@@ -35,7 +35,7 @@ def files(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("phantoms") / "made"
-    write_dataset(root, **DATASET)
+    write_dataset(root, DATASET, 1)
     return root
 
 
@@ -48,9 +48,9 @@ def labelled():
 
 
 def test_bytes_follow_the_seed_not_the_workers(dataset, tmp_path):
-    write_dataset(tmp_path / "parallel", **DATASET | {"workers": 2})
+    write_dataset(tmp_path / "parallel", DATASET, 2)
     assert files(tmp_path / "parallel") == files(dataset)
-    write_dataset(tmp_path / "other", **DATASET | {"seed": 4})
+    write_dataset(tmp_path / "other", DATASET.model_copy(update={"seed": 4}), 1)
     first = "train/NORMAL/IM-0001-0001.jpeg"
     assert files(tmp_path / "other")[first] != files(dataset)[first]
 
@@ -135,15 +135,15 @@ def test_sizes_vary_and_tell_no_label_nor_does_brightness(labelled):
 
 
 def test_an_earlier_data_set_is_replaced_only_by_a_complete_one(tmp_path, monkeypatch):
-    root, few = tmp_path / "made", DATASET | {"train_images": 3, "test_images": 2}
-    write_dataset(root, **few)
+    root, few = tmp_path / "made", DATASET.model_copy(update={"train_images": 3, "test_images": 2})
+    write_dataset(root, few, 1)
     before = files(root)
     with monkeypatch.context() as broken, pytest.raises(OSError, match="No space left"):
         broken.setattr(phantom, "write_text", no_space)
-        write_dataset(root, **few | {"seed": 9})
+        write_dataset(root, few.model_copy(update={"seed": 9}), 1)
     assert files(root) == before
     (root / "lungs.csv").unlink()  # as Snakemake does before another run
-    write_dataset(root, **few)
+    write_dataset(root, few, 1)
     assert files(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
@@ -151,5 +151,5 @@ def test_an_earlier_data_set_is_replaced_only_by_a_complete_one(tmp_path, monkey
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(StudyError, match="no folder of phantoms"):
-        write_dataset(tmp_path, **DATASET)
+        write_dataset(tmp_path, DATASET, 1)
     assert (tmp_path / "thesis.tex").exists()

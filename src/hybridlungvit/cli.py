@@ -58,7 +58,7 @@ def phantom(config: Config, workers: Workers = 1) -> None:
     from hybridlungvit.phantom import write_dataset
 
     study, layout = _open(config)
-    write_dataset(layout.phantom, **study.data.phantom.model_dump(), workers=workers)
+    write_dataset(layout.phantom, study.data.phantom, workers)
 
 
 @app.command()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
+from hybridlungvit.config import Phantom as Settings
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.runtime import each_in_processes
 
@@ -103,14 +104,9 @@ def render(
     """Render one radiograph of one child.
 
     The anatomy follows `patient_seed`; size, position, exposure, noise and opacities follow both
-    seeds. Neither `subtype` nor `contrast` changes anything but the opacities in the lungs.
-
-    Args:
-        patient_seed: non-negative seed of the child.
-        image_seed: non-negative seed of the image of that child.
-        subtype: "normal", "bacteria" (lobar consolidation) or "virus" (diffuse haze).
-        contrast: mean strength of the opacities; 0 shows none, 1 replaces 63 % of the air.
-        median_width: median of the images' widths in pixels.
+    seeds. Neither `subtype`, where "bacteria" is lobar consolidation and "virus" diffuse haze, nor
+    `contrast` changes anything but the opacities in the lungs; a `contrast` of 1 replaces 63 % of
+    the air.
     """
     child = Child(np.random.default_rng([patient_seed]))
     # One stream per purpose, so that an opacity does not change the noise.
@@ -247,38 +243,26 @@ class Order(NamedTuple):
     image_seed: int
 
 
-def write_dataset(
-    root: Path,
-    *,
-    train_images: int,
-    test_images: int,
-    pneumonia_fraction: float = 0.74,
-    contrast: float,
-    median_width: int,
-    seed: int,
-    workers: int,
-) -> None:
+def write_dataset(root: Path, settings: Settings, workers: int) -> None:
     """Write a data set of phantoms in the layout of the Kermany data.
 
     Makes `root/{train,test}/{NORMAL,PNEUMONIA}/NAME.jpeg` (grey), the known lungs as
     `root/lungs/{train,test}/{NORMAL,PNEUMONIA}/NAME.png` (uint8, 0 or 255), and `root/lungs.csv`
     with the columns image (file name), class and mask (path below `root/lungs`). No patient is in
-    both splits. The bytes depend on the arguments without `workers` only. An earlier data set at
-    `root` is replaced once the new one is complete. Raises `StudyError` where `root` holds anything
-    but phantoms.
+    both splits. The bytes depend on the `settings` only. An earlier data set at `root` is replaced
+    once the new one is complete. Raises `StudyError` where `root` holds anything but phantoms.
     """
     # Snakemake makes the folder of an output, and removes the table before another run.
     if root.exists() and not {path.name for path in root.iterdir()} - {".DS_Store"} <= LAYOUT:
         raise StudyError(f"{root}: exists, and is no folder of phantoms. Move it away.")
-    images = {"train": train_images, "test": test_images}
-    orders = plan_images(images, pneumonia_fraction, np.random.default_rng(seed))
+    orders = plan_images(settings, np.random.default_rng(settings.seed))
     scratch = root.with_name(f".{root.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         for order in orders:
             for base in (scratch, scratch / "lungs"):
                 (base / order.folder).mkdir(parents=True, exist_ok=True)
-        work = partial(_write_image, root=scratch, contrast=contrast, median_width=median_width)
+        work = partial(_write_image, root=scratch, settings=settings)
         for _ in each_in_processes(work, orders, workers=workers, description="phantoms"):
             pass
         lines = [f"{o.name}.jpeg,{o.folder.split('/')[1]},{o.folder}/{o.name}.png" for o in orders]
@@ -289,12 +273,12 @@ def write_dataset(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def plan_images(images: dict[str, int], pneumonia_fraction: float, rng: Generator) -> list[Order]:
+def plan_images(settings: Settings, rng: Generator) -> list[Order]:
     """Patients and images in order; numbers of persons, studies and images never recur."""
     orders: list[Order] = []
     study = person = number = 0
-    for split, count in images.items():
-        sick = round(count * pneumonia_fraction)
+    for split, count in (("train", settings.train_images), ("test", settings.test_images)):
+        sick = round(count * settings.pneumonia_fraction)
         shown = {"bacteria": 0, "virus": 0}
         for kind, left in (("NORMAL", count - sick), ("PNEUMONIA", sick)):
             while left:
@@ -318,8 +302,8 @@ def plan_images(images: dict[str, int], pneumonia_fraction: float, rng: Generato
     return orders
 
 
-def _write_image(order: Order, *, root: Path, contrast: float, median_width: int) -> None:
-    drawn_as = {"contrast": contrast, "median_width": median_width}
+def _write_image(order: Order, *, root: Path, settings: Settings) -> None:
+    drawn_as = settings.model_dump(include={"contrast", "median_width"})
     image, lungs = render(order.patient_seed, order.image_seed, order.subtype, **drawn_as)
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     (root / order.folder / f"{order.name}.jpeg").write_bytes(jpeg.tobytes())

@@ -52,5 +52,5 @@ def shortcut_folds(labels: NDArray[np.int64], patients: NDArray) -> int:
     """As many folds as the rarer class has patients, at most ``SHORTCUT_FOLDS``."""
     fewest = min(len(np.unique(patients[labels == label])) for label in (0, 1))
     if fewest < 2:
-        raise StudyError("the shortcut check needs at least two patients of each class in train/.")
+        raise StudyError("the audit needs at least two patients of each class in train/.")
     return min(SHORTCUT_FOLDS, fewest)

@@ -19,13 +19,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from hybridlungvit.audit.classifier import shortcut_folds
 from hybridlungvit.config import Statistics
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.seeds import auc_difference_over_seeds, auc_interval, auc_over_seeds
-from hybridlungvit.io import StudyError
 
 PIXELS = 16  # side of the reduced image
-FOLDS = 5
 REPEATS = 3  # partitions into folds
 NEIGHBOURS = 5
 PENALTY = 0.01  # scikit-learn's C: strong shrinkage for 256 correlated pixels
@@ -64,9 +63,7 @@ def price_of_leakage(
     test = (manifest.split == "test").to_numpy()
     labels, patients = manifest.label.to_numpy(), manifest.patient.to_numpy()
     x, y, clusters = features[~test], labels[~test], patients[~test]
-    folds = min(FOLDS, *(len(np.unique(clusters[y == value])) for value in (0, 1)))
-    if folds < 2:
-        raise StudyError("the audit needs at least two patients of each class in train/.")
+    folds = shortcut_folds(y, clusters)
     size = (statistics.resamples, statistics.level, statistics.seed)
     record: dict[str, Any] = {"pixels": PIXELS, "folds": folds, "repeats": REPEATS}
     record["nearest"] = NEIGHBOURS

@@ -9,10 +9,10 @@ import pandas as pd
 from hybridlungvit.audit.classifier import file_features, shortcut_model
 from hybridlungvit.audit.patients import shared_numbers
 from hybridlungvit.config import Study
-from hybridlungvit.data.manifest import read_manifest, read_masks
+from hybridlungvit.data.manifest import read_masks
 from hybridlungvit.evaluation.auc import Array
 from hybridlungvit.evaluation.predictions import scores_on
-from hybridlungvit.evaluation.seeds import auc_interval, auc_over_seeds
+from hybridlungvit.evaluation.seeds import auc_over_seeds
 from hybridlungvit.io import file_sha256, write_record
 from hybridlungvit.paths import Layout
 
@@ -25,7 +25,7 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
     Beside them, how well a low confidence of the lung mask alone tells pneumonia, and how well the
     size of the file tells it on the test images.
     """
-    manifest = read_manifest(layout.manifest)
+    manifest = read_masks(layout)
     test, scores = scores_on(study, study.reference, layout)
     clear = ~test.path.isin(manifest.path[shared_numbers(manifest)]).to_numpy()
     return write_record(layout.audit_results, {
@@ -40,26 +40,21 @@ def write_audit_results(study: Study, layout: Layout) -> dict[str, Any]:
         "validation": _auc(study, *scores_on(study, study.reference, layout, "val")),
         "test": _auc(study, test, scores),
         "without_shared_numbers": _auc(study, test[clear], scores[:, clear]),
-        "mask_confidence": _confidence_aucs(study, layout),
+        "mask_confidence": _confidence_aucs(study, manifest),
         "bytes": _bytes_auc(study, manifest),
     })  # fmt: skip
 
 
-def _confidence_aucs(study: Study, layout: Layout) -> dict[str, Any]:
+def _confidence_aucs(study: Study, manifest: pd.DataFrame) -> dict[str, Any]:
     """AUC of a low mask confidence on development and test images, intervals over patients.
 
     Opaque lungs lend the masks no edge, hence the direction; nothing is fitted.
     """
-    masks = read_masks(layout)
-    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
-    is_test = masks.split == "test"
+    is_test = manifest.split == "test"
+    parts = {"development": manifest[~is_test], "test": manifest[is_test]}
     return {
-        name: asdict(
-            auc_interval(
-                part.label.to_numpy(), -part.confidence.to_numpy(), part.patient.to_numpy(), *size
-            )
-        )
-        for name, part in (("development", masks[~is_test]), ("test", masks[is_test]))
+        name: _auc(study, part, -part.confidence.to_numpy()[None])["auc"]
+        for name, part in parts.items()
     }
 
 
@@ -73,9 +68,7 @@ def _bytes_auc(study: Study, manifest: pd.DataFrame) -> dict[str, Any]:
     standard = (sizes - sizes[~is_test].mean()) / (sizes[~is_test].std() or 1)
     terms, labels = np.hstack([standard, standard**2]), manifest.label.to_numpy()
     scores = shortcut_model().fit(terms[~is_test], labels[~is_test]).decision_function(terms)
-    size = (study.statistics.resamples, study.statistics.level, study.statistics.seed)
-    patients = manifest.patient.to_numpy()
-    return asdict(auc_interval(labels[is_test], scores[is_test], patients[is_test], *size))
+    return _auc(study, manifest[is_test], scores[None, is_test])["auc"]
 
 
 def _auc(study: Study, table: pd.DataFrame, scores: Array) -> dict[str, Any]:

@@ -129,7 +129,6 @@ def card_context(results: StudyResults) -> Context:
             for column, values in manifest[["width", "height", "bytes"]].items()
         },
         "noted": int((manifest.note != "").sum()),
-        "copies": _copies(results.audit),
         "masks": next(g for g in groups if g["split"] == g["class"] == "all"),
         "bys": SUBGROUP_NAMES,
         "shortcut_names": SHORTCUT_NAMES,
@@ -138,14 +137,4 @@ def card_context(results: StudyResults) -> Context:
         "positive": study.data.class_words[1],
         "trained": len(trained),
         "minutes": sum(run["wall_seconds"] for run in trained) / 60,
-    }
-
-
-def _copies(audit: Context) -> dict[str, int]:
-    places = audit["copies"]["places"]
-    across = next(place for place in places if place["place"] == "development-test")
-    return {
-        "identical": sum(place["identical"] for place in places),
-        "near": sum(place["near"] for place in places),
-        "across": across["identical"] + across["near"],
     }

@@ -6,8 +6,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
+from hybridlungvit.config import Recipe
 from hybridlungvit.data.augment import derive_seed
-from hybridlungvit.data.cache import Cache
+from hybridlungvit.data.cache import Cache, open_cache
+from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.paths import Layout
+
+
+def open_images(recipe: Recipe, layout: Layout) -> tuple[pd.DataFrame, Cache]:
+    """Manifest and cache of a study, with the masks that the recipe's model is given."""
+    manifest = read_manifest(layout.manifest)
+    cache = open_cache(layout, manifest, recipe.data.image_size)
+    return manifest, control_masks(cache, manifest, recipe.model.mask)
 
 
 def control_masks(cache: Cache, manifest: pd.DataFrame, mask: str) -> Cache:

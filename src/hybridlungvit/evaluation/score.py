@@ -1,7 +1,5 @@
 """Scoring: a trained run's probability for every validation and test image, as CSV."""
 
-import logging
-
 import numpy as np
 import pandas as pd
 import torch
@@ -9,9 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hybridlungvit.config import Study
-from hybridlungvit.data.batches import control_masks
-from hybridlungvit.data.cache import Cache, open_cache
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.batches import open_images
 from hybridlungvit.evaluation.predictions import COLUMNS, evaluated_from, require_same
 from hybridlungvit.io import StudyError, file_sha256, read_json, write_record, write_text
 from hybridlungvit.model import build_model
@@ -20,8 +16,6 @@ from hybridlungvit.provenance import code_commit, environment_record
 from hybridlungvit.runtime import device_name, prepare_device, track
 from hybridlungvit.training.frozen import open_store
 from hybridlungvit.training.trainer import predict
-
-log = logging.getLogger(__name__)
 
 
 def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module:
@@ -46,27 +40,21 @@ def load_run(study: Study, variant: str, seed: int, layout: Layout) -> nn.Module
 
 def score_family(study: Study, owner: str, layout: Layout) -> None:
     """Write the predictions of every variant evaluated from ``owner``'s training, of every seed."""
-    images = _open_images(study, layout)
     for seed in study.seeds:
         for variant in evaluated_from(study, owner):
-            score(study, variant, seed, layout, images)
+            score(study, variant, seed, layout)
 
 
-def score(
-    study: Study, variant: str, seed: int, layout: Layout,
-    images: tuple[pd.DataFrame, Cache] | None = None,
-) -> pd.DataFrame:  # fmt: skip
+def score(study: Study, variant: str, seed: int, layout: Layout) -> pd.DataFrame:
     """Write and return the predictions of one run: one row per validation and test image.
 
     ``probability`` is that of pneumonia, with test-time augmentation if the variant asks for it;
     ``lung_dice`` and ``lung_loss`` compare a segmentation head's lungs with the mask of the image.
     A JSON beside the CSV records what it was made from, the record of its training included.
-    ``images``: manifest and cache of the study, if they have been opened before.
     """
     recipe = study.recipe(variant)
     device = prepare_device(recipe.compute)
-    manifest, cache = images or _open_images(study, layout)
-    cache = control_masks(cache, manifest, recipe.model.mask)
+    manifest, cache = open_images(recipe, layout)
     store = open_store(study, variant, layout, recipe)
     model = load_run(study, variant, seed, layout).to(device)
     rows, tta = np.flatnonzero(manifest.split != "train"), recipe.evaluation.tta
@@ -101,8 +89,3 @@ def score(
         },
     )
     return table
-
-
-def _open_images(study: Study, layout: Layout) -> tuple[pd.DataFrame, Cache]:
-    manifest = read_manifest(layout.manifest)
-    return manifest, open_cache(layout, manifest, study.data.image_size)

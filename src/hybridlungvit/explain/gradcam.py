@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.augment import to_input
-from hybridlungvit.data.batches import control_masks
-from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.batches import open_images
 from hybridlungvit.evaluation.predictions import read_predictions
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.explain.cases import TARGET, choose_cases, other_variants
@@ -132,9 +130,7 @@ def load_tests(study: Study, variant: str, layout: Layout) -> TestImages:
 
 def read_images(study: Study, variant: str, table: pd.DataFrame, layout: Layout) -> TestImages:
     """The images of a table's column path, with the masks that a variant is given."""
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, study.data.image_size)
-    cache = control_masks(cache, manifest, study.recipe(variant).model.mask)
+    manifest, cache = open_images(study.recipe(variant), layout)
     rows = manifest.reset_index().set_index("path").loc[table.path, "index"].to_numpy()
     images, masks = cache.images[rows], cache.masks(rows)
     return TestImages(table, torch.from_numpy(images), torch.from_numpy(masks))

@@ -24,7 +24,6 @@ from hybridlungvit.explain.cases import RULES, TARGET
 from hybridlungvit.io import write_text
 from hybridlungvit.paper.format import (
     SIMILARITY_NAMES,
-    Show,
     enumerated,
     format_range,
     number,
@@ -357,32 +356,23 @@ def focus_macros(results: StudyResults) -> Macros:
     if model.head == "hybrid" and model.cut != "none":
         yield "gradcam.attention", "shown"
     yield "gradcam.threshold", f"{results.focus[study.reference]['threshold']:g}"
-    measures: dict[str, tuple[float, Show]] = {
-        "focus": (1, whole_number), "focus_shuffled": (1, whole_number),
-        "focus_box": (1, whole_number), "over_shuffled": (0, whole_signed),
-        "over_box": (0, whole_signed),
-    }  # fmt: skip
+    measures = ("focus", "focus_shuffled", "focus_box", "over_shuffled", "over_box")
     for key, (variant, record) in zip(("own", "plain"), results.focus.items(), strict=False):
-        group = record["groups"][0]
         yield f"focus.{key}.name", tex(study.variants[variant].label)
-        yield f"focus.{key}.undefined", f"{group['undefined']:,}"
-        for measure, (chance, show) in measures.items():
-            yield f"focus.{key}.{measure}", tex_interval(group[measure], level, 2, show)
-            yield f"focus.{key}.{measure}.verdict", place(group[measure], chance)
-        if "lowest_row" in record:
-            row = record["lowest_row"]
-            yield f"focus.{key}.lowest_row", tex_interval(row["peaks"], level, 2, whole_number)
-            yield f"focus.{key}.lowest_row.share", f"{row['share']:.2g}"
-            yield f"focus.{key}.lowest_row.verdict", place(row["peaks"], row["share"])
-        for part in record["groups"][1:]:
-            if part["called"] == "all":
-                yield f"focus.{key}.{part['class']}.undefined", f"{part['undefined']:,}"
-            if part["called"] == "all" and part["over_box"]["estimate"] is not None:
-                name = f"focus.{key}.{part['class']}"
-                for measure in ("focus", "focus_box", "over_box"):
-                    show = measures[measure][1]
-                    yield f"{name}.{measure}", tex_interval(part[measure], level, 2, show)
-                yield f"{name}.over_box.verdict", place(part["over_box"])
+        for part in record["groups"]:
+            if part["called"] != "all":
+                continue
+            whole = part["class"] == "all"
+            name = f"focus.{key}" if whole else f"focus.{key}.{part['class']}"
+            yield f"{name}.undefined", f"{part['undefined']:,}"
+            for measure in measures if whole or part["over_box"]["estimate"] is not None else ():
+                show, chance = (whole_signed, 0) if "over" in measure else (whole_number, 1)
+                yield f"{name}.{measure}", tex_interval(part[measure], level, 2, show)
+                yield f"{name}.{measure}.verdict", place(part[measure], chance)
+            if whole and "lowest_row" in record:
+                row = record["lowest_row"]
+                yield f"{name}.lowest_row", tex_interval(row["peaks"], level, 2, whole_number)
+                yield f"{name}.lowest_row.share", f"{row['share']:.2g}"
 
 
 def saliency_macros(results: StudyResults) -> Macros:

@@ -77,18 +77,14 @@ def sole_owner(folder: Path) -> Iterator[None]:
     """
     with telling(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire()
+        with FileLock(folder / ".lock", timeout=0):
+            yield
     except Timeout:
         raise StudyError(
             f"{folder}: another process is training this run. Wait for it, or stop it and run "
             "this again; it resumes."
         ) from None
-    try:
-        yield
     except KeyboardInterrupt:
         log.warning("interrupted; run the same command again to resume from %s", folder)
         raise
-    finally:
-        lock.release()

@@ -46,11 +46,6 @@ class FeatureStore:
     places: np.ndarray
     """int64 (N,): where an image of the manifest stands among those for training, or the others."""
 
-    @property
-    def views(self) -> int:
-        """Augmented views of each training image."""
-        return self.moved.shape[1]
-
     def probabilities(
         self, model: nn.Module, cache: Cache, rows: np.ndarray, tta: bool, device: torch.device
     ) -> np.ndarray:
@@ -83,13 +78,13 @@ class PooledViews:
         self, store: FeatureStore, cache: Cache, rows: np.ndarray, model: nn.Module, masks: bool,
         device: torch.device,
     ) -> None:  # fmt: skip
-        self.places, self.count, self.device = store.places, store.views, device
+        self.places, self.count, self.device = store.places, store.moved.shape[1], device
         self.side = cache.images.shape[1]
         pooled, bits = [], []
         starts = range(0, len(rows), CHUNK)
         for start in track(starts, len(starts), "pooling of the stored views"):
-            part = rows[start : start + CHUNK].repeat(store.views)  # (CHUNK·V,)
-            each = store.places[part], np.arange(len(part)) % store.views
+            part = rows[start : start + CHUNK].repeat(self.count)  # (CHUNK·V,)
+            each = store.places[part], np.arange(len(part)) % self.count
             affine = torch.from_numpy(store.affine[each]).to(device)
             moved = move_masks(torch.from_numpy(cache.masks(part)).to(device), affine)
             with torch.no_grad():

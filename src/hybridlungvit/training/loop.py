@@ -12,9 +12,7 @@ from safetensors.torch import save
 
 from hybridlungvit.config import Study, Training
 from hybridlungvit.data.augment import derive_seed
-from hybridlungvit.data.batches import control_masks
-from hybridlungvit.data.cache import open_cache
-from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.data.batches import open_images
 from hybridlungvit.data.statistics import training_ranges
 from hybridlungvit.evaluation.temperature import fit_temperature
 from hybridlungvit.io import StudyError, file_sha256, replacing, write_record, write_table
@@ -41,9 +39,7 @@ def train(study: Study, variant: str, seed: int, layout: Layout) -> None:
     recipe = study.recipe(variant)
     training = recipe.training
     device = prepare_device(recipe.compute)
-    manifest = read_manifest(layout.manifest)
-    cache = open_cache(layout, manifest, recipe.data.image_size)
-    cache = control_masks(cache, manifest, recipe.model.mask)
+    manifest, cache = open_images(recipe, layout)
     rows = {name: np.flatnonzero(manifest.split == name) for name in ("train", "val")}
     labels = {name: manifest.label.to_numpy()[index] for name, index in rows.items()}
     for name, values in labels.items():

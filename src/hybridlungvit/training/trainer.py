@@ -156,7 +156,7 @@ class Trainer:
         self, rows: np.ndarray, classes: np.ndarray, generator: torch.Generator
     ) -> Iterator[Batch]:
         """Batches of stored features, of each image one of its views by chance."""
-        views = torch.randint(self.store.views, (len(rows),), generator=generator).numpy()
+        views = torch.randint(self.views.count, (len(rows),), generator=generator).numpy()
         drawn = self.views.index(rows, views)
         # All of the epoch at once: copied step by step, each would wait for the GPU.
         index = torch.from_numpy(drawn).to(self.device)
