@@ -22,6 +22,7 @@ from hybridlungvit.paper.macros import (
 )
 from hybridlungvit.paper.manuscript import used_keys
 from hybridlungvit.paper.results import needs_roc_inset
+from hybridlungvit.paths import Layout
 
 
 def explanation_macros(results):
@@ -38,7 +39,6 @@ def test_words_follow_the_numbers(study):
         "focus.own.undefined": "2",
         "focus.plain.focus.verdict": "below",
         "focus.plain.name": "plain DeiT",
-        "focus.own.lowest_row.verdict": "above",
         "gradcam.threshold": "0.4",
         "gradcam.attention": "shown",
         "faithfulness.removed": "10, 25 and 50",
@@ -189,7 +189,8 @@ def test_where_no_file_name_tells_a_patient_the_text_says_so(tiny, cached):
 
 def test_variants_with_a_learning_rate_of_their_own_are_named(tiny):
     def told(values):
-        results = SimpleNamespace(study=study_from(values, "tiny"), level="95")
+        layout = Layout("tiny", paper=REPOSITORY / "paper")
+        results = SimpleNamespace(study=study_from(values, "tiny"), level="95", layout=layout)
         return dict(_method_macros(results)).get("learning_rate.others")
 
     assert told(tiny) is None

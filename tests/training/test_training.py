@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from hybridlungvit.config import read_yaml, study_from
+from hybridlungvit.data import batches
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.io import StudyError
@@ -346,7 +347,7 @@ def test_a_damaged_checkpoint_is_named(study, layout, monkeypatch):
 def test_a_class_missing_from_a_split_is_named(study, layout, monkeypatch, split):
     table = read_manifest(layout.manifest)
     table.loc[table.split == split, "label"] = 1
-    monkeypatch.setattr(training_loop, "read_manifest", lambda _: table)
+    monkeypatch.setattr(batches, "read_manifest", lambda _: table)
     with pytest.raises(StudyError, match=f"manifest.csv: split {split} lacks"):
         train(study, VARIANT, 0, layout)
 
