@@ -111,11 +111,9 @@ def test_a_head_trains_on_stored_features_and_repeats(stored, tmp_path):
         assert torch.equal(trained.stem.state_dict()[part], value)
 
 
-def test_an_interrupted_computation_goes_on_to_the_same_bytes(
-    weights, layout, tmp_path, monkeypatch
-):
-    study = study_from(weights, "x")
-    encode, left = frozen._encode, [12]
+def interrupt_at(call, monkeypatch, study, layout):
+    """Compute features until the stem is called that often."""
+    encode, left = frozen._encode, [call]
 
     def interrupted(*arguments):
         left[0] -= 1
@@ -126,6 +124,14 @@ def test_an_interrupted_computation_goes_on_to_the_same_bytes(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(frozen, "_encode", interrupted)
         build_features(study, "no_seg", layout, 1)
+
+
+def test_an_interrupted_computation_goes_on_to_the_same_bytes(
+    weights, layout, tmp_path, monkeypatch
+):
+    study = study_from(weights, "x")
+    encode = frozen._encode
+    interrupt_at(12, monkeypatch, study, layout)
     folder = layout.features("no_seg")
     assert 0 < json.loads((folder / "progress.json").read_text())["done"] < 90
     with pytest.raises(StudyError, match=r"features\.json: not found"):
@@ -138,10 +144,7 @@ def test_an_interrupted_computation_goes_on_to_the_same_bytes(
     trained = opened(layout)[0].split == "train"
     kinds = trained.groupby(np.arange(len(trained)) // frozen.CHUNK).nunique()
     assert len(calls) == 2 * kinds.sum()  # two views, or an image and its mirror image
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        left[0] = 12
-        patch.setattr(frozen, "_encode", interrupted)
-        build_features(study, "no_seg", layout, 1)
+    interrupt_at(12, monkeypatch, study, layout)
     with pytest.raises(StudyError, match=r"features\.json: not found"):
         open_store(study, "no_seg", layout, study.recipe("no_seg"))
     build_features(study, "no_seg", layout, 1)
@@ -192,20 +195,9 @@ def test_a_stopped_attempt_of_another_kind_vouches_for_nothing(
     study = study_from(weights, "x")
     whole = beside(layout, tmp_path / "whole")
     build_features(study, "no_seg", whole, 1)
-    encode, left = frozen._encode, [0]
-
-    def interrupted(*arguments):
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        return encode(*arguments)
-
     other = weights | {"augmentation": {"flip": 0.25}}
     for values, calls in ((weights, 12), (other, 1)):
-        left[0] = calls
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(frozen, "_encode", interrupted)
-            build_features(study_from(values, "x"), "no_seg", layout, 1)
+        interrupt_at(calls, monkeypatch, study_from(values, "x"), layout)
     build_features(study, "no_seg", layout, 1)
     for name in frozen.NAMES:
         files = (at.features("no_seg") / f"{name}.npy" for at in (layout, whole))
