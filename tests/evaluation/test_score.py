@@ -9,19 +9,11 @@ from sklearn.metrics import f1_score
 from hybridlungvit.data.augment import to_input
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.evaluate import segmentation_records
-from hybridlungvit.evaluation.predictions import evaluated_from, segmentations_on
+from hybridlungvit.evaluation.predictions import segmentations_on
 from hybridlungvit.evaluation.score import load_run, score, score_family
 from hybridlungvit.io import StudyError
 from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.training.loop import train
-
-
-def test_a_family_is_a_training_and_what_is_evaluated_from_it(study):
-    assert evaluated_from(study, "no_seg") == ["no_seg", "no_tta"]
-    assert evaluated_from(study, "plain_deit") == ["plain_deit"]
-    owners = study.trained_variants()
-    members = [variant for owner in owners for variant in evaluated_from(study, owner)]
-    assert sorted(members) == sorted(study.variants)
 
 
 def test_scoring_a_family_writes_the_bytes_of_each_run_alone(study, layout):
