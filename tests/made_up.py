@@ -1,4 +1,4 @@
-"""Made-up predictions that several tests need, drawn by hypothesis or written as files."""
+"""Made-up predictions that several tests need: simulated, drawn by hypothesis, as files."""
 
 import numpy as np
 from hypothesis import assume
@@ -7,6 +7,19 @@ from hypothesis import strategies as st
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.predictions import COLUMNS
 from hybridlungvit.io import file_sha256, write_json
+
+SEEDS = 4
+
+
+def two_models(seed=0, gap=0.0, seeds=SEEDS, patients=80):
+    """Labels (N,), scores (K, N) of two models, the first better by ``gap``, patients (N,)."""
+    rng = np.random.default_rng(seed)
+    clusters = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    labels = (clusters % 2).astype(int)
+    common = rng.normal(size=patients)[clusters] + rng.normal(size=len(labels))
+    quality = rng.normal(1.8, 0.3, (2, seeds, 1)) + np.array([gap, 0])[:, None, None]
+    a, b = quality * labels + common + rng.normal(0, 0.6, (2, seeds, len(labels)))
+    return labels, a, b, clusters
 
 
 def save_predictions(study, variant, seed, layout, table):

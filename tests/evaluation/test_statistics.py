@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import save_predictions, scored_images, weighted_images
+from made_up import SEEDS, save_predictions, scored_images, two_models, weighted_images
 from scipy import stats
 from scipy.special import expit, logit
 from scipy.stats import norm
@@ -132,16 +132,6 @@ def test_without_clusters_every_image_is_a_patient_drawn_as_in_an_image_bootstra
     assert np.allclose(covariance, expected, atol=0.06)
 
 
-def binormal(seed, patients=40, images=3, between=1.0, shift=1.5):
-    """Scores with a patient effect; every patient has one class and several images."""
-    rng = np.random.default_rng(seed)
-    label = np.arange(patients) % 2
-    effect = rng.normal(0, between, patients) + shift * label
-    clusters = np.repeat(np.arange(patients), images)
-    scores = effect[clusters] + rng.normal(0, 0.5, patients * images)
-    return label[clusters], scores, clusters
-
-
 @pytest.mark.parametrize(
     ("labels", "scores", "expected"),
     [
@@ -159,19 +149,9 @@ def test_unusable_scores_are_refused(labels, scores, expected):
         auc_difference_over_seeds(np.array(labels), np.array(scores), np.array(scores))
 
 
-# Seeds
-
-
-def seed_scores(spread, seeds=4):
-    """Labels, scores (K, N) of models that differ by ``spread``, patients."""
-    labels, scores, clusters = binormal(2)
-    noise = np.random.default_rng(3).normal(0, spread, (seeds, len(scores)))
-    quality = np.linspace(1, 1 - spread / 2, seeds)[:, None]
-    return labels, scores * quality + noise, clusters
-
-
 def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patients():
-    labels, scores, clusters = seed_scores(1.2)
+    labels, scores, _, clusters = two_models()
+    scores = scores + labels * np.arange(SEEDS)[:, None]  # seeds of unlike quality
 
     def auc(row, weights):
         return weighted_auc(labels, row, weights)[:, None]
@@ -181,7 +161,7 @@ def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patient
     estimates = np.array([sk.roc_auc_score(labels, row) for row in scores])
     replicates = np.stack([weighted_auc(labels, row, weights) for row in scores], axis=1)
     assert mean == pytest.approx(estimates.mean())
-    expected = replicates.mean(axis=1).var() + estimates.var(ddof=1) / 4
+    expected = replicates.mean(axis=1).var() + estimates.var(ddof=1) / SEEDS
     assert drawn.var() == pytest.approx(expected, rel=0.1)
     alone = crossed_curves(auc, labels, scores[:1], clusters, 2000, 0)[1][:, 0]
     assert np.allclose(alone, replicates[:, 0], atol=1e-12)
@@ -190,28 +170,8 @@ def test_a_band_spreads_by_patients_and_seeds_and_all_seeds_see_the_same_patient
 # Comparisons
 
 
-def two_models(gap=0.0, noise=0.2, seed=4, patients=60):
-    """Labels, scores of two models that agree on most, patients."""
-    labels, scores, clusters = binormal(seed, patients)
-    rng = np.random.default_rng(seed + 100)
-    first = scores + rng.normal(0, noise, len(scores)) + gap * labels
-    return labels, first, scores + rng.normal(0, noise, len(scores)), clusters
-
-
-@given(st.integers(0, 99), st.booleans())
-def test_swapping_the_models_swaps_the_sign(seed, several):
-    labels, a, b, clusters = two_models(0.2, 0.4, seed, 30)
-    if several:
-        a, b = np.stack([a, b * 0.5 + a]), np.stack([b, a - b])
-    there = auc_difference_over_seeds(labels, a, b, clusters, None, 200, seed=seed)
-    back = auc_difference_over_seeds(labels, b, a, clusters, None, 200, seed=seed)
-    assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
-    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
-    assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
-
-
 def test_interval_and_difference_of_single_models_are_those_of_a_literal_loop():
-    labels, a, b, clusters = two_models(0.3)
+    labels, (a,), (b,), clusters = two_models(gap=0.5, seeds=1)
     weights = all_weights(labels, clusters, 150, seed=2)
     aucs = np.array([
         [sk.roc_auc_score(labels, row, sample_weight=w) for row in (a, b)]
@@ -233,12 +193,14 @@ def test_interval_and_difference_of_single_models_are_those_of_a_literal_loop():
 
 
 @given(st.integers(0, 99), st.integers(1, 3))
-def test_interval_and_p_value_never_contradict_each_other(seed, count):
-    labels, a, b, clusters = two_models(0.15, 0.5, seed, 30)
-    rng = np.random.default_rng(seed)
-    a, b = (row + rng.normal(0, 0.3, (count, len(row))) for row in (a, b))
-    found = auc_difference_over_seeds(labels, a, b, clusters, None, 300, 0.9)
-    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.1)
+def test_interval_and_p_value_agree_and_swapping_the_models_swaps_the_sign(seed, count):
+    labels, a, b, clusters = two_models(seed, 0.3, count, 30)
+    there = auc_difference_over_seeds(labels, a, b, clusters, None, 200, 0.9)
+    back = auc_difference_over_seeds(labels, b, a, clusters, None, 200, 0.9)
+    assert back.estimate == pytest.approx(-there.estimate, abs=1e-12)
+    assert (back.low, back.high) == pytest.approx((-there.high, -there.low), abs=1e-12)
+    assert back.p_value == pytest.approx(there.p_value, rel=1e-9)
+    assert (there.low > 0 or there.high < 0) == (there.p_value < 0.1)
 
 
 def test_p_values_are_never_zero():
@@ -325,22 +287,6 @@ def test_clustered_mcnemar_takes_a_patients_images_for_one():
 # Files
 
 
-def images_of_test():
-    """60 test images of 20 patients."""
-    labels, _, patients = binormal(0, 20)
-    table = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "label": labels})
-    table["patient"], table["split"] = [f"00{patient}" for patient in patients], "test"
-    return table.assign(subtype=np.where(labels, "virus", "normal"))
-
-
-def write_predictions(study, variant, seed, layout, probability):
-    """Predictions of the test images, and of some of val."""
-    table = images_of_test().assign(probability=probability)
-    other = table.head(9).assign(split="val", probability=0.5)
-    other["path"] = "train/" + other.path
-    save_predictions(study, variant, seed, layout, pd.concat([other, table]))
-
-
 def read_table(layout, variant, seed):
     return pd.read_csv(layout.predictions(variant, seed), dtype={"patient": str})
 
@@ -355,27 +301,29 @@ def alter(study, layout, split="test", **columns):
         save_predictions(study, "no_seg", seed, layout, table)
 
 
-def write_images(layout):
-    """Manifest and mask table of the test images."""
-    table = images_of_test().assign(sha256="0", width=100 + np.arange(60) // 2, height=100)
-    table.assign(bytes=5000, note="").to_csv(layout.manifest, index=False)
-    masks = table[["path"]].assign(confidence=np.linspace(0, 1, 60), area=0.3, cut=0.5)
-    masks.to_csv(layout.mask_table, index=False)
-
-
 @pytest.fixture(scope="module")
 def evaluated(study, tmp_path_factory):
-    """A layout with predictions of every variant, plain_deit's far worse, and the reference's
-    metrics; tests must not alter it."""
+    """60 test images of 20 patients, and some of val: predictions of every variant, plain_deit's
+    far worse, and the reference's metrics; tests must not alter them."""
     layout = Layout("tiny", results=tmp_path_factory.mktemp("evaluated") / "results")
-    _, scores, _ = binormal(0, 20, between=0.7)
+    patients, rng = np.arange(60) // 3, np.random.default_rng(0)
+    labels = patients % 2
+    scores = rng.normal(0, 0.7, 20)[patients] + 1.5 * labels + rng.normal(0, 0.5, 60)
+    test = pd.DataFrame({"path": [f"test/{i}.jpeg" for i in range(60)], "label": labels})
+    test["patient"], test["split"] = [f"00{patient}" for patient in patients], "test"
+    test["subtype"] = np.where(labels, "virus", "normal")
+    val = test.head(9).assign(path="train/" + test.path, split="val", probability=0.5)
     rng = np.random.default_rng(0)
     for variant in study.variants:
         for seed in study.seeds:
-            noise = rng.normal(0, 0.1, 60)
             quality = -1 if variant == "plain_deit" else 1
-            write_predictions(study, variant, seed, layout, expit(quality * (scores - 0.7) + noise))
-    write_images(layout)
+            logits = quality * (scores - 0.7) + rng.normal(0, 0.1, 60)
+            table = pd.concat([val, test.assign(probability=expit(logits))])
+            save_predictions(study, variant, seed, layout, table)
+    images = test.assign(sha256="0", width=100 + np.arange(60) // 2, height=100)
+    images.assign(bytes=5000, note="").to_csv(layout.manifest, index=False)
+    masks = test[["path"]].assign(confidence=np.linspace(0, 1, 60), area=0.3, cut=0.5)
+    masks.to_csv(layout.mask_table, index=False)
     return layout, evaluate_variant(study, "no_seg", layout)
 
 
@@ -384,16 +332,6 @@ def scored(evaluated, tmp_path):
     """The same files, for a test to alter."""
     shutil.copytree(evaluated[0].results, tmp_path / "results")
     return Layout("tiny", results=tmp_path / "results")
-
-
-def test_a_model_that_calls_everything_alike_is_reported_without_an_interval(study, scored):
-    for seed in study.seeds:
-        write_predictions(study, "no_seg", seed, scored, np.full(60, 0.5))
-    found = evaluate_variant(study, "no_seg", scored)["headline"]["auc"]
-    assert (found["estimate"], found["low"], found["high"]) == (0.5, None, None)
-    write_json(scored.comparisons, {"reference": "no_seg", "differences": {}})
-    assert "0.500 on 60 synthetic images" in (cited := citation(study, "no_seg", scored))
-    assert "(no interval, as no resample differs, over test patients and 2 " in cited
 
 
 def test_every_layer_agrees_with_scikit_learn(study, evaluated):
@@ -439,12 +377,9 @@ def test_every_number_of_a_record_is_finite_or_null_and_inside_its_interval(eval
     assert len(shown) > 200 and all(shown)
 
 
-def test_a_single_seed_has_no_deviation(tiny, tmp_path):
-    study = study_from(tiny | {"seeds": [3]}, "x")
-    layout = Layout("tiny", results=tmp_path)
-    write_predictions(study, "no_seg", 3, layout, np.linspace(0.01, 0.99, 60))
-    write_images(layout)
-    auc = evaluate_variant(study, "no_seg", layout)["headline"]["auc"]
+def test_a_single_seed_has_no_deviation(tiny, scored):
+    study = study_from(tiny | {"seeds": [1]}, "x")
+    auc = evaluate_variant(study, "no_seg", scored)["headline"]["auc"]
     assert (auc["sd"], auc["min"], auc["max"], auc["se_seeds"]) == (None, None, None, 0)
 
 
@@ -481,9 +416,8 @@ def test_validation_images_of_one_class_and_unknown_images_are_refused(study, sc
         evaluate_variant(study, "no_seg", scored)
 
 
-def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(study, scored):
-    """All probabilities 0.4: no image is called, so that precision is 0 / 0."""
-    alter(study, scored, probability=0.4)
+def test_a_model_that_calls_all_images_alike_has_null_metrics_and_wilsons_interval(study, scored):
+    alter(study, scored, probability=0.4)  # no image is called, so that precision is 0 / 0
     found = evaluate_variant(study, "no_seg", scored)["headline"]
     for name in ("ppv", "mcc"):
         assert (found[name]["estimate"], found[name]["low"]) == (None, None)
@@ -491,10 +425,13 @@ def test_a_metric_without_calls_is_null_and_an_extreme_one_has_wilsons_interval(
     expected = stats.binomtest(0, 10).proportion_ci(method="wilson")  # 10 patients, not 30 images
     assert found["sensitivity"]["high"] == pytest.approx(expected.high)
     assert (found["sensitivity"]["low"], found["specificity"]["high"]) == (0, 1)
-    assert found["auc"]["estimate"] == 0.5
     alter(study, scored, probability=0.5)  # at the threshold, which calls pneumonia
     found = evaluate_variant(study, "no_seg", scored)["headline"]
     assert (found["sensitivity"]["estimate"], found["specificity"]["estimate"]) == (1, 0)
+    assert [found["auc"][key] for key in ("estimate", "low", "high")] == [0.5, None, None]
+    write_json(scored.comparisons, {"reference": "no_seg", "differences": {}})
+    assert "0.500 on 60 synthetic images" in (cited := citation(study, "no_seg", scored))
+    assert "(no interval, as no resample differs, over test patients and 2 " in cited
 
 
 def test_subgroups_are_those_of_a_literal_selection(study, evaluated, monkeypatch):
@@ -564,7 +501,13 @@ def test_errors_are_those_of_a_literal_count():
     assert found["some_variant"] == len(wrong["a"] | wrong["b"])
 
 
-def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, evaluated, tiny):
+def mean_auc(study, variant, layout, chosen=slice(None)):
+    """By scikit-learn, over the seeds, on the chosen test images."""
+    table, scores = scores_on(study, variant, layout)
+    return np.mean([sk.roc_auc_score(table.label[chosen], row[chosen]) for row in scores])
+
+
+def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, tiny):
     record = compare_variants(study, scored)
     errors = record["errors"]["variants"]
     assert errors["plain_deit"]["images"] > errors["no_seg"]["images"]
@@ -577,8 +520,7 @@ def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, 
     assert {n: v["p_value_adjusted"] for n, v in differences.items()} == pytest.approx(adjusted)
     assert differences["plain_deit"]["verdict"] == "lower than"
     assert differences["no_tta"]["verdict"] in (UNDECIDED, "equivalent to")
-    plain = evaluate_variant(study, "plain_deit", scored)
-    means = [values["headline"]["auc"]["estimate"] for values in (plain, evaluated[1])]
+    means = [mean_auc(study, variant, scored) for variant in ("plain_deit", "no_seg")]
     assert differences["plain_deit"]["estimate"] == pytest.approx(means[0] - means[1])
     tiny["statistics"]["family"] = ["plain_deit"]
     found = compare_variants(study_from(tiny, "x"), scored)["differences"]
@@ -588,18 +530,14 @@ def test_comparison_is_paired_adjusted_and_against_the_reference(study, scored, 
 
 def test_the_family_is_compared_without_numbers_on_both_sides(study, scored, tiny, monkeypatch):
     assert "without_shared_numbers" not in compare_variants(study, scored)["differences"]["no_tta"]
-    test = pd.read_csv(scored.predictions("no_seg", 0)).query("split == 'test'")
-    doubtful = set(test.path[::3])
+    test, _ = scores_on(study, "no_seg", scored)
+    doubtful = test.path[::3]
     monkeypatch.setattr(compare, "shared_numbers", lambda manifest: manifest.path.isin(doubtful))
     tiny["statistics"]["family"] = ["plain_deit"]
     record = compare_variants(study_from(tiny, "x"), scored)["differences"]
     assert "without_shared_numbers" not in record["no_tta"]
-    keep = ~test.path.isin(doubtful)
-    means = []
-    for variant in ("plain_deit", "no_seg"):
-        tables = (pd.read_csv(scored.predictions(variant, s)) for s in study.seeds)
-        left = [table.loc[test.index][keep] for table in tables]
-        means.append(np.mean([sk.roc_auc_score(t.label, t.probability) for t in left]))
+    keep = ~test.path.isin(doubtful).to_numpy()
+    means = [mean_auc(study, variant, scored, keep) for variant in ("plain_deit", "no_seg")]
     found = record["plain_deit"]["without_shared_numbers"]
     assert found["estimate"] == pytest.approx(means[0] - means[1])
     assert found["low"] < found["estimate"] < found["high"]
