@@ -137,6 +137,7 @@ def test_without_clusters_every_image_is_a_patient_drawn_as_in_an_image_bootstra
     [
         ([1, 1, 1], [0.1, 0.2, 0.3], "both classes"),
         ([0, 1, 2], [0.1, 0.2, 0.3], "both classes"),
+        ([0, 0.7, 1.2], [0.1, 0.2, 0.3], "both classes"),
         ([0, 1, 1], [0.1, math.inf, math.nan], "2 scores are not finite"),
         ([0, 1], [0.1, 0.2, 0.3], "one length"),
         ([[0, 1]], [[0.1, 0.2]], "one length"),

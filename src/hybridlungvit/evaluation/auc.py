@@ -17,14 +17,14 @@ Array = NDArray[np.float64]
 
 def check_scores(labels: NDArray, scores: NDArray) -> tuple[NDArray[np.int64], Array]:
     """Labels as int, scores as float64; raises ``StudyError`` if no AUC can be had from them."""
-    labels, scores = np.asarray(labels).astype(np.int64), np.asarray(scores, dtype=np.float64)
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
         raise StudyError(f"labels {labels.shape} and scores {scores.shape} must be of one length.")
-    if set(np.unique(labels)) != {0, 1}:
+    if set(np.unique(labels).tolist()) != {0, 1}:
         raise StudyError("labels must hold both classes, 0 and 1, for an AUC.")
     if not np.isfinite(scores).all():
         raise StudyError(f"{(~np.isfinite(scores)).sum()} scores are not finite.")
-    return labels, scores
+    return labels.astype(np.int64), scores
 
 
 def auc_function(

@@ -129,13 +129,13 @@ def _measure(case: Case, segment: Segment) -> dict[str, object]:
     sized = cv2.resize(
         result.mask.view(np.uint8), lungs.shape[::-1], interpolation=cv2.INTER_NEAREST
     )
-    mask = sized.astype(bool)
+    mask = sized.astype(bool) & ~ignored
     return {
         "image": case.image.name,
         "class": CLASSES[case.label],
         "label": case.label,
         "patient": case.patient,
-        "dice": dice(mask & ~ignored, lungs),
+        "dice": dice(mask, lungs),
         "cut_error": PRINT_WIDTH * abs(mean_x(mask) - mean_x(lungs)),
         "confidence": result.confidence,
         "area": result.mask.mean(),
@@ -202,7 +202,7 @@ def patient_interval(
     """The mean of a column of ``table``, or its quantile ``q``, with its interval.
 
     Whole patients (column patient) are resampled within their class (label); all columns see the
-    same resamples. A single patient has no bounds (None).
+    same resamples. With a single patient of a class there are no bounds (None).
     """
     values = table[column].to_numpy(float)
 
@@ -211,7 +211,7 @@ def patient_interval(
             return weighted_quantile(values, weights, q)
         return weights @ values / weights.sum(axis=1)
 
-    if table.patient.nunique() < 2:
+    if table.groupby("label").patient.nunique().min() < 2:
         return Interval(float(statistic(np.ones((1, len(table))))[0]), None, None)
     chunks = patient_weights(table.label.to_numpy(), table.patient.to_numpy(), resamples, seed)
     replicates = np.concatenate([statistic(weights) for weights in chunks])
