@@ -21,10 +21,11 @@ HAS = {name for name, present in UMATH.__cpu_features__.items() if present}
 MACHINES = {
     "Nehalem": (1, UMATH.__cpu_dispatch__, set()),
     "Haswell": (2, WIDE, {"AVX2"}),
-    "Zen": (4, [], {"AVX2"}),
-    "SkylakeX": (2, [], {"AVX512F"}),
 }
-"""By kernel of OpenBLAS: threads, what numpy does without, and what the processor must have."""
+"""By kernel of OpenBLAS: threads, what numpy does without, and what the processor must have.
+
+`.ci/machines` makes the published papers on these and on others.
+"""
 LAYOUT = Layout("tiny")
 STAGES = [*(f"metrics --variant {variant}" for variant in TINY["variants"]), "compare",
           "audit-results", "text"]  # fmt: skip

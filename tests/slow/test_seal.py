@@ -38,17 +38,20 @@ def swap_figures():
     return FIGURES / "gradcam.pdf"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [LAYOUT.saliency("no_seg"), LAYOUT.audit, LAYOUT.run("seg_0.1", 0) / "history.csv", None],
-)
-def test_whatever_is_altered_is_named_before_the_first_job(finished_copy, path):
-    if path is None:
-        path = swap_figures()
-    else:
+def test_whatever_is_altered_missing_or_unsealed_is_named(finished_copy):
+    history = LAYOUT.run("seg_0.1", 0) / "history.csv"
+    altered = [LAYOUT.saliency("no_seg"), LAYOUT.audit, history]
+    for path in altered:
         path.write_text(re.sub(r"[1-8]", "9", path.read_text(), count=1))
-    with pytest.raises(StudyError, match=rf"SHA256SUMS: 1 of \d+ results .*\n{path}: altered$"):
+    altered.append(swap_figures())
+    LAYOUT.leaks.unlink()
+    lines = LAYOUT.seal.read_text().splitlines()
+    LAYOUT.seal.write_text("\n".join(line for line in lines if "manifest" not in line) + "\n")
+    with pytest.raises(StudyError, match=r"SHA256SUMS: 6 of \d+ results ") as caught:
         check_seal(finished_copy, LAYOUT)
+    named = {f"{LAYOUT.leaks}: missing", f"{LAYOUT.manifest}: not sealed"}
+    named |= {f"{path}: altered" for path in altered}
+    assert set(str(caught.value).splitlines()[1:]) == named
 
 
 def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(finished_copy, tmp_path):
@@ -59,16 +62,6 @@ def test_make_paper_stops_at_a_broken_seal_and_prints_nothing_new(finished_copy,
     assert f"{path}: altered" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert LAYOUT.pdf.read_bytes() == before
-
-
-def test_missing_and_unsealed_results_are_named_together(finished_copy):
-    LAYOUT.leaks.unlink()
-    lines = LAYOUT.seal.read_text().splitlines()
-    LAYOUT.seal.write_text("\n".join(line for line in lines if "manifest" not in line) + "\n")
-    with pytest.raises(StudyError) as caught:
-        check_seal(finished_copy, LAYOUT)
-    assert f"{LAYOUT.leaks}: missing" in str(caught.value)
-    assert f"{LAYOUT.manifest}: not sealed" in str(caught.value)
 
 
 def test_a_missing_or_damaged_seal_says_how_to_go_on(finished_copy):
