@@ -36,10 +36,7 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
 def test_missing_files_of_the_users_own_are_told_before_anything_runs(layout, tmp_path, key, name):
     values = FOLDER | {"data_root": str(tmp_path), "data": FOLDER["data"] | {key: name}}
     study = study_from(values, "x")
-    for planned in (
-        {"manifest", "cache", "train"},
-        {"text", "pdf"},
-    ):  # the second, as it is missing
+    for planned in ({"manifest", "cache", "train"}, {"text", "pdf"}):  # the latter as it is missing
         with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
             check_start(study, layout, planned)
     check_start(study, layout, {"pdf"}, from_predictions=True)
@@ -51,14 +48,12 @@ def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tm
         check_start(study, layout, {"cache", "pdf"})
     check_start(study, layout, {"cache"})
     check_start(study, layout, {"cache", "pdf"}, from_predictions=True)
+    code = code_sha256("train")
     for variant in study.trained_variants():
         file = layout.run(variant, 0) / "model.safetensors"
         file.parent.mkdir(parents=True)
         file.touch()
-        hashes = {
-            "code_sha256": code_sha256("train"),
-            "config_sha256": study.training_hash(variant),
-        }
+        hashes = {"code_sha256": code, "config_sha256": study.training_hash(variant)}
         (file.parent / "run.json").write_text(json.dumps(hashes))
     check_start(study, layout, {"cache", "pdf"})
     (file.parent / "run.json").write_text(json.dumps(hashes | {"code_sha256": "0"}))

@@ -65,13 +65,12 @@ def test_the_published_result_can_be_cited_with_its_verdict(published):
 
 
 @pytest.mark.skipif(shutil.which("bibtex") is None, reason="needs bibtex")
-@pytest.mark.parametrize("style", ["plain", "abbrv", "unsrt"])
-def test_the_bibtex_to_paste_compiles_without_a_warning(style, tmp_path, monkeypatch):
+def test_the_bibtex_to_paste_compiles_without_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     study = load_study(Path("config/kermany-cpu.yaml"))
     text = citation(study, study.reference, Layout("kermany-cpu"))
     (tmp_path / "cited.bib").write_text(text[text.index("@") :])
-    aux = f"\\relax\n\\citation{{*}}\n\\bibstyle{{{style}}}\n\\bibdata{{cited}}\n"
+    aux = "\\relax\n\\citation{*}\n\\bibstyle{plain}\n\\bibdata{cited}\n"
     (tmp_path / "cited.aux").write_text(aux)
     done = subprocess.run(["bibtex", "cited"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "warning" not in done.stdout.lower(), done.stdout
