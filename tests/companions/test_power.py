@@ -53,7 +53,7 @@ def scored(tiny, tmp_path):
     return study, layout, labels, patients, scores
 
 
-def test_the_table_is_what_the_components_of_the_difference_allow(scored, capsys):
+def test_the_table_is_what_the_components_allow_and_others_are_refused(scored, capsys):
     study, layout, labels, patients, scores = scored
     rows = show_power(study, layout, [10], margin=0.05)
     assert [row.seeds for row in rows] == [SEEDS, 10, math.inf]
@@ -66,15 +66,9 @@ def test_the_table_is_what_the_components_of_the_difference_allow(scored, capsys
         assert row.equivalence == near(equivalence_power(plan, 0.05, row.seeds))
     table = capsys.readouterr().out
     assert "3 (own)" in table and "endless" in table and f"{rows[1].detectable:.4f}" in table
-
-
-@pytest.mark.parametrize(
-    ("seeds", "margin", "words"), [([1], None, "at least 2"), ([3], 0.0, "margin 0")]
-)
-def test_a_design_without_an_answer_is_refused(scored, seeds, margin, words):
-    study, layout, *_ = scored
-    with pytest.raises(StudyError, match=words):
-        show_power(study, layout, seeds, margin)
+    for design, words in (([1], None), "at least 2"), (([3], 0.0), "margin 0"):
+        with pytest.raises(StudyError, match=words):
+            show_power(study, layout, *design)
 
 
 def test_variants_that_never_differ_have_dashes(scored, capsys):

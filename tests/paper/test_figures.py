@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from explained import explained
 from hypothesis import assume, given
-from hypothesis import strategies as st
+from made_up import scored_images
 from scipy.stats import norm
 from sklearn.metrics import roc_curve
 
@@ -26,18 +26,10 @@ from hybridlungvit.paper.style import FULL_WIDTH, line_of, save_figure, use_styl
 from hybridlungvit.paths import Layout
 
 
-@st.composite
-def scored(draw):
-    levels = draw(st.sampled_from([3, 1000]))  # many ties, or hardly any
-    row = st.tuples(st.integers(0, 1), st.integers(0, levels), st.integers(0, 2))
-    labels, scores, weights = np.array(draw(st.lists(row, min_size=2, max_size=40))).T
-    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
-    return labels, scores / levels, weights.astype(float)
-
-
-@given(scored())
+@given(scored_images())
 def test_roc_curve_is_scikit_learns(data):
     labels, scores, weights = data
+    assume(weights[labels == 0].sum() > 0 and weights[labels == 1].sum() > 0)
     rows = np.stack([weights, np.ones(len(labels))])
     for row, curve in zip(rows, roc_curves(labels, scores, rows), strict=True):
         false, true, _ = roc_curve(labels, scores, sample_weight=row, drop_intermediate=False)

@@ -38,15 +38,16 @@ def test_tex_can_be_read_back(text):
     assert "".join(read) == text
 
 
-def test_tex_leaves_other_signs_alone():
-    assert tex("plain é (1)") == "plain é (1)"
-    assert tex(5) == "5"
-    assert tex("cut 20 % right") == r"cut 20\,\% right"
+NONE = dict.fromkeys(("estimate", "low", "high"))
+INTERVAL = {"estimate": 0.9123, "low": -0.85, "high": 0.99999}
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (tex("plain é (1)"), "plain é (1)"),
+        (tex(5), "5"),
+        (tex("cut 20 % right"), r"cut 20\,\% right"),
         (number(0.9996), "1.000"),
         (number(12.34, 1), "12.3"),
         (number(None), "--"),
@@ -68,19 +69,6 @@ def test_tex_leaves_other_signs_alone():
         (enumerated(["10", "25", "50"]), "10, 25 and 50"),
         (metric_name("balanced_accuracy"), "Balanced accuracy"),
         (metric_name("npv"), "NPV"),
-    ],
-)
-def test_numbers_and_names_in_print(text, expected):
-    assert text == expected
-
-
-NONE = dict.fromkeys(("estimate", "low", "high"))
-INTERVAL = {"estimate": 0.9123, "low": -0.85, "high": 0.99999}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
         (format_interval(INTERVAL), "0.912 (-0.850 to 1.000)"),
         (format_interval(INTERVAL, 1, signed), "+0.9 (-0.8 to +1.0)"),
         (format_interval(NONE), "--"),
@@ -92,7 +80,7 @@ INTERVAL = {"estimate": 0.9123, "low": -0.85, "high": 0.99999}
         (tex_interval(NONE | {"estimate": -1.0}, 0.95), r"\ensuremath{-1.000} (no interval)"),
     ],
 )  # fmt: skip
-def test_intervals_in_print(text, expected):
+def test_numbers_names_and_intervals_in_print(text, expected):
     assert text == expected
 
 

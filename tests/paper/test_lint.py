@@ -41,10 +41,6 @@ def decide(layout, variant, verdict):
     replace(macros, line, rf"\setstudy{{outcome/{variant}}}{{{verdict}}}{{run:{variant}}}")
 
 
-def test_the_published_manuscript_passes(layout):
-    assert not problems(layout)
-
-
 @pytest.mark.parametrize(
     ("words", "number"),
     [

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
-from conftest import REPOSITORY
 
 from hybridlungvit.config import study_from
 from hybridlungvit.io import StudyError
@@ -50,12 +49,6 @@ def results(study, layout, patients=("a", "b")):
         manifest=pd.DataFrame({"patient": patients}),
         reference={"headline": headline, "images": 2345},
     )
-
-
-def test_the_papers_own_file_is_sound():
-    rows = read_literature(Layout("any", paper=REPOSITORY / "paper"))
-    assert any(row.cite == "kermany2018cell" for row in rows)
-    assert all(row.read for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +137,3 @@ def test_earlier_looks_leave_out_the_study_at_hand(layout, study):
 def test_a_bad_look_is_named(layout, study, wrong):
     with pytest.raises(StudyError, match=r"earlier_looks.yaml: rows.0"):
         looks(layout, study, LOOK | wrong)
-
-
-def test_the_papers_own_looks_are_sound(study):
-    table, _ = earlier_looks(results(study, Layout("any", paper=REPOSITORY / "paper")))
-    assert len(table) > 5

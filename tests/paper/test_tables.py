@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from explained import explained
+from explained import explained, interval
 
 from hybridlungvit.companions.checklists import typed_numbers
 from hybridlungvit.config import study_from
@@ -29,10 +29,6 @@ def test_every_marked_function_is_imported_by_its_writer_and_has_a_caption(kind,
         assert typed_numbers(caption) == [], name
 
 
-def interval(estimate, low, high, **more):
-    return {"estimate": estimate, "low": low, "high": high, "undefined": 0.0} | more
-
-
 def test_the_share_of_seeds_is_that_of_the_variance():
     record = {"se_patients": 0.03, "se_seeds": 0.04, "sd": 0.05}
     assert tables.seed_share(record) == pytest.approx(64)
@@ -42,7 +38,7 @@ def test_the_share_of_seeds_is_that_of_the_variance():
 
 def difference(p_value_adjusted):
     calls = {"only_a": 3, "only_b": 1, "p_exact": 0.6, "p_clustered": 0.7}
-    return interval(-0.02, -0.03, -0.01) | {
+    return interval(-0.02) | {
         "p_value": 0.01,
         "p_value_adjusted": p_value_adjusted,
         "p_equivalence": 0.7,
@@ -77,15 +73,15 @@ def test_exploratory_comparisons_are_marked(study):
 
 @pytest.mark.parametrize(("seeds", "rows"), [([0, 1], 2), ([0], 1)])
 def test_the_ensemble_has_a_row_of_its_own_where_there_are_several_seeds(tiny, seeds, rows):
-    headline = {"auc": interval(0.9, 0.8, 0.95, sd=0.01)}
-    ensemble = {"auc": interval(0.92, 0.83, 0.97)}
+    headline = {"auc": interval(0.9) | {"sd": 0.01}}
+    ensemble = {"auc": interval(0.92, 0.05)}
     results = SimpleNamespace(
         study=study_from(tiny | {"seeds": seeds}, "x"), level="95", differences={},
         metrics={"no_seg": {"headline": headline, "ensemble": ensemble}},
     )  # fmt: skip
     table, _, _ = tables.main(results)
     assert len(table) == rows
-    assert table.iloc[-1, 1] == ["0.900 (0.800 to 0.950)", "0.920 (0.830 to 0.970)"][rows - 1]
+    assert table.iloc[-1, 1] == ["0.900 (0.800 to 1.000)", "0.920 (0.870 to 0.970)"][rows - 1]
 
 
 def test_the_focus_table_prints_lone_and_missing_values(study):

@@ -68,12 +68,8 @@ def test_the_table_says_which_targets_are_missed(tmp_path, capsys):
     ]
     report.show("Some", measures, tmp_path / "out.json")
     assert [m.met for m in measures] == [True, False]
-    rows = {
-        row.strip(" │|").split()[0]: row
-        for row in capsys.readouterr().out.splitlines()
-        if "." in row
-    }
-    assert "yes" in rows["fast"] and "no" in rows["too"]
+    printed = re.findall(r"[│|] *(yes|no) *[│|]", capsys.readouterr().out)
+    assert printed == ["yes", "no"]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [m["met"] for m in written["measures"]] == [True, False]
     assert written["machine"]["processor"]

@@ -55,14 +55,15 @@ def test_every_problem_is_told_at_once_and_no_verdict_stays(paper, capsys):
     assert not LAYOUT.check.exists()
 
 
-@pytest.mark.parametrize("record", ["metrics/no_seg.json", "audit.json"])
-def test_an_estimate_outside_its_interval_is_named(paper, record):
-    path = LAYOUT.root / record
-    text, count = re.subn(r'"high": 0\.\d+', '"high": 0.0001', path.read_text(), count=1)
-    assert count
-    path.write_text(text)
-    problems = as_text(check_intervals(paper, LAYOUT))
-    assert f"{path}: " in problems and "lies outside its interval" in problems
+def test_estimates_outside_their_intervals_are_named(paper):
+    paths = [LAYOUT.metrics("no_seg"), LAYOUT.audit]
+    for path in paths:
+        text, count = re.subn(r'"high": 0\.\d+', '"high": 0.0001', path.read_text(), count=1)
+        assert count
+        path.write_text(text)
+    problems = list(check_intervals(paper, LAYOUT))
+    assert [problem.where.partition(": ")[0] for problem in problems] == list(map(str, paths))
+    assert all("lies outside its interval" in problem.what for problem in problems)
 
 
 def test_values_that_differ_from_the_committed_ones_are_told_with_the_change():
@@ -93,9 +94,6 @@ def test_a_paper_that_passes_is_compared_with_the_last_commit(paper, tmp_path, c
     assert "1 values differ from the committed ones" in caplog.text
 
 
-# Where results come from
-
-
 def test_predictions_altered_or_of_another_config_stop_the_check_with_both_hashes(paper):
     replace(Path("tiny.yaml"), "learning_rate: 0.001", "learning_rate: 0.002")
     changed = load_study(Path("tiny.yaml"))
@@ -123,9 +121,6 @@ def test_a_run_record_changed_after_scoring_is_named(paper, key):
     text = as_text(check_origins(paper, LAYOUT))
     assert "scored by another run than" in text
     assert ("is not the history" in text) == (key != "code_commit")
-
-
-# The README
 
 
 def test_results_in_the_readme_are_compared(paper):
@@ -160,9 +155,6 @@ def test_the_readme_shows_what_was_declared_and_counts_the_rest(paper):
     assert set(shown) == {paper.reference, chosen}
     assert f"The paper explores {len(paper.variants) - 2} more variant" in few
     assert "explores" not in render_block(paper, LAYOUT, picture=False)
-
-
-# What is made from a finished study
 
 
 PAPER = ("--workflow-profile", "workflow/profiles/paper", "--configfile", "tiny.yaml")

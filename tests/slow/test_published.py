@@ -26,8 +26,9 @@ def published(request, monkeypatch):
     return load_study(Path("config") / f"{request.param}.yaml"), Layout(request.param)
 
 
-def test_the_published_paper_passes_its_check(published):
+def test_the_published_paper_has_its_seal_and_passes_its_check(published):
     study, layout = published
+    check_seal(study, layout)
     before = layout.check.read_bytes()
     check_paper(study, layout)
     assert layout.check.read_bytes() == before
@@ -101,7 +102,3 @@ def test_no_image_and_of_weights_only_the_model_is_published():
     assert weights == ["results/kermany-cpu/model/model.safetensors"]
     images = [name for name in done.stdout.splitlines() if name.endswith(".png")]
     assert images == ["paper/preview.png"]
-
-
-def test_what_the_paper_takes_as_it_is_has_its_seal(published):
-    check_seal(*published)

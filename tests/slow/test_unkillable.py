@@ -42,6 +42,18 @@ def last_epoch(layout):
     return len(torch.load(file)["history"]) if file.exists() else 0
 
 
+def kill_after(goal, study, layout, delay=0.0):
+    """Train to an epoch's checkpoint and for a while beyond; returns the last epoch then."""
+    process = start(train, study, VARIANT, 0, layout)
+    while process.is_alive() and last_epoch(layout) < goal:
+        time.sleep(0.01)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return last_epoch(layout)
+
+
 def outcome(study, layout):
     score(study, VARIANT, 0, layout)
     run = layout.run(VARIANT, 0)
@@ -60,15 +72,8 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one(long, layout):
 
     moments, done = random.Random(7), 0
     for _ in range(KILLS):
-        goal = done + moments.randint(0, 1)
-        process = start(train, long, VARIANT, 0, killed)
-        while process.is_alive() and last_epoch(killed) < goal:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 2 * epoch))  # loading, training, validating or writing
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        done = last_epoch(killed)
+        goal, delay = done + moments.randint(0, 1), moments.uniform(0, 2 * epoch)
+        done = kill_after(goal, long, killed, delay)  # loading, training, validating or writing
         assert not (killed.run(VARIANT, 0) / "run.json").exists()
     assert done > 1, "the kills came after checkpoints"
     process = start(train, long, VARIANT, 0, killed)
@@ -86,12 +91,7 @@ def _train_on_a_small_disk(study, layout, limit, answers):
 
 
 def test_a_full_disk_is_told_in_words_and_costs_no_finished_epoch(long, layout):
-    process = start(train, long, VARIANT, 0, layout)
-    while process.is_alive() and last_epoch(layout) < 2:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    before = last_epoch(layout)
+    before = kill_after(2, long, layout)
     answers = context.Queue()
     process = start(_train_on_a_small_disk, long, layout, 10_000, answers)
     process.join()
