@@ -3,7 +3,6 @@
 import importlib
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -13,13 +12,11 @@ from conftest import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 
-def run(name, output, *arguments, **variables):
-    """The measures of a benchmark, and what it printed."""
+def run(name, output, *arguments):
     command = [sys.executable, REPOSITORY / "benchmarks" / name, "--output", output, *arguments]
-    environment = os.environ | variables
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(output.read_text())["measures"], done.stdout
+    return json.loads(output.read_text())["measures"]
 
 
 def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
@@ -44,9 +41,15 @@ def test_every_training_measure_is_a_finite_ratio(monkeypatch, tmp_path):
     assert all(math.isfinite(training._step_memory(kind, tmp_path)) for kind in ("hybrid", "bare"))
 
 
-def test_without_a_gpu_its_part_says_that_nothing_was_measured(tmp_path):
-    measures, said = run("gpu.py", tmp_path / "out.json", CUDA_VISIBLE_DEVICES="")
-    assert measures == [] and "This section stays unmeasured." in said
+def test_without_a_gpu_its_part_says_that_nothing_was_measured(monkeypatch, tmp_path, capsys):
+    gpu, output = importlib.import_module("gpu"), tmp_path / "out.json"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(gpu, "start_logging", lambda: None)
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--output", str(output)])
+    gpu.main()
+    assert "This section stays unmeasured." in capsys.readouterr().out
+    assert json.loads(output.read_text())["measures"] == []
 
 
 def test_a_resumed_run_is_compared_with_an_uninterrupted_one(monkeypatch, tmp_path):
@@ -102,7 +105,7 @@ def test_the_readme_quotes_what_was_measured():
 
 
 def test_data_benchmark(phantoms, tmp_path):
-    measures, _ = run(
+    measures = run(
         "data.py", tmp_path / "out.json", "--data", phantoms / "test", "--images", "40",
         "--repeats", "1", "--side", "32",
     )  # fmt: skip
@@ -113,7 +116,7 @@ def test_data_benchmark(phantoms, tmp_path):
 
 def test_scale_benchmark(tmp_path):
     sizes = ("--images", "300", "--scored", "300", "600")
-    measures, _ = run("scale.py", tmp_path / "out.json", *sizes)
+    measures = run("scale.py", tmp_path / "out.json", *sizes)
     assert len(measures) == 6
     assert "metrics, 600 ÷ 300" in measures[-1]["name"]
     assert all(m["value"] > 0 for m in measures)
