@@ -144,8 +144,9 @@ def moved_cuts(tiny):
     return SimpleNamespace(study=study, manifest=manifest, masks=masks, differences=differences)
 
 
-def test_the_distance_of_a_cut_is_its_mean_over_test_images(tiny):
-    distances = cut_distances(moved_cuts(tiny))
+def test_the_distance_of_a_cut_from_the_references_is_its_mean_over_test_images(tiny):
+    results = moved_cuts(tiny)
+    distances = cut_distances(results)
     assert list(distances) == list(CUTS)  # nothing else moves the cut alone
     assert distances["shift_20"] == pytest.approx(20)
     assert distances["shift_5"] == pytest.approx(5)
@@ -156,10 +157,6 @@ def test_the_distance_of_a_cut_is_its_mean_over_test_images(tiny):
     expected = np.mean([np.abs(columns - 0.4).mean(), np.abs(columns - 0.6).mean()])
     assert distances["anywhere"] == pytest.approx(100 * expected, abs=0.2)
     assert distances["nowhere"] is None
-
-
-def test_distances_of_cuts_start_at_the_references_own(tiny):
-    results = moved_cuts(tiny)
     tiny["reference"] = "midline"
     results.study = study_from(tiny, "tiny")
     results.differences["no_seg"] = {}

@@ -36,7 +36,9 @@ def published(tmp_path, monkeypatch):
     return load_study(REPOSITORY / "config" / f"{STUDY}.yaml"), layout
 
 
-def test_the_page_states_verdicts_citation_and_companions(published):
+def test_the_page_states_verdicts_citation_and_companions_in_the_same_bytes_again(
+    published, monkeypatch, caplog
+):
     study, layout = published
     page.write_page(study, layout)
     text = layout.page.read_text()
@@ -58,6 +60,12 @@ def test_the_page_states_verdicts_citation_and_companions(published):
         for digest in (run["code_sha256"], run["weights_sha256"], run["model_sha256"]):
             assert f'title="{digest}"' in text, (variant, seed)
     assert not re.search(r'(?:src|href)="(?!#|data:)', text), "the file loads nothing"
+    first = layout.page.read_bytes()
+    assert caplog.text == ""
+    monkeypatch.setattr(page, "LARGEST", 1000)
+    page.write_page(study, layout)
+    assert layout.page.read_bytes() == first
+    assert f"has {len(first):,} bytes" in caplog.text
 
 
 @pytest.mark.parametrize("changed", [{"margin": 0.02}, {"family": ["midline"]}])
@@ -68,7 +76,7 @@ def test_comparisons_under_other_terms_are_refused(published, changed):
         read_results(other, layout)
 
 
-def test_a_broken_template_is_named_and_the_earlier_page_stays(published):
+def test_what_a_page_lacks_is_named_and_the_earlier_page_stays(published, monkeypatch):
     study, layout = published
     layout.page.write_text("earlier")
     folder = layout.paper / "page"
@@ -80,25 +88,11 @@ def test_a_broken_template_is_named_and_the_earlier_page_stays(published):
     (folder / "runs.html").write_text("{{ unknown }}")
     with pytest.raises(StudyError, match="'unknown' is undefined"):
         page.write_page(study, layout)
-    assert layout.page.read_text() == "earlier"
-    assert [path.name for path in layout.paper.glob(".*")] == []
-
-
-def test_a_missing_companion_is_named_with_the_command_that_writes_it(published, monkeypatch):
-    study, layout = published
     monkeypatch.setattr(Layout, "companions", layout.paper / "nowhere")
     with pytest.raises(StudyError, match=r"nowhere/model_card\.md: .*Run `text`"):
         page.write_page(study, layout)
-
-
-def test_equal_results_give_equal_bytes_and_too_many_are_warned_of(published, monkeypatch, caplog):
-    page.write_page(*published)
-    first = published[1].page.read_bytes()
-    assert caplog.text == ""
-    monkeypatch.setattr(page, "LARGEST", 1000)
-    page.write_page(*published)
-    assert published[1].page.read_bytes() == first
-    assert f"has {len(first):,} bytes" in caplog.text
+    assert layout.page.read_text() == "earlier"
+    assert [path.name for path in layout.paper.glob(".*")] == []
 
 
 def decoded(text, mode):
