@@ -161,6 +161,9 @@ def test_the_distance_of_a_cut_from_the_references_is_its_mean_over_test_images(
     results.study = study_from(tiny, "tiny")
     results.differences["no_seg"] = {}
     assert cut_distances(results)["no_seg"] == pytest.approx(10)
+    for reference in ("nowhere", "swapped", "anywhere"):
+        results.study = study_from(tiny | {"reference": reference}, "tiny")
+        assert not cut_distances(results)
 
 
 def test_the_dose_response_starts_at_the_reference_and_ends_where_nothing_is_cut(tiny):

@@ -52,6 +52,10 @@ def test_a_tex_error_is_shown_and_the_earlier_pdf_stays(study, paper, engine):
 def test_success_without_a_pdf_is_an_error_with_the_output(study, paper):
     layout, programs = paper
     program(programs, "latexmk", "echo nothing to do")
+    build = layout.paper / "build" / "tiny"
+    build.mkdir(parents=True)
+    (build / "tiny.pdf").write_bytes(b"earlier")
+    (build / "tiny.log").write_text("! An earlier error.")
     with pytest.raises(StudyError, match=r"(?s)LaTeX failed.*nothing to do"):
         build_pdf(study, layout)
 

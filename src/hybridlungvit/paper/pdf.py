@@ -50,10 +50,11 @@ def build_pdf(study: Study, layout: Layout) -> None:
             "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
+    report, result = build / f"{name}.log", build / f"{name}.pdf"
+    for earlier in (report, result):
+        earlier.unlink(missing_ok=True)
     done = run_tex(command, folder)
-    result = build / f"{name}.pdf"
     if done.returncode or not result.is_file():
-        report = build / f"{name}.log"
         output = done.stdout + done.stderr
         text = report.read_text(errors="replace") if report.is_file() else output
         error = re.search(r"^! .*(?:\n.*){0,6}", text, re.MULTILINE)

@@ -211,10 +211,12 @@ def cut_distances(results: StudyResults) -> dict[str, float | None]:
 
     Of the variants that differ from the reference in where the cut lies and in nothing else; None
     where nothing is cut. Another patient's cut is that of any test image, a random one lies
-    anywhere in the middle half of the width.
+    anywhere in the middle half of the width. Empty where the reference has no cut of its own.
     """
     study = results.study
     reference = study.recipe(study.reference)
+    if reference.model.cut == "none" or reference.model.mask != "own":
+        return {}
     test = results.manifest.path[results.manifest.split == "test"]
     cuts = results.masks.cut[results.masks.path.isin(test)].to_numpy()
     anywhere = np.linspace(0.25, 0.75, 501)
