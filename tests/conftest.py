@@ -138,9 +138,45 @@ def no_space(*arguments: Any, **options: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
+def no_permission(path: Any, *arguments: Any) -> None:
+    """Stands in for a function that opens a file or folder, where the user may not."""
+    raise PermissionError(13, "Permission denied", str(path))
+
+
 def interrupted(*arguments: Any, **options: Any) -> None:
     """Stands in for a function in which somebody presses Ctrl-C."""
     raise KeyboardInterrupt
+
+
+SMALL = {
+    "stem": "deit_tiny_patch16_224",
+    "image_size": 32,
+    "stem_options": {"depth": 2, "patch_size": 8},
+}
+
+
+def small_hybrid(**changes):
+    """A hybrid model of little width, in evaluation mode."""
+    from hybridlungvit.model import HybridLungViT
+
+    head = {"d_model": 16, "token_grid": 2, "map_size": 8, "encoder_layers": 1, "heads": 2}
+    return HybridLungViT(**SMALL | head | changes).eval()
+
+
+def small_plain(**changes):
+    """The same stem as a plain control."""
+    from hybridlungvit.model import PlainViT
+
+    return PlainViT(**SMALL | changes).eval()
+
+
+@pytest.fixture
+def seeded() -> None:
+    """One thread, and the same draws in each test of models."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 def opened(layout: Layout) -> tuple[pd.DataFrame, Cache]:
@@ -214,17 +250,30 @@ def trained(cached: Layout, tmp_path_factory: pytest.TempPathFactory) -> tuple[S
     return study, layout
 
 
-@pytest.fixture
-def exported(trained: tuple[Study, Layout], tmp_path: Path) -> Path:
-    """The trained run as a folder in the layout of the model hub."""
+def adopt(trained: tuple[Study, Layout], layout: Layout) -> Study:
+    """Link the trained run into a layout of the test's own; returns its study."""
+    study, done = trained
+    layout.run("no_seg", 0).parent.mkdir(parents=True)
+    layout.run("no_seg", 0).symlink_to(done.run("no_seg", 0))
+    return study
+
+
+@pytest.fixture(scope="session")
+def first_export(trained: tuple[Study, Layout], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hybridlungvit.companions.export import export_run
     from hybridlungvit.evaluation.score import score
 
     study, layout = trained
-    if not layout.predictions("no_tta", 0).exists():
-        score(study, "no_tta", 0, layout)
-    export_run(study, "no_tta", 0, layout, tmp_path / "exported", half=True)
-    return tmp_path / "exported"
+    score(study, "no_tta", 0, layout)
+    folder = tmp_path_factory.mktemp("export") / "exported"
+    export_run(study, "no_tta", 0, layout, folder, half=True)
+    return folder
+
+
+@pytest.fixture
+def exported(first_export: Path, tmp_path: Path) -> Path:
+    """The trained run as a folder in the layout of the model hub, to break at will."""
+    return shutil.copytree(first_export, tmp_path / "exported")
 
 
 def checkout(folder, origin=REPOSITORY):

@@ -20,10 +20,6 @@ MODELS = {
 }
 
 
-def inputs():
-    return torch.randn(2, 3, 32, 32), torch.rand(2, 32, 32) > 0.5
-
-
 @pytest.fixture(params=list(MODELS), ids=lambda model: model.__name__)
 def saved(request, tmp_path):
     """A model and the folder it was saved to."""
@@ -38,7 +34,7 @@ def test_a_saved_model_comes_back_with_its_outputs(saved):
         "config.json", "model.safetensors", "README.md"
     }  # fmt: skip
     again = type(model).from_pretrained(folder)
-    images, masks = inputs()
+    images, masks = torch.randn(2, 3, 32, 32), torch.rand(2, 32, 32) > 0.5
     for before, after in zip(model(images, masks), again(images, masks), strict=True):
         assert (before is None and after is None) or torch.equal(before, after)
     assert not again.training
@@ -85,10 +81,10 @@ def test_pushing_uploads_what_is_saved(saved, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        {"d_model": "wide"}, {"d_model": True}, {"stem": "nope"}, {"cut": "odd"},
-        {"stem_options": [1]}, {"stem_options": {"depth": 10**7}}, {"encoder_layers": 10**7},
-        {"d_model": 10**9, "heads": 1}, {"image_size": "32"}, {"image_size": 10**6},
-        {"image_size": None}, {"d_model": 16}, {"segmentation": True},
+        {"d_model": "wide"}, {"stem": "nope"}, {"cut": "odd"}, {"stem_options": [1]},
+        {"stem_options": {"depth": 10**7}}, {"encoder_layers": 10**7},
+        {"d_model": 10**9, "heads": 1}, {"image_size": 10**6}, {"image_size": None},
+        {"d_model": 16}, {"segmentation": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -108,10 +104,7 @@ def test_a_config_with_wrong_values_is_refused_in_one_sentence(tmp_path, change)
         ("config.json", b"[" * 100_000, "config.json: cannot be read"),
         ("config.json", b"\xff", "config.json: cannot be read"),
         ("config.json", b"[]", "holds no JSON object"),
-        ("config.json", b"{}", "does not fit"),  # it is a hybrid's
         ("model.safetensors", None, "model.safetensors: cannot be read"),
-        ("model.safetensors", b"", "model.safetensors: cannot be read"),
-        ("model.safetensors", b"\x80\x04K\x01.", "model.safetensors: cannot be read"),
         ("model.safetensors", slice(-100), "model.safetensors: cannot be read"),
     ],
 )
