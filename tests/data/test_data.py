@@ -43,7 +43,7 @@ def test_patients_are_read_from_names(stem, label, expected):
     assert read_patient(stem, label) == expected
 
 
-@pytest.mark.parametrize("part", ["", "train", "test", "train/NORMAL", "test/PNEUMONIA"])
+@pytest.mark.parametrize("part", ["", "test/PNEUMONIA"])
 def test_missing_folder_is_named(folder, part):
     shutil.rmtree(folder / part)
     with pytest.raises(StudyError, match=str(folder / part)):
@@ -132,13 +132,13 @@ def test_limiting_train_keeps_whole_patients_and_the_other_sides(rows, limit, se
     assert kept.groupby("patient").size().equals(sizes)
 
 
-def test_too_few_patients_for_the_folds(study, folder, tmp_path):
+def test_too_few_patients_for_the_folds(phantoms, tmp_path):
     data = Data(source="folder", image_size=32, validation_folds=1000)
     with pytest.raises(StudyError, match="validation_folds"):
-        build_manifest(folder, data, tmp_path / "m.csv", 1)
+        build_manifest(phantoms, data, tmp_path / "m.csv", 1)
 
 
-def test_cache_holds_the_decoded_images_and_masks(cached, phantoms, study):
+def test_cache_holds_the_decoded_images_and_masks(cached, phantoms):
     manifest, cache = opened(cached)
     image = cv2.imread(str(phantoms / manifest.path[7]), cv2.IMREAD_GRAYSCALE)
     expected = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
@@ -151,8 +151,8 @@ def test_cache_holds_the_decoded_images_and_masks(cached, phantoms, study):
     assert table.cut[7] == pytest.approx((np.nonzero(masks[0])[1].mean() + 0.5) / 32, abs=1e-6)
 
 
-def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
-    other = type(layout)("other", results=tmp_path / "w")
+def test_cache_does_not_depend_on_workers(phantoms, cached, tmp_path):
+    other = Layout("other", results=tmp_path / "w")
     other.root.mkdir(parents=True)
     shutil.copy(cached.manifest, other.manifest)
     build_cache(phantoms, other, 32, workers=1)
@@ -160,7 +160,16 @@ def test_cache_does_not_depend_on_workers(layout, phantoms, cached, tmp_path):
         assert getattr(other, name).read_bytes() == getattr(cached, name).read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["size", "manifest", "masks", "record", "gone"])
+REFUSED = {
+    "size": "images and masks of shape .* Run `cache` again",
+    "masks": "images and masks of shape .* Run `cache` again",
+    "manifest": "cache: made from another manifest than .* Run `cache` again",
+    "record": r"record\.json: not found",
+    "gone": "no usable cache .* Run `cache`",
+}
+
+
+@pytest.mark.parametrize("damage", REFUSED)
 def test_a_cache_made_from_something_else_is_refused_in_a_sentence(cached, tmp_path, damage):
     own = Layout("own", results=tmp_path)
     shutil.copytree(cached.root, own.root)
@@ -171,7 +180,7 @@ def test_a_cache_made_from_something_else_is_refused_in_a_sentence(cached, tmp_p
         np.save(own.masks, np.load(own.masks)[:, :-1])
     elif damage != "size":
         (own.cache_record if damage == "record" else own.images).unlink()
-    with pytest.raises(StudyError, match=r"(Run `cache`|record\.json: not found)") as caught:
+    with pytest.raises(StudyError, match=REFUSED[damage]) as caught:
         open_cache(own, manifest, 64 if damage == "size" else 32)
     assert "\n" not in str(caught.value)
 
@@ -213,7 +222,7 @@ def test_any_file_name_is_listed_once_or_hidden(tmp_path_factory, given_names):
         assert again.path.tolist() == sorted(visible)
 
 
-@pytest.mark.parametrize("name", [b"line\nbreak.png", b"return\r.png", b"latin-\xe9.png"])
+@pytest.mark.parametrize("name", [b"return\r.png", b"latin-\xe9.png"])
 def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
     (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
@@ -246,18 +255,18 @@ def test_own_classes_and_a_table_of_patients_make_a_manifest(phantoms, tmp_path,
     assert set(manifest.split) == {"train", "val", "test"}
 
 
-def test_a_space_makes_no_other_patient(folder, tmp_path):
-    images, table = find_images(folder), tmp_path / "patients.csv"
+def test_a_space_makes_no_other_patient(phantoms, tmp_path):
+    images, table = find_images(phantoms), tmp_path / "patients.csv"
     rows = pd.DataFrame({"image": images.path, "patient": "P1"})
     rows.loc[::2, "patient"] = " P1 "
     rows.to_csv(table, index=False)
-    assert set(find_images(folder, patients=str(table)).patient) == {"P1"}
+    assert set(find_images(phantoms, patients=str(table)).patient) == {"P1"}
 
 
-def test_patients_by_a_regular_expression(folder):
-    table = find_images(folder, patients=r"(?:person|IM-)(\d+)")
+def test_patients_by_a_regular_expression(phantoms):
+    table = find_images(phantoms, patients=r"(?:person|IM-)(\d+)")
     assert (table.patient == table.path.str.extract(r"(?:person|IM-)(\d+)")[0]).all()
-    unnamed = find_images(folder, patients=r"/person(\d+)").patient
+    unnamed = find_images(phantoms, patients=r"/person(\d+)").patient
     assert (unnamed.str.startswith("image:") == table.path.str.contains("NORMAL/")).all()
 
 
@@ -271,12 +280,12 @@ def test_patients_by_a_regular_expression(folder):
         (None, "not found"),
     ],
 )
-def test_unusable_tables_of_patients_are_named(folder, tmp_path, rows, reason):
+def test_unusable_tables_of_patients_are_named(phantoms, tmp_path, rows, reason):
     table = tmp_path / "patients.csv"
     if rows is not None:
         table.write_text(rows)
     with pytest.raises(StudyError, match=rf"patients\.csv: {reason}") as caught:
-        find_images(folder, patients=str(table))
+        find_images(phantoms, patients=str(table))
     assert "\n" not in str(caught.value)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import no_permission
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -63,12 +64,8 @@ def bomb(kind, side=20_000):
     return bytes(content)
 
 
-def animation(kind):
-    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
-    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-
-
 JPEG = encoded(Image.fromarray(GREY), "JPEG", quality=95)
+TWO_PICTURES = {"save_all": True, "append_images": [Image.fromarray(255 - GREY)]}
 REFUSED = {
     "empty": (b"", "is empty"),
     "truncated": (JPEG[: len(JPEG) // 2], "cannot be read as an image"),
@@ -77,8 +74,7 @@ REFUSED = {
     "tiny": (encoded(Image.new("L", (1, 1)), "PNG"), "is 1 × 1 px"),
     "huge PNG": (bomb("PNG"), "more than 50,000,000 pixels"),
     "large JPEG": (bomb("JPEG", 9000), "9,000 × 9,000 px: more than 50,000,000 pixels"),
-    "gif": (animation("GIF"), "holds no JPEG or PNG image"),
-    "animated": (animation("PNG"), "animation of 2 pictures"),
+    "animated": (encoded(Image.fromarray(GREY), "PNG", **TWO_PICTURES), "animation of 2 pictures"),
     "dicom": (b"\0" * 128 + b"DICM" + b"\0" * 100, "is a DICOM file. Convert it first"),
     "tiff": (encoded(Image.fromarray(GREY), "TIFF"), "holds no JPEG or PNG image"),
 }
@@ -117,11 +113,7 @@ def test_links_folders_pipes_and_locked_files_are_refused(tmp_path, monkeypatch)
         with pytest.raises(StudyError, match=path.name):
             inspect_image(path)
     locked.write_bytes(JPEG)
-
-    def refuse(self):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_bytes", no_permission)
     with pytest.raises(StudyError, match=r"locked\.png: cannot be read \(Permission denied\)"):
         inspect_image(locked)
 
@@ -190,31 +182,17 @@ def test_png_files_of_every_kind_and_size_pass_and_plain_ones_agree_with_opencv(
         assert note or np.array_equal(decoded(content), plain)
 
 
-def test_odd_files_go_into_manifest_and_cache(folder, study, tmp_path, caplog):
-    images = folder / "train" / "NORMAL"
-    first, second = sorted(images.iterdir())[:2]
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    wide = Image.open(first)
-    (images / "NA.JPEG").write_bytes(encoded(wide, "JPEG", exif=exif, quality=100))
-    deep = cv2.imread(str(second), cv2.IMREAD_GRAYSCALE).astype(np.uint16) * 16
-    (images / "IM-9999-0001 ä b.PNG").write_bytes(png(deep))
-    (images / "._IM-9998-0001.jpeg").write_bytes(b"left by a Mac")
-    layout = Layout("odd", results=tmp_path / "results")
+def test_what_is_done_to_odd_files_is_told_and_stands_in_the_manifest(
+    folder, study, tmp_path, caplog
+):
+    deep, path = folder / "train" / "NORMAL" / "IM-9999-0001 ä b.PNG", tmp_path / "manifest.csv"
+    deep.write_bytes(png(GREY.astype(np.uint16) * 16))
     with caplog.at_level(logging.WARNING):
-        build_manifest(folder, study.data, layout.manifest, 1)
+        build_manifest(folder, study.data, path, 1)
     assert "1 images are 16-bit" in caplog.text
-    table = read_manifest(layout.manifest).set_index("path")
-    assert len(table) == 92
-    assert table.note["train/NORMAL/IM-9999-0001 ä b.PNG"] == "16-bit"
-    facts = table.loc["train/NORMAL/NA.JPEG"]
-    assert (facts.note, facts.patient) == ("rotated", "image:train/NORMAL/NA.JPEG")
-    assert (facts.width, facts.height) == wide.size[::-1]
-    build_cache(folder, layout, 32, workers=1)
-    turned = cv2.rotate(np.asarray(wide), cv2.ROTATE_90_CLOCKWISE)
-    expected = cv2.resize(turned, (32, 32), interpolation=cv2.INTER_AREA)
-    row = table.index.get_loc("train/NORMAL/NA.JPEG")
-    assert np.abs(np.load(layout.images)[row].astype(int) - expected).mean() < 2
+    notes = read_manifest(path).set_index("path").note
+    assert notes.pop("train/NORMAL/IM-9999-0001 ä b.PNG") == "16-bit"
+    assert len(notes) == 90 and (notes == "").all()
 
 
 def test_all_bad_images_are_told_at_once(folder, study, tmp_path):
@@ -233,16 +211,11 @@ def test_all_bad_images_are_told_at_once(folder, study, tmp_path):
         ("train/PNEUMONIA/person999_virus_1.jpeg", "in both classes: .*IM.*person999_virus_1"),
         ("test/NORMAL/IM-9999-0001.jpeg", "same image is in train and test"),
         ("test/NORMAL/{name}", r"IM-\d+ is in train and test"),
-        ("test", "is in train and test"),
     ],
 )
 def test_one_image_in_both_classes_or_sides_is_an_error(folder, study, tmp_path, copy, reason):
-    if copy == "test":
-        shutil.rmtree(folder / "test")
-        (folder / "test").symlink_to(folder / "train")
-    else:
-        source = next((folder / "train" / "NORMAL").iterdir())
-        shutil.copy(source, folder / copy.format(name=source.name))
+    source = next((folder / "train" / "NORMAL").iterdir())
+    shutil.copy(source, folder / copy.format(name=source.name))
     with pytest.raises(StudyError, match=reason):
         build_manifest(folder, study.data, tmp_path / "manifest.csv", 1)
     assert not (tmp_path / "manifest.csv").exists()
@@ -282,22 +255,32 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, seed, random, chang
         assert 0 <= confidence <= 1 and 0 < cut < 1
 
 
-def jpegs(count=40):
+@pytest.fixture(scope="module")
+def jpegs():
     """Radiographs as JPEG files of several kinds: plain, progressive, in colour, with restarts."""
     options = [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 4}]
-    for seed in range(count):
+    files = []
+    for seed in range(40):
         picture = render(seed, seed, "bacteria", contrast=1.0, median_width=320).image
         image = Image.fromarray(picture).convert("RGB" if seed % 3 == 0 else "L")
-        yield encoded(image, "JPEG", quality=85 + seed % 3 * 5, **options[seed % 4])
+        files.append(encoded(image, "JPEG", quality=85 + seed % 3 * 5, **options[seed % 4]))
+    return files
+
+
+def test_whole_jpeg_files_are_not_refused_and_leave_stderr_as_it_was(jpegs, tmp_path, capfd):
+    path = tmp_path / "file.jpeg"
+    for content in jpegs:
+        path.write_bytes(content)
+        inspect_image(path)
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
 
 
 @pytest.mark.parametrize("damage", ["zeroed", "random", "cut out", "truncated"])
-def test_jpeg_files_with_a_damaged_middle_are_refused_and_whole_ones_are_not(tmp_path, damage):
+def test_jpeg_files_with_a_damaged_middle_are_refused(jpegs, tmp_path, damage):
     rng, refused, total = np.random.default_rng(0), 0, 0
     path = tmp_path / "file.jpeg"
-    for content in jpegs():
-        path.write_bytes(content)
-        inspect_image(path)
+    for content in jpegs:
         data = content.index(b"\xff\xda") + 20
         for share in (0.05, 0.2, 0.5):
             length = int(share * (len(content) - data))
@@ -313,14 +296,6 @@ def test_jpeg_files_with_a_damaged_middle_are_refused_and_whole_ones_are_not(tmp
                 assert "\n" not in str(error)
                 refused += 1
     assert refused >= 0.95 * total
-
-
-def test_checking_a_jpeg_leaves_stderr_as_it_was(tmp_path, capfd):
-    path = tmp_path / "file.jpeg"
-    path.write_bytes(next(jpegs()))
-    inspect_image(path)
-    os.write(2, b"still here")
-    assert capfd.readouterr().err == "still here"
 
 
 def with_data_behind(content, extra):
