@@ -88,14 +88,11 @@ def test_lung_shares_sum_to_one(side, grid, density, seed):
     assert empty.unique().tolist() == pytest.approx([1 / (2 * grid**2)])
 
 
-def distributions(seed, rows=4, columns=6, empty=2):
-    values = np.random.default_rng(seed).dirichlet(np.ones(columns - empty), rows)
-    return np.hstack([values, np.zeros((rows, empty))])  # cells without lung: shares of zero
-
-
 @given(st.integers(0, 999))
 def test_attention_loss_is_the_divergence_of_the_attention_from_the_shares(seed):
-    attention, shares = distributions(seed, empty=0), distributions(seed + 1000)
+    rng = np.random.default_rng(seed)
+    attention = rng.dirichlet(np.ones(6), 4)
+    shares = np.hstack([rng.dirichlet(np.ones(4), 4), np.zeros((4, 2))])  # cells without lung
     expected = np.mean([entropy(p, q) for p, q in zip(shares, attention, strict=True)])
     found = attention_loss(torch.from_numpy(attention), torch.from_numpy(shares)).item()
     assert found == pytest.approx(expected, rel=1e-6)
