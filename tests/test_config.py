@@ -48,9 +48,6 @@ def test_committed_overlays_are_valid(name, overlay):
         assert all(study.recipe(v).model.pretrained is True for v in study.variants)
 
 
-LABEL = {"label": "L", "description": "D"}
-
-
 def variant(**changes):
     """Changes of the tiny study's control."""
     return {"variants": {"plain_deit": TINY["variants"]["plain_deit"] | changes}}
@@ -60,12 +57,6 @@ def frozen(augmentation=None):
     """Changes to a stem that never learns, whose features are computed once."""
     training = {"freeze_epochs": "all", "frozen_views": 2}
     return {"training": training, "augmentation": augmentation or {}}
-
-
-def message(values):
-    with pytest.raises(StudyError) as caught:
-        study_from(values, "file.yaml")
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +69,13 @@ def message(values):
         ({"model": {"d_model": 10, "heads": 4}}, "multiple of heads"),
         ({"seeds": [True]}, "seeds: Input should be a number, not true or false"),
         ({"training": {"freeze_epochs": True}}, "training.freeze_epochs"),
-        ({"evaluation": {"tta": "maybe"}}, "evaluation.tta: Input should be a valid boolean"),
-        ({"explanation": {"removed": [0.5, False]}}, "explanation.removed"),
         ({"augmentation": {"crop_scale": [0.8, True]}}, "crop_scale: Input should be a number"),
         ({"omitted": {"no_tta": "no time"}}, "omitted: no_tta is a variant too"),
         ({"variants": {"bad name": {"label": "x", "description": "y"}}}, "bad name"),
         ({"training": {"lambda_sgg": 1}}, "lambda_sgg: unknown key; did you mean 'lambda_seg'?"),
         (variant(training={"epoch": 3}), "plain_deit: training.epoch: unknown key; did you mean"),
         (
-            {"variants": {"label": {**LABEL, "lable": "x"}}},
+            {"variants": {"label": {"label": "L", "description": "D", "lable": "x"}}},
             "label.lable: unknown key; did you mean",
         ),
         ({"data": {"image_size": 60}}, "data.image_size: 60 is no multiple"),
@@ -108,12 +97,10 @@ def message(values):
         ({"statistics": {"family": ["no_seg"]}}, "other than the reference; choose from"),
         ({"study": "a" * 300}, "study: String should have at most 100 characters"),
         ({"title": "Лёгкие"}, "title: the paper cannot print '\\u041b'"),
-        ({"omitted": {"x": "肺"}}, "omitted.x: the paper cannot print '\\u80ba'"),
         ({"omitted": {"x": "gain in $"}}, "omitted.x: the paper cannot print '$'"),
         (variant(label="a|b"), "plain_deit.label: the paper cannot print '|'"),
         ({"title": "\ud800"}, "'\\ud800' holds half a character"),
         ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
-        ({"data": {"split_seed": 2**40}}, "data.split_seed: Input should be less than 4294967296"),
         ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
         ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
         ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
@@ -132,7 +119,9 @@ def message(values):
 def test_bad_values_are_named_in_one_short_sentence(tiny, change, expected):
     for section, values in change.items():
         tiny[section] = tiny.get(section, {}) | values if isinstance(values, dict) else values
-    text = message(tiny)
+    with pytest.raises(StudyError) as caught:
+        study_from(tiny, "file.yaml")
+    text = str(caught.value)
     assert expected in text
     assert len(text) < 250
     assert "\n" not in text
@@ -169,7 +158,6 @@ def test_a_key_given_twice_is_an_error(tiny, tmp_path):
     ("section", "key", "written", "value"),
     [
         ("training", "learning_rate", "5e-5", 5e-5),
-        ("training", "epochs", "3", 3),
         ("training", "epochs", "010", 10),
         ("training", "freeze_epochs", "all", "all"),
         ("training", "amp", "false", False),
@@ -346,14 +334,6 @@ def test_keys_that_came_later_give_no_finished_run_another_name(tiny):
         other = copy.deepcopy(tiny)
         other[section][key] = value
         assert study_from(other, "x").training_hash("no_seg") != before.training_hash("no_seg")
-
-
-def test_the_example_options_fit_a_study(tiny):
-    options = read_yaml(REPOSITORY / "config" / "options.yaml")
-    study = study_from(tiny | {"variants": tiny["variants"] | options["variants"]}, "x")
-    hashes = {study.training_hash(variant) for variant in options["variants"]}
-    assert len(hashes) == len(options["variants"])
-    assert study.training_hash("no_seg") not in hashes
 
 
 def test_the_reference_of_keys_is_current_and_has_the_originals_defaults():

@@ -24,7 +24,6 @@ sys.stdin.read()
 
 LOGGED = "import logging, sys; logging.basicConfig(stream=sys.stdout, level='INFO')"
 NO_TOOL = "from hybridlungvit import gpus; gpus._listed = dict"
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
 
 @pytest.fixture
@@ -47,7 +46,8 @@ def machine(monkeypatch, tmp_path):
 
 
 def holder(before=""):
-    return subprocess.Popen([sys.executable, "-c", before + HOLDER], **PIPES)
+    command, pipe = [sys.executable, "-c", before + HOLDER], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
 
 @pytest.mark.parametrize(("device", "present"), [("auto", False), ("cpu", True)])
@@ -76,7 +76,7 @@ def test_the_same_number_in_two_slurm_jobs_may_be_two_gpus(machine, monkeypatch)
     processes = []
     for job in ("17", "18"):
         monkeypatch.setenv("SLURM_JOB_ID", job)
-        processes.append(subprocess.Popen([sys.executable, "-c", NO_TOOL + HOLDER], **PIPES))
+        processes.append(holder(NO_TOOL))
     assert [process.stdout.readline().strip() for process in processes] == ["0", "0"]
     for process in processes:
         process.communicate()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, replace
 
 from hybridlungvit import provenance
 from hybridlungvit.io import rounded
@@ -30,10 +30,7 @@ def edited(source, module, old, new):
     """Hashes before and after an edit, by sub-command."""
     commands = ("manifest", "train", "score", "metrics", "figures")
     before = {command: code_sha256(command) for command in commands}
-    path = source / module
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    replace(source / module, old, new)
     provenance._module.cache_clear()
     return {command for command in commands if code_sha256(command) != before[command]}
 
