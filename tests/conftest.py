@@ -216,12 +216,8 @@ def cached(study: Study, phantoms: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def layout(cached: Layout, tmp_path: Path) -> Layout:
     """A results folder of the test's own, over the shared manifest and cache."""
-    own = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
-    own.root.mkdir(parents=True)
-    own.manifest.symlink_to(cached.manifest)
-    own.mask_table.symlink_to(cached.mask_table)
+    own = altered(beside(cached, tmp_path / "results"), paper=tmp_path / "paper")
     own.mask_quality.symlink_to(cached.mask_quality)
-    own.images.parent.symlink_to(cached.images.parent)
     own.paper.mkdir()
     (own.paper / "sections").symlink_to(REPOSITORY / "paper" / "sections")
     return own
