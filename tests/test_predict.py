@@ -151,7 +151,7 @@ def test_threads_and_batches_are_not_the_recipes(described, image, capsys):
     describe(described, ("recipe", "evaluation"), batch_size=10**9)
     threads = torch.get_num_threads()
     predict([image], described)
-    assert torch.get_num_threads() <= threads
+    assert torch.get_num_threads() == threads
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 

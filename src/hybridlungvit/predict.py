@@ -9,7 +9,8 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def _refuse_folder(error: OSError) -> None:
     raise StudyError(f"{error.filename}: cannot be read ({error.strerror}).")
 
 
+@contextmanager
+def keeping_threads() -> Iterator[None]:
+    """As many threads of torch afterwards as before, whatever happens between."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@keeping_threads()
 def predict_images(
     images: list[Path],
     checkpoint: str | Path | None = None,

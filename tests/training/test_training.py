@@ -299,7 +299,10 @@ def test_a_loss_that_is_not_finite_names_the_epoch_and_keeps_the_checkpoint(
         good = parts(*values)
         return good if len(calls) < 4 else good | {"classification": torch.tensor(float("nan"))}
 
-    with monkeypatch.context() as patch, pytest.raises(StudyError, match=r"epoch 2, .*loss is nan"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StudyError, match=r"epoch 2, .*loss is not finite"),
+    ):
         patch.setattr(trainer, "loss_parts", broken)
         train(study, VARIANT, 0, layout)
     assert len(calls) == 4, "the fourth batch is in the second epoch"
@@ -335,7 +338,7 @@ def test_a_scaled_loss_may_overflow_but_not_for_long(tiny, cached, monkeypatch):
     assert all(values.isfinite().all() for values in ready.model.state_dict().values())
     assert any(not torch.equal(v, before[k]) for k, v in ready.model.state_dict().items())
     overflowing(2, trainer.SKIPPED)
-    with pytest.raises(StudyError, match="the loss is nan"):
+    with pytest.raises(StudyError, match=r"epoch 2, by step \d+: the loss is not finite"):
         ready.run_epoch(1)
 
 

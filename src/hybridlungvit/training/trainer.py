@@ -209,8 +209,9 @@ class Trainer:
                 part = torch.where(finite, value, 0) if allowed else value
                 sums[name] = sums.get(name, 0.0) + part
         if longest > allowed:
-            value = sum(part.item() for part in parts.values())
-            raise StudyError(f"epoch {epoch + 1}, step {steps}: the loss is {value}. {DIVERGED}")
+            raise StudyError(
+                f"epoch {epoch + 1}, by step {steps}: the loss is not finite. {DIVERGED}"
+            )
         return {name: value.item() / max(good.item(), 1) for name, value in sums.items()}
 
     def predict(self, split: str, tta: bool) -> np.ndarray:
