@@ -24,6 +24,7 @@ from hybridlungvit.config import (
     save_resolved,
     say_what_never_acts,
     study_from,
+    timm_names,
 )
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
@@ -139,7 +140,9 @@ def test_stems_known_to_the_config_are_the_transformers_known_to_timm(monkeypatc
         with pytest.raises(ValueError, match="timm has no vision transformer"):
             known_stem(name)
     monkeypatch.setattr("hybridlungvit.config.find_spec", lambda name: None)
+    timm_names.cache_clear()
     assert known_stem("anything") == "anything"
+    timm_names.cache_clear()
 
 
 def test_a_key_given_twice_is_an_error(tiny, tmp_path):

@@ -62,26 +62,34 @@ Printed = Annotated[str, AfterValidator(printed)]
 
 
 @cache
-def known_stem(name: str) -> str:
-    """The name, if timm has such an architecture or is not installed where the config is read.
+def timm_names() -> tuple[list[str], set[str]]:
+    """Timm's vision transformers, and the names of their weights and their old names.
 
-    Reads timm's sources: importing timm takes seconds, and every command reads the config.
-
-    Raises
-    ------
-    ValueError : timm defines no vision transformer of this name; tells similar ones.
+    Read from timm's sources: importing timm takes seconds, and every command reads the config.
+    Empty where timm is not installed.
     """
     timm = find_spec("timm")
     if timm is None or timm.origin is None:
-        return name
+        return [], set()
     modules = ("deit", "vision_transformer", "vision_transformer_hybrid")
     paths = [Path(timm.origin).parent / "models" / f"{module}.py" for module in modules]
     text = "".join(path.read_text(encoding="utf-8") for path in paths)
     known = re.findall(r"^@register_model\ndef (\w+)\(", text, re.M)
     # Names of weights and old names are the keys of dictionaries.
+    return known, set(re.findall(r"^    '([\w.-]+)':", text, re.M))
+
+
+def known_stem(name: str) -> str:
+    """The name, if timm has such an architecture or is not installed where the config is read.
+
+    Raises
+    ------
+    ValueError : timm defines no vision transformer of this name; tells similar ones.
+    """
+    known, keys = timm_names()
     published = name.replace("_clip_quickgelu_", "_clip_")  # timm derives these from those
-    keys = re.findall(r"^    '([\w.-]+)':", text, re.M)
-    if name in known or name in keys or (published in keys and name.split(".")[0] in known):
+    named = name in known or name in keys
+    if not known or named or (published in keys and name.split(".")[0] in known):
         return name
     near = difflib.get_close_matches(name, known, n=3) or known[:3]
     raise ValueError(f"timm has no vision transformer {name!r}; try one of {', '.join(near)}")
