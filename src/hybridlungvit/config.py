@@ -541,7 +541,7 @@ class Study(Section):
     """A sentence for the paper on what the images really are."""
     stem_note: Printed | None = None
     """A sentence for the paper on where the stem's weights come from."""
-    protocol_note: str | None = None
+    protocol_note: Printed | None = None
     """A sentence for the paper on what was decided after test images had been scored."""
 
     @model_validator(mode="after")

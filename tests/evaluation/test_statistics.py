@@ -21,7 +21,12 @@ from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import study_from
 from hybridlungvit.evaluation import compare, subgroups
 from hybridlungvit.evaluation.auc import weighted_auc
-from hybridlungvit.evaluation.bootstrap import PatientClusters, patient_weights
+from hybridlungvit.evaluation.bootstrap import (
+    PatientClusters,
+    auc_metric,
+    patient_weights,
+    replicate,
+)
 from hybridlungvit.evaluation.compare import compare_variants, count_errors
 from hybridlungvit.evaluation.delong import variance_freedom
 from hybridlungvit.evaluation.evaluate import evaluate_variant
@@ -33,9 +38,11 @@ from hybridlungvit.evaluation.predictions import (
     sensitive_threshold,
     youden_threshold,
 )
+from hybridlungvit.evaluation.records import basis, headline_record
 from hybridlungvit.evaluation.seeds import (
     auc_difference_over_seeds,
     auc_interval,
+    auc_over_seeds,
     crossed_curves,
 )
 from hybridlungvit.evaluation.subgroups import QUALITIES, subgroup_records
@@ -130,6 +137,19 @@ def test_without_clusters_every_image_is_a_patient_drawn_as_in_an_image_bootstra
     expected[np.diag_indices(10)] += 1
     assert np.allclose(weights.mean(0), 1, atol=0.04)
     assert np.allclose(covariance, expected, atol=0.06)
+
+
+def test_one_patient_of_a_class_leaves_the_auc_open():
+    """The other class still varies, but nothing is known of who else might have the disease."""
+    labels, patients = np.array([0] * 8 + [1, 1]), np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+    scores = np.random.default_rng(0).random((2, 10))
+    found = auc_over_seeds(labels, scores, patients, 200)
+    assert (found.low, found.high) == (0, 1)
+    assert 0 < found.estimate < 1
+    clusters = PatientClusters.of(labels, patients)
+    values = replicate(auc_metric(clusters, scores), clusters, 200, 0)["auc"]
+    record = headline_record("auc", values, 0.95, *basis("auc", clusters, scores, scores > 0.5))
+    assert (record["estimate"], record["low"], record["high"]) == (found.estimate, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ FILTERS: dict[str, Callable[[Any], str]] = {
     "interval": lambda value: "--" if value is None else format_interval(value),
     "difference": lambda value: format_interval(value, show=signed),
     "p": lambda value: "exploratory" if value is None else p_value(value, "below 0.001"),
-    "short": lambda digest: digest[:12],
+    "short": lambda digest: digest[:12] + "-dirty" * digest.endswith("-dirty"),
 }
 
 
@@ -100,6 +100,7 @@ def card_context(results: StudyResults) -> Context:
         "reference": study.variants[study.reference],
         "recipe": study.recipe(study.reference),
         "run": results.runs[study.reference, study.seeds[0]],
+        "devices": " and ".join(dict.fromkeys(run["device"] for run in trained)),
         "source": source_names(study.data)[0],
         "source_is_own": study.data.own_images,
         "unit": unit,

@@ -71,12 +71,15 @@ def headline_record(
     components = variance_components(estimates, replicates, patients_freedom)
     record |= components_record(components)
     scale, quantile = SCALE.get(metric.split(".")[-1], "unit"), components.quantile(level)
-    interval = normal_interval(mean, components.error, quantile, scale)
+    alone = len(units) == 2 and min(units) == 1
+    interval = None if alone else normal_interval(mean, components.error, quantile, scale)
     interval = interval or _edge_interval(mean, units, level)
     return record if interval is None else record | {"low": interval.low, "high": interval.high}
 
 
 def _edge_interval(estimate: float, units: tuple[int, ...], level: float) -> Interval | None:
+    if len(units) == 2 and min(units) == 1 and 0 < estimate < 1:
+        return Interval(estimate, 0.0, 1.0)  # one patient of a class tells nothing of others
     if estimate not in (0, 1) or not units or not min(units):
         return None
     if len(units) == 2:

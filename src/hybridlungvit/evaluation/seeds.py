@@ -173,8 +173,9 @@ def auc_over_seeds(
     freedom = variance_freedom(patients, scores)
     components = variance_components(drawn[0], drawn[1:], freedom)
     mean = float(drawn[0].mean())
-    found = normal_interval(mean, components.error, components.quantile(level))
-    found = found or separated(float(drawn[0, 0]), patients, level)
+    alone = min(patients.by_class) == 1  # who tells nothing of others of the class
+    found = None if alone else normal_interval(mean, components.error, components.quantile(level))
+    found = found or separated(mean, patients, level)
     return OverSeeds(found.estimate, found.low, found.high, components)
 
 

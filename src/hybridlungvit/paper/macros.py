@@ -135,10 +135,10 @@ def data_macros(results: StudyResults) -> Macros:
         yield "split.source", "published"
     if data.source in ("folder", "mendeley") and not data.own_images:
         yield "unused.folder", "val"  # of the published layout; see build_manifest
-    if data.patients is not None:
-        yield "patients.source", "own"
-    elif unit_of(manifest) == "image":
+    if unit_of(manifest) == "image":
         yield "patients.source", "none"
+    elif data.patients is not None:
+        yield "patients.source", "own"
 
 
 def _cut_macros(results: StudyResults) -> Macros:

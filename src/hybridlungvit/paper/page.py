@@ -21,6 +21,7 @@ from hybridlungvit import __version__
 from hybridlungvit.companions.cards import FILTERS
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import unit_of
 from hybridlungvit.evaluation.bootstrap import PatientClusters
 from hybridlungvit.evaluation.metrics import BENEFIT, CALLS, RANKING
 from hybridlungvit.evaluation.operating import precision_curves, sweep_thresholds
@@ -84,8 +85,10 @@ def write_page(study: Study, layout: Layout) -> None:
     results = read_results(study, layout)
     environment = _environment(layout)
     labels = {name: heading(variant.label) for name, variant in study.variants.items()}
-    covers = "patients and seeds" if len(study.seeds) > 1 else "patients"
-    environment.globals |= {"study": study, "results": results, "labels": labels, "covers": covers}
+    unit = unit_of(results.manifest)
+    covers = f"{unit}s and seeds" if len(study.seeds) > 1 else f"{unit}s"
+    environment.globals |= {"study": study, "results": results, "labels": labels}
+    environment.globals |= {"unit": unit, "covers": covers}
     everywhere = {
         "labels": labels,
         "reference": study.reference,

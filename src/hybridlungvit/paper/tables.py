@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from hybridlungvit.config import CLASSES, Study
+from hybridlungvit.config import Study
 from hybridlungvit.explain.cases import focus_variants
 from hybridlungvit.io import Record, file_sha256, write_text
 from hybridlungvit.paper import literature  # noqa: F401
@@ -286,7 +286,7 @@ def split(results: StudyResults) -> Table:
                 "Seed SD": number(auc["sd"], 4),
                 "Range": _seed_range(auc),
                 "SE, patients": number(auc["se_patients"], 4),
-                "SE, seeds": number(auc["se_seeds"], 4),
+                "SE, seeds": number(None if auc["sd"] is None else auc["se_seeds"], 4),
                 "df": _freedom(auc),
                 r"Seeds' share (\%)": number(seed_share(auc), 0),
                 rf"Ensemble ({results.level}\,\% CI)": format_interval(ensemble),
@@ -399,7 +399,7 @@ def calibration(results: StudyResults) -> Table:
 def subgroups(results: StudyResults) -> Table:
     """The reference by kind, series of normal images and image quality: described, not compared."""
     rows: list[dict[str, str]] = []
-    above, positive = None, "pn." if results.study.data.classes == CLASSES else "pos."
+    above, positive = None, "pos." if results.study.data.own_images else "pn."
     for group in results.reference["subgroups"]:
         by = group["by"]
         rows.append(
@@ -535,7 +535,7 @@ def records(results: StudyResults) -> Table:
         "focus": [layout.focus(v).with_suffix(".json") for v in focus_variants(study)],
         "saliency": [layout.saliency(study.reference)],
     }
-    config = rf"\texttt{{config/{tex(study.study)}.yaml}}, all values but paths"
+    config = f"configuration {code(study.study)}, all values but paths"
     rows = [(_target("record:config", config), study.values_sha256())]
     for name, paths in files.items():
         for i, path in enumerate(paths):
