@@ -2,6 +2,8 @@
 # Settings, as in `make paper STUDY=demo CORES=4`: STUDY, CORES, PYTHON, CONFIG and ARGS (of `study`),
 # AGAINST (of `diff`), BENCH (of `bench`).
 
+# With the default shell, the make of macOS looks for programs on the PATH it was called with.
+SHELL := bash
 VENV := .venv
 PYTHON ?= python3
 CORES ?= 2

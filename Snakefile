@@ -11,6 +11,9 @@ include: "workflow/rules/common.smk"
 
 
 rule all:
+    # What lies between is named too: a job that failed has removed it, and what came of it may
+    # still be there. The command makes a job of this, without which a finished study would start
+    # without the checks below.
     default_target: True
     input:
         layout.pdf,
@@ -18,6 +21,11 @@ rule all:
         layout.check,
         [layout.companions / name for name in COMPANIONS],
         layout.seal,
+        sealed_files(study, layout),
+        report_inputs(),
+    localrule: True
+    shell:
+        ":"
 
 
 onstart:

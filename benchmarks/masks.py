@@ -17,12 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hybridlungvit.config import CLASSES
+from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError, write_text
 from hybridlungvit.masks.agreement import (
     RESAMPLES,
     SEED,
     Case,
     Segment,
+    cases_in,
     generator,
     measure,
     patient_interval,
@@ -110,13 +112,18 @@ def main() -> None:
     parser.add_argument("--classes", nargs=2, default=CLASSES, help="folders of label 0 and 1")
     halves = ("reporting", "development", "all")
     parser.add_argument("--half", choices=halves, default="reporting")
+    parser.add_argument("--manifest", type=Path, help="of the study whose images alone count")
     parser.add_argument("--table", type=Path, required=True, help="TeX file for the paper")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap")
     options = parser.parse_args()
     try:
-        cases = read_cases(options.data, options.annotations, options.half, tuple(options.classes))
+        chosen = options.data, options.annotations, options.half, tuple(options.classes)
+        if options.manifest is None:
+            cases = read_cases(*chosen)
+        else:
+            cases = cases_in(read_manifest(options.manifest), *chosen)
         methods = {
             "Deformable template": generator,
             "CLAHE and Otsu": otsu,

@@ -295,6 +295,9 @@ def test_a_study_survives_the_way_to_the_jobs(tiny, tmp_path):
     again = load_study(save_resolved(study, Layout("tiny", results=tmp_path)))
     assert again == study
     assert list(again.variants) == list(study.variants)
+    turned = study_from(tiny | {"variants": dict(reversed(tiny["variants"].items()))}, "tiny")
+    again = load_study(save_resolved(turned, Layout("tiny", results=tmp_path)))
+    assert list(again.variants) == list(study.variants)[::-1]
 
 
 @pytest.mark.parametrize(("resamples", "hopeless"), [(119, True), (120, False)])

@@ -758,10 +758,13 @@ def reference() -> str:
 
 
 def save_resolved(study: Study, layout: Layout) -> Path:
-    """Write the study with every default filled in, once, under a name that follows its values."""
+    """Write the study with every default filled in, once, under a name that follows its values.
+
+    And their order: that of the variants is that of the tables' rows.
+    """
     require_folder(layout)
     values = study.model_dump(mode="json")
-    path = layout.root / "config" / f"{value_sha256(values)[:16]}.json"
+    path = layout.root / "config" / f"{value_sha256(json.dumps(values))[:16]}.json"
     if not path.exists():
         write_json(path, values)
     return path

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, opened
 from PIL import Image
@@ -108,14 +109,20 @@ def area(outline, detail):
     return total / detail**2
 
 
-def test_pictures_show_the_images_the_lungs_and_the_heat(study, layout):
+def test_pictures_show_the_images_the_lungs_and_the_heat(study, layout, monkeypatch):
     manifest, cache = opened(layout)
     rows = np.flatnonzero(manifest.split == "test")[::-1]
     paths = manifest.path[rows].tolist()
     heat = np.zeros((1, 32, 32), np.float16)
     heat[0, :16] = 1
     layout.gradcam("no_seg").parent.mkdir()
-    np.savez(layout.gradcam("no_seg"), path=np.array(paths[2:3]), heat=heat)
+    scores = np.linspace(0, 1, len(paths))[None]
+    scored = pd.DataFrame({"path": paths}), scores
+    monkeypatch.setattr(page_images, "scores_on", lambda *_: scored)
+    stored = {"path": np.array(paths[2:3]), "heat": heat}
+    np.savez(layout.gradcam("no_seg"), **stored, probability=scores[0, 3:4])
+    assert page_images.pictures(study, layout, paths)["heat"] == {}, "maps of another model"
+    np.savez(layout.gradcam("no_seg"), **stored, probability=scores[0, 2:3])
     shown = page_images.pictures(study, layout, paths)
     assert list(shown["heat"]) == [2]
     opacity = decoded(shown["heat"][2], "RGBA")[..., 3].astype(float)

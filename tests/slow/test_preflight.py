@@ -27,6 +27,9 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     with pytest.raises(StudyError, match="data_root: no folder gone"):
         check_start(study, layout, {"cache", "train", "score_no_seg"})
     check_start(study, layout, {"tables", "pdf"}, from_predictions=True)
+    unnamed = study_from({k: v for k, v in FOLDER.items() if k != "data_root"}, "x")
+    with pytest.raises(StudyError, match="data_root: missing"):
+        check_start(unnamed, layout, {"manifest", "train"})
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
 

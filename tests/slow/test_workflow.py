@@ -170,6 +170,16 @@ def test_shuffled_file_times_plan_nothing(own):
         os.utime(path, (1e9 + place, 1e9 + place))
     os.utime(own / "results" / "tiny" / "manifest.csv", (0, 0))
     assert planned(own) == set()
+    # What a failed job has removed is missed, though its results are there.
+    manifest = own / "results" / "tiny" / "manifest.csv"
+    manifest.rename(manifest.with_suffix(".away"))
+    assert {"manifest", "leaks", "audit"} <= planned(own)
+    manifest.with_suffix(".away").rename(manifest)
+    # Images are looked at although nothing has to be made.
+    next((own / "results" / "tiny" / "phantom" / "test" / "NORMAL").iterdir()).unlink()
+    done = snakemake(own, "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    assert "manifest.csv: lists other images" in done.stderr.splitlines()[-1]
 
 
 def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished, tmp_path):
@@ -195,6 +205,7 @@ def test_a_moved_study_is_adopted_after_checking_its_seal_and_its_runs(finished,
 
 MEASURED = {"metrics", "compare", "quality", "mask_benchmark", "audit", "audit_results"}
 EXPLAINED = {"explain", "galleries"}
+REORDERED = ["no_seg", "plain_deit", "seg_0.1", "no_tta"]
 
 
 @pytest.mark.parametrize(
@@ -204,15 +215,19 @@ EXPLAINED = {"explain", "galleries"}
         ({"statistics": {"resamples": 300}}, REPORT | MEASURED | EXPLAINED),
         ({"explanation": {"seed": 1}}, REPORT | EXPLAINED),
         ({"training": {"learning_rate": 2e-3}}, None),
+        ({"variants": {v: TINY["variants"][v] for v in REORDERED}}, None),
     ],
 )
 def test_a_changed_value_reruns_the_stages_it_matters_to(edited, changes, runs):
     path = edited / "tiny.yaml"
     values = yaml.safe_load(path.read_text())
     for key, value in changes.items():
-        values[key] = values[key] | value if isinstance(value, dict) else value
+        merged = isinstance(value, dict) and key != "variants"
+        values[key] = values[key] | value if merged else value
     rules = plan_with(edited, {path: yaml.safe_dump(values, sort_keys=False)})
-    if runs is None:
+    if "variants" in changes:
+        assert {"compare", "text", "figures"} <= rules and "train" not in rules
+    elif runs is None:
         assert {"train", "score", "metrics", "compare", "text", "pdf"} <= rules
         assert "cache" not in rules
     else:

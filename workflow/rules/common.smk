@@ -95,7 +95,8 @@ BENCHMARKED = bool(ANNOTATIONS) and study.data.masks is None
 MASK_BENCHMARK = BASE / "benchmarks" / "masks.py"
 DATA = value_sha256(study.recipe(study.reference).data_identity())
 STATISTICS = value_sha256(study.statistics.model_dump())
-STUDY = value_sha256(study.model_dump(mode="json", exclude={"data_root"}))
+# As text, since the order of variants is that of the rows.
+STUDY = value_sha256(study.model_dump_json(exclude={"data_root"}))
 
 
 wildcard_constraints:
@@ -129,7 +130,7 @@ def predictions(*variants):
 def pretrained_weights(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
     pretrained = study.recipe(wildcards.variant).model.pretrained
-    return [pretrained] if isinstance(pretrained, str) else []
+    return [os.path.normpath(pretrained)] if isinstance(pretrained, str) else []
 
 
 def content(file):

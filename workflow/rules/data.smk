@@ -47,7 +47,8 @@ rule manifest:
     threads: 8
     params:
         rerun_with("manifest", DATA),
-        root=lambda wildcards: study.data_root,  # a function: braces in a path are no wildcards
+        # A function: braces in a path are no wildcards.
+        root=lambda wildcards: study.data_root and os.path.normpath(study.data_root),
         patients=content(study.data.patients_file),
     shell:
         "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"
@@ -90,6 +91,7 @@ rule quality:
         "../envs/train.yaml"
     params:
         rerun_with("quality", STATISTICS),
+        annotations=content(study.data.annotations),
     shell:
         "python -m hybridlungvit quality 2> {log:q}"
 
@@ -98,7 +100,7 @@ if BENCHMARKED:
 
     rule mask_benchmark:
         input:
-            manifest=layout.manifest,  # for when the images change
+            manifest=layout.manifest,
             annotations=lambda wildcards: ANNOTATIONS,
         output:
             layout.generated / "tables" / "mask_benchmark.tex",
@@ -108,8 +110,9 @@ if BENCHMARKED:
             "../envs/train.yaml"
         params:
             rerun_with(MASK_BENCHMARK),
+            annotations=content(study.data.annotations),
             script=os.path.relpath(MASK_BENCHMARK),
             arguments=mask_benchmark_arguments,
         shell:
             "python {params.script:q} {params.arguments:q} --annotations {input.annotations:q}"
-            " --table {output:q} 2> {log:q}"
+            " --manifest {input.manifest:q} --table {output:q} 2> {log:q}"

@@ -63,5 +63,6 @@ rule compare:
     params:
         rerun_with("compare", STATISTICS, study.reference),
         thresholds=[study.recipe(v).evaluation.threshold for v in study.variants],
+        order=[*study.variants, *study.seeds],
     shell:
         "python -m hybridlungvit compare 2> {log:q}"

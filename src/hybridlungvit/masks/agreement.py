@@ -6,7 +6,7 @@ Estimates come with patient-bootstrap intervals.
 import logging
 import zlib
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +96,23 @@ def read_cases(
             f"it has {len(chosen)} of {len(cases)} images. Add annotations or take --half all."
         )
     return chosen
+
+
+def cases_in(manifest: pd.DataFrame, root: Path, annotations: Path, half: Half,
+             classes: tuple[str, str] = CLASSES) -> list[Case]:  # fmt: skip
+    """Those annotated images that a manifest lists, with its patients; otherwise ``read_cases``."""
+    patients = dict(zip(manifest.path, manifest.patient, strict=True))
+    cases = [
+        replace(case, patient=patients[path])
+        for case in read_cases(root, annotations, half, classes)
+        if (path := case.image.relative_to(root).as_posix()) in patients
+    ]
+    if {case.label for case in cases} != {0, 1}:
+        raise StudyError(
+            f"{annotations}: of the study's images, {len(cases)} of the {half} half are annotated, "
+            "not of both classes. Add annotations or remove data.annotations."
+        )
+    return cases
 
 
 def _first_file(places: list[Path], what: str, mend: str) -> Path:

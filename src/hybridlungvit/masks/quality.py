@@ -7,7 +7,7 @@ Examples for the figures are chosen by a rule, never by eye.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ from hybridlungvit.data.decode import read_grey
 from hybridlungvit.data.manifest import SPLITS, read_masks
 from hybridlungvit.data.sources import CLASSES
 from hybridlungvit.evaluation.seeds import auc_interval
-from hybridlungvit.io import StudyError, file_sha256, replacing, write_record
+from hybridlungvit.io import file_sha256, replacing, write_record
 from hybridlungvit.masks import fit, template
 from hybridlungvit.masks.agreement import (
     DEVELOPMENT,
     PRINT_WIDTH,
     Case,
+    cases_in,
     generator,
     measure,
     patient_interval,
-    read_cases,
 )
 from hybridlungvit.masks.files import mask_files, read_mask
 from hybridlungvit.paths import Layout
@@ -184,18 +184,7 @@ def compare_with_annotations(
             return generator(image, case)
         return fit.LungMask(read_mask(files[case.image.relative_to(root).as_posix()][0]), 1.0)
 
-    patients = dict(zip(table.path, table.patient, strict=True))
-    cases = [
-        replace(case, patient=patients[path])
-        for case in read_cases(root, Path(annotations), half, data.classes)
-        if (path := case.image.relative_to(root).as_posix()) in patients
-    ]
-    if {case.label for case in cases} != {0, 1}:
-        raise StudyError(
-            f"{annotations}: of the study's images, {len(cases)} of the {half} half are annotated, "
-            "not of both classes. Add annotations or remove data.annotations."
-        )
-    images = measure(cases, segment)
+    images = measure(cases_in(table, root, Path(annotations), half, data.classes), segment)
     groups = {name: images[images["class"] == name] for name in CLASSES} | {"all": images}
     size = (statistics.resamples, statistics.level, statistics.seed)
     record: dict[str, Any] = {

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
+from hybridlungvit.evaluation.predictions import scores_on
 from hybridlungvit.io import file_sha256, read_json
 from hybridlungvit.paper.galleries import read_cases
 from hybridlungvit.paths import Layout
@@ -27,17 +28,21 @@ def pictures(study: Study, layout: Layout, paths: list[str]) -> dict[str, Any]:
 
     ``thumbnails`` are JPEGs and ``heat`` PNGs by index of their image, both in base64; ``outlines``
     are SVG paths on a square of side ``DETAIL``. What is not there, as in a clone that has no
-    images, or was made from another manifest, is empty.
+    images, or was made from another manifest or by another model, is empty.
     """
     empty: dict[str, Any] = {"thumbnails": [], "outlines": [], "detail": DETAIL, "heat": {}}
     if layout.gradcam(study.reference).is_file():
         cases = read_cases(layout.gradcam(study.reference))
         index = {path: i for i, path in enumerate(paths)}
-        empty["heat"] = {
-            index[path]: _coded(_coloured(heat.astype(float)), "PNG")
-            for path, heat in zip(cases["path"].tolist(), cases["heat"], strict=True)
-            if path in index
-        }
+        table, scores = scores_on(study, study.reference, layout)
+        scored = dict(zip(table.path, scores[0].tolist(), strict=True))
+        told = dict(zip(cases["path"].tolist(), cases["probability"].tolist(), strict=True))
+        if all(scored.get(path) == value for path, value in told.items()):
+            empty["heat"] = {
+                index[path]: _coded(_coloured(heat.astype(float)), "PNG")
+                for path, heat in zip(told, cases["heat"], strict=True)
+                if path in index
+            }
     stored = (layout.images, layout.masks, layout.cache_record)
     if not all(path.is_file() for path in stored):
         return empty

@@ -6,6 +6,7 @@ rows of an array are written in order, and ``progress.json`` says how many there
 interrupted computation goes on where it stopped.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hybridlungvit.config import Recipe, Study
 from hybridlungvit.data.augment import apply_views, derive_seed, draw_views, move_masks, to_input
 from hybridlungvit.data.cache import Cache, open_cache, unpack_masks
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.io import StudyError, file_sha256, read_json, write_json
+from hybridlungvit.io import StudyError, file_sha256, read_json, telling, write_json
 from hybridlungvit.model.inference import probability_of
 from hybridlungvit.model.stem import Features, Stem
 from hybridlungvit.paths import Layout
@@ -196,6 +197,11 @@ def build_features(study: Study, variant: str, layout: Layout, threads: int) -> 
         np.lib.format.open_memmap(folder / f"{name}.npy", "r+" if begun else "w+", dtype, shape)
         for name, dtype, shape in zip(NAMES, ("f2", "f2", "f4"), shapes, strict=True)
     ]
+    if hasattr(os, "posix_fallocate"):  # a map that outgrows the disk would kill us with no word
+        for name in NAMES:
+            path = folder / f"{name}.npy"
+            with telling(path, "written"), path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     starts = range(known["done"] if begun else 0, len(manifest), CHUNK)
     for start in track(starts, len(starts), f"features of {variant}"):
         rows = np.arange(start, min(start + CHUNK, len(manifest)))
