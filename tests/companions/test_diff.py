@@ -48,6 +48,7 @@ def known(tmp_path):
         (r"\positiveclass and", "pneumoniaand"),  # as TeX reads it
         (r"\ifgiven{level}{\ifgivenis{level}{90}{a}{b}}{c}", "b"),
         (r"\ifgiven{level}{\positiveclass}{} x", "pneumonia{} x"),
+        (r"\ifphantom x\else\ifgiven{level}{a}{b}\fi", r"\ifphantom x\else a\fi"),
         (r"\ifgivenis{unknown}{x}{a}{b}\ifcompared{no_seg}{c}{d}", "bd"),
         (r"\ifverdict{midline}{h}{l}{\textbf{e}}{u}", r"\textbf{e}"),
         (r"\given{unknown} \ifverdict{no_seg}{h}{l}{e}{u}", None),

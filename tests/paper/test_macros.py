@@ -157,7 +157,7 @@ def test_the_flow_prints_numbers_that_add_up(study, cached, tmp_path):
     macros = dict(data_macros(results))
     (tmp_path / "figures").mkdir()
     shutil.copy(REPOSITORY / "paper" / "figures" / "flow.tex", tmp_path / "figures")
-    names = {"unused.folder", "train.limit", "positiveclass", "negativeclass"}
+    names = {"unused.folder", "train.limit", "classes", "positiveclass", "negativeclass"}
     assert used_keys(tmp_path) - names <= set(macros)
 
     def count(part, group):
@@ -184,7 +184,7 @@ def test_where_no_file_name_tells_a_patient_the_text_says_so(tiny, cached):
         return [dict(data_macros(results)).get("patients.source") for results in tables]
 
     assert told() == [None, "none"]
-    assert told(source="folder", patients="(a)", phantom={}) == ["own", "own"]
+    assert told(source="folder", patients="(a)", phantom={}) == ["own", "none"]
 
 
 def test_variants_with_a_learning_rate_of_their_own_are_named(tiny):

@@ -142,9 +142,12 @@ def expand(text: str, known: Meanings) -> str:
             end = end if count else re.compile(r"\s*").match(text, end).end()
             try:
                 printed = meaning(*words)
-                # A command at the end of an argument takes no space from behind it.
-                text = text[: use.start()] + ENDS_IN_COMMAND.sub(r"\1{}", printed) + text[end:]
                 start = use.start()
+                # No word becomes part of the command before it, such as \else.
+                before = ENDS_IN_COMMAND.search(text[max(0, start - 40) : start])
+                printed = f" {printed}" if before and printed[:1].isalpha() else printed
+                # A command at the end of an argument takes no space from behind it.
+                text = text[:start] + ENDS_IN_COMMAND.sub(r"\1{}", printed) + text[end:]
             except (KeyError, IndexError, TypeError, StudyError):
                 pass
         use = COMMAND.search(text, start)
