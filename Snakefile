@@ -23,9 +23,13 @@ rule all:
         layout.seal,
         sealed_files(study, layout),
         report_inputs(),
+    log:
+        log_file("all"),
     localrule: True
+    conda:
+        "workflow/envs/analysis.yaml"
     shell:
-        ":"
+        ": 2> {log:q}"
 
 
 onstart:
