@@ -311,14 +311,11 @@ def power(
     seeds: Annotated[
         list[int] | None, typer.Option(min=1, help="Seeds of each model; may be repeated.")
     ] = None,
-    margin: Annotated[
-        float | None, typer.Option(help="Difference of AUCs; default: the study's margin.")
-    ] = None,
 ) -> None:
     """Print which differences more seeds would find, from the study's predictions."""
     from hybridlungvit.companions.power import SEEDS, show_power
 
-    show_power(*_open(Path("config") / f"{study}.yaml"), seeds or list(SEEDS), margin)
+    show_power(*_open(Path("config") / f"{study}.yaml"), seeds or list(SEEDS))
 
 
 @app.command()
@@ -379,7 +376,7 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Default: the study's first.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights in half precision.")] = False,
 ) -> None:
-    """Write a trained run in the layout of the model hub: weights, config, model card."""
+    """Write a trained run in the layout of the Hugging Face hub: weights, config, model card."""
     from hybridlungvit.companions.export import export_run
 
     opened, layout = _open(Path("config") / f"{study}.yaml", variant, seed)

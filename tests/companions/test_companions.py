@@ -141,27 +141,27 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
     }
     assert answer(differences) == (
         "On this test set the lung cut is **equivalent** (within 0.01) to a cut at the image's "
-        "centre, the fusion **worse** than a linear head, telling left from right **undecided** "
-        "against the whole image on both sides and fine-tuning **better** than a frozen stem, with "
-        "0.005, 0.030, 0.006 and 0.012 as the smallest differences in AUC that the study can "
-        "detect (80 % power, unadjusted)."
+        "centre, the fusion **worse** than a linear head, the split into left and right "
+        "**undecided** against the whole image on both sides and fine-tuning **better** than a "
+        "frozen stem. The smallest differences in AUC that the study can detect are 0.005, 0.030, "
+        "0.006 and 0.012 (80 % power, unadjusted)."
     )
 
 
 def test_where_every_part_is_worth_nothing_the_answer_is_no():
     differences = {v: compared(EQUIVALENT, 0.007) for v in ("midline", "plain_deit")}
     assert answer(differences) == (
-        "**No**, as far as this test set can tell: within 0.01 of AUC, the lung cut is "
-        "**equivalent** to a cut at the image's centre and the fusion to a linear head, with 0.007 "
-        "and 0.007 as the smallest differences in AUC that the study can detect (80 % power, "
-        "unadjusted)."
+        "**No**, as far as this test set can tell. The full model is **equivalent**, within 0.01 "
+        "of AUC, to the same with a cut at the image's centre in place of the lung cut, or with a "
+        "linear head in place of the fusion. The smallest differences in AUC that the study can "
+        "detect are 0.007 and 0.007 (80 % power, unadjusted)."
     )
 
 
 def test_the_answer_of_one_comparison_and_of_none():
     assert answer({"plain_deit": compared(UNDECIDED, 0.02)}) == (
-        "On this test set the fusion is **undecided** against a linear head, with 0.020 as the "
-        "smallest difference in AUC that the study can detect (80 % power, unadjusted)."
+        "On this test set the fusion is **undecided** against a linear head. The smallest "
+        "difference in AUC that the study can detect is 0.020 (80 % power, unadjusted)."
     )
     single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
     assert single_seed == "On this test set the fusion is **undecided** against a linear head."

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from made_up import save_predictions
 
+from hybridlungvit.companions.cite import citation
 from hybridlungvit.companions.power import show_power
+from hybridlungvit.companions.readme import render_block
 from hybridlungvit.config import study_from
 from hybridlungvit.evaluation.compare import compare_variants
+from hybridlungvit.evaluation.evaluate import evaluate_variant
 from hybridlungvit.evaluation.power import (
     difference_power,
     equivalence_power,
@@ -26,7 +29,7 @@ SEEDS = 3
 @pytest.fixture
 def scored(tiny, tmp_path):
     """A study of a reference and one other variant; labels, patients and scores of either."""
-    tiny["statistics"] = {"resamples": 400}
+    tiny["statistics"] = {"resamples": 400, "margin": 0.05}
     tiny["seeds"] = list(range(SEEDS))
     tiny["variants"] = {name: tiny["variants"][name] for name in ("no_seg", "plain_deit")}
     study, layout = study_from(tiny, "tiny"), Layout("tiny", results=tmp_path)
@@ -55,7 +58,7 @@ def scored(tiny, tmp_path):
 
 def test_the_table_is_what_the_components_allow_and_others_are_refused(scored, capsys):
     study, layout, labels, patients, scores = scored
-    rows = show_power(study, layout, [10], margin=0.05)
+    rows = show_power(study, layout, [10])
     assert [row.seeds for row in rows] == [SEEDS, 10, math.inf]
     near = functools.partial(pytest.approx, rel=1e-4)  # of components that were written down
     pair, size = (scores["plain_deit"], scores["no_seg"]), (0.05, 400, 0.95, study.statistics.seed)
@@ -66,9 +69,34 @@ def test_the_table_is_what_the_components_allow_and_others_are_refused(scored, c
         assert row.equivalence == near(equivalence_power(plan, 0.05, row.seeds))
     table = capsys.readouterr().out
     assert "3 (own)" in table and "endless" in table and f"{rows[1].detectable:.4f}" in table
-    for design, words in (([1], None), "at least 2"), (([3], 0.0), "margin 0"):
-        with pytest.raises(StudyError, match=words):
-            show_power(study, layout, *design)
+    with pytest.raises(StudyError, match="at least 2"):
+        show_power(study, layout, [1])
+
+
+def test_comparisons_of_an_earlier_state_are_not_told(scored):
+    study, layout, *_ = scored
+    masks = pd.read_csv(layout.manifest)[["path"]].assign(confidence=1.0, area=0.3, cut=0.5)
+    masks.to_csv(layout.mask_table, index=False)
+    evaluate_variant(study, "no_seg", layout)
+    evaluate_variant(study, "plain_deit", layout)
+    told = (
+        lambda study: show_power(study, layout, [5]),
+        lambda study: citation(study, "plain_deit", layout),
+        lambda study: render_block(study, layout, picture=False),
+    )
+    for tell in told:
+        tell(study)
+    wider = study.statistics.model_copy(update={"margin": 0.1})
+    other = study.model_copy(update={"statistics": wider})
+    path = layout.predictions("plain_deit", 1)
+    table = pd.read_csv(path, dtype={"patient": str})
+    save_predictions(study, "plain_deit", 1, layout, table.assign(probability=table.label))
+    evaluate_variant(study, "plain_deit", layout)  # and the run stopped before `compare`
+    for tell in told:
+        with pytest.raises(StudyError, match=r"compared with the margin"):
+            tell(other)
+        with pytest.raises(StudyError, match=r"comparisons\.json: made from predictions"):
+            tell(study)
 
 
 def test_variants_that_never_differ_have_dashes(scored, capsys):

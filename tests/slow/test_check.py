@@ -265,11 +265,6 @@ def test_an_own_run_is_told_exact_within_or_different(paper, tmp_path, capsys):
     assert DIFFERENT in capsys.readouterr().out
     with pytest.raises(StudyError, match="no published result"):
         verify(paper, LAYOUT, "HEAD")
-    record = read_json(LAYOUT.comparisons)
-    next(iter(record["differences"].values()))["estimate"] += 0.001
-    change(LAYOUT.comparisons, **record)
-    with pytest.raises(StudyError, match="is not that of the metrics"):
-        words()
 
 
 def test_a_clone_that_ran_nothing_has_nothing_to_verify(paper, tmp_path):

@@ -3,9 +3,8 @@
 from hybridlungvit import __version__
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, unit_of
-from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paper.format import format_interval, number, p_value, signed, source_names
-from hybridlungvit.paper.results import current_metrics
+from hybridlungvit.paper.results import current_comparisons, current_metrics
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_commit
 
@@ -67,13 +66,7 @@ def _against_reference(study: Study, variant: str, layout: Layout) -> str:
     if variant == reference:
         return "It is the reference of its study."
     current_metrics(study, reference, layout)
-    comparisons = read_json(layout.comparisons)
-    if comparisons["reference"] != reference or variant not in comparisons["differences"]:
-        raise StudyError(
-            f"{layout.comparisons}: does not compare {variant} with {reference}. "
-            "Run `compare` again."
-        )
-    difference = comparisons["differences"][variant]
+    difference = current_comparisons(study, layout)["differences"][variant]
     unadjusted = difference["p_value_adjusted"] is None
     different, equivalent = (
         p_value(difference[name if unadjusted else f"{name}_adjusted"], "below 0.001")

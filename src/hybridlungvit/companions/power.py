@@ -14,7 +14,7 @@ from hybridlungvit.evaluation.power import (
     minimal_detectable_difference,
 )
 from hybridlungvit.evaluation.seeds import VarianceComponents
-from hybridlungvit.io import StudyError, read_json
+from hybridlungvit.paper.results import current_comparisons
 from hybridlungvit.paths import Layout
 
 SEEDS = (3, 5, 10, 20)
@@ -33,24 +33,18 @@ class Outlook(NamedTuple):
     """Chance to show equivalence within the margin where there is no difference."""
 
 
-def show_power(
-    study: Study, layout: Layout, seeds: list[int], margin: float | None = None
-) -> list[Outlook]:
+def show_power(study: Study, layout: Layout, seeds: list[int]) -> list[Outlook]:
     """Print what each comparison with the reference can show, by number of seeds; return the rows.
 
     The components of each difference are those that ``compare`` found. The study's own number of
     seeds, in case it is not among ``seeds``, and infinitely many, which is all that these patients
-    allow, are added. ``margin`` is a difference of AUCs, by default the study's. Nothing is
-    adjusted for several comparisons. Raises ``StudyError`` for a study of one seed, fewer than two
-    ``seeds`` or a margin not between 0 and 1.
+    allow, are added. Nothing is adjusted for several comparisons. Raises ``StudyError`` for a study
+    of one seed or fewer than two ``seeds``.
     """
-    level = study.statistics.level
-    margin = study.statistics.margin if margin is None else margin
-    if not 0 < margin < 1:
-        raise StudyError(f"margin {margin:g} must lie between 0 and 1, a difference of two AUCs.")
+    level, margin = study.statistics.level, study.statistics.margin
     designs = [*sorted({*seeds, len(study.seeds)}), math.inf]
     rows, notes = [], []
-    for variant, difference in read_json(layout.comparisons)["differences"].items():
+    for variant, difference in current_comparisons(study, layout)["differences"].items():
         components = components_of(difference)
         rows += [_outlook(variant, components, k, margin, level) for k in designs]
         if components.at_bound:

@@ -10,7 +10,7 @@ from typing import Any
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest, unit_of
 from hybridlungvit.evaluation.paired import EQUIVALENT, HIGHER, LOWER, POWER, UNDECIDED
-from hybridlungvit.io import StudyError, file_sha256, read_json, replacing, write_text
+from hybridlungvit.io import StudyError, file_sha256, replacing, write_text
 from hybridlungvit.paper.format import (
     enumerated,
     format_interval,
@@ -20,7 +20,7 @@ from hybridlungvit.paper.format import (
     signed,
 )
 from hybridlungvit.paper.manuscript import Problem
-from hybridlungvit.paper.results import current_metrics
+from hybridlungvit.paper.results import current_comparisons, current_metrics
 from hybridlungvit.paths import Layout
 
 README = Path("README.md")
@@ -32,7 +32,7 @@ PICTURE, WIDTH = "preview.png", 900  # its file below paper/ and its width in pi
 PARTS = {
     "midline": ("the lung cut", "a cut at the image's centre"),
     "plain_deit": ("the fusion", "a linear head"),
-    "global_only": ("telling left from right", "the whole image on both sides"),
+    "global_only": ("the split into left and right", "the whole image on both sides"),
     "frozen_stem": ("fine-tuning", "a frozen stem"),
 }
 """The part of the reference that a variant goes without, and what stands in its place."""
@@ -84,7 +84,7 @@ def check_readme(study: Study, layout: Layout) -> Iterator[Problem]:
 def render_block(study: Study, layout: Layout, picture: bool) -> str:
     """The marked lines: the answer, the picture, the declared comparisons, what intervals cover."""
     level = f"{100 * study.statistics.level:g} %"
-    comparisons = read_json(layout.comparisons)
+    comparisons = current_comparisons(study, layout)
     lines = [f"<!-- results: {study.study} -->"]
     family = study.comparison_family()
     declared = {v: comparisons["differences"][v] for v in family}
@@ -157,24 +157,26 @@ def answer(differences: dict[str, Any]) -> str:
             EQUIVALENT: f"**equivalent** (within {difference['margin']:g}) to",
             UNDECIDED: "**undecided** against",
         }[difference["verdict"]]
-        if alike:
-            words = "to" if clauses else "**equivalent** to"
-        clauses.append(f"{part} {'' if clauses else 'is '}{words} {instead}")
+        clause = f"{part} {'' if clauses else 'is '}{words} {instead}"
+        clauses.append(f"with {instead} in place of {part}" if alike else clause)
         if difference["detectable"] is not None:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
-    start = "On this test set"
+    sentence = f"On this test set {enumerated(clauses)}."
     if alike:
-        start = f"**No**, as far as this test set can tell: within {difference['margin']:g} of AUC,"
-    sentence = f"{start} {enumerated(clauses)}"
-    if detectable:
-        plural = "differences" if len(detectable) > 1 else "difference"
-        sentence += (
-            f", with {enumerated(detectable)} as the smallest {plural} in AUC that the study can "
-            f"detect ({100 * POWER:g} % power, unadjusted)"
+        sentence = (
+            "**No**, as far as this test set can tell. The full model is **equivalent**, within "
+            f"{difference['margin']:g} of AUC, to the same {', or '.join(clauses)}."
         )
-    return f"{sentence}."
+    if detectable:
+        several = len(detectable) > 1
+        sentence += (
+            f" The smallest difference{'s' if several else ''} in AUC that the study can detect "
+            f"{'are' if several else 'is'} {enumerated(detectable)} ({100 * POWER:g} % power, "
+            "unadjusted)."
+        )
+    return sentence
 
 
 def _draw_first_page(layout: Layout) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from hybridlungvit.config import Study
 from hybridlungvit.io import Record, StudyError, read_json, rounded
 from hybridlungvit.paper.format import format_interval, number, signed
-from hybridlungvit.paper.results import current_metrics
+from hybridlungvit.paper.results import current_comparisons, current_metrics
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import committed_record
 
@@ -54,7 +54,7 @@ def verify(study: Study, layout: Layout, against: str, every: bool = False) -> l
         repeated = current_metrics(study, variant, layout)["headline"]
         rows += [Verdict(variant, name, published[name], repeated[name])
                  for name in published if name in repeated]  # fmt: skip
-    repeated = _own_differences(study, layout)
+    repeated = current_comparisons(study, layout)["differences"]
     published = _published(layout.comparisons, against)["differences"]
     rows += [Verdict(v, DIFFERENCE, published[v], repeated[v]) for v in published if v in repeated]
     counts = Counter(row.words for row in rows)
@@ -89,20 +89,6 @@ def _require_own_runs(study: Study, layout: Layout, against: str) -> None:
             f"{study.study}: nothing to verify: {why}. Run the whole study yourself; if you have "
             "committed it, name the revision that was published with --against."
         )
-
-
-def _own_differences(study: Study, layout: Layout) -> dict[str, Any]:
-    """The stored differences, after checking that they are those of the metrics."""
-    differences = read_json(layout.comparisons)["differences"]
-    names = (study.reference, *differences)
-    aucs = {v: read_json(layout.metrics(v))["headline"]["auc"]["estimate"] for v in names}
-    for variant, difference in differences.items():
-        if abs(aucs[variant] - aucs[study.reference] - difference["estimate"]) > 1e-8:
-            raise StudyError(
-                f"{layout.comparisons}: the difference of {variant} is not that of the metrics. "
-                "Run `compare` again."
-            )
-    return differences
 
 
 def _published(path: Path, against: str) -> Record:

@@ -66,28 +66,7 @@ class StudyResults:
 def read_results(study: Study, layout: Layout) -> StudyResults:
     """Read all results of a study; raises ``StudyError`` when they do not belong together."""
     metrics = {variant: current_metrics(study, variant, layout) for variant in study.variants}
-    comparisons = read_json(layout.comparisons)
-    for name, stored, expected in (
-        ("reference", comparisons["reference"], study.reference),
-        ("family", comparisons["family"], study.comparison_family()),
-        *(
-            ("margin", d["margin"], study.statistics.margin)
-            for d in comparisons["differences"].values()
-        ),
-    ):
-        if stored != expected:
-            raise StudyError(
-                f"{layout.comparisons}: compared with the {name} {stored!r}, but the {name} is "
-                f"{expected!r}. Run `compare` again."
-            )
-    settings = study.statistics.model_dump(include={"level", "resamples"})
-    _require_settings(layout.comparisons, comparisons, settings, "`compare`")
-    require_same(
-        layout.comparisons,
-        "predictions",
-        comparisons["predictions_sha256"],
-        predictions_sha256(study, layout),
-    )
+    comparisons = current_comparisons(study, layout)
     quality = read_json(layout.mask_quality)
     require_same(
         layout.mask_quality, "masks", quality["masks_sha256"], file_sha256(layout.mask_table)
@@ -138,6 +117,26 @@ def current_metrics(study: Study, variant: str, layout: Layout) -> Record:
     settings = study.statistics.model_dump(include={"level", "resamples", "sensitivity_target"})
     settings["threshold"] = study.recipe(variant).evaluation.threshold
     _require_settings(layout.metrics(variant), record, settings, again)
+    return record
+
+
+def current_comparisons(study: Study, layout: Layout) -> Record:
+    """The comparisons; ``StudyError`` if they belong to other predictions or another config."""
+    record = read_json(layout.comparisons)
+    for name, stored, expected in (
+        ("reference", record["reference"], study.reference),
+        ("family", record["family"], study.comparison_family()),
+        *(("margin", d["margin"], study.statistics.margin) for d in record["differences"].values()),
+    ):
+        if stored != expected:
+            raise StudyError(
+                f"{layout.comparisons}: compared with the {name} {stored!r}, but the {name} is "
+                f"{expected!r}. Run `compare` again."
+            )
+    settings = study.statistics.model_dump(include={"level", "resamples"})
+    _require_settings(layout.comparisons, record, settings, "`compare`")
+    current = predictions_sha256(study, layout)
+    require_same(layout.comparisons, "predictions", record["predictions_sha256"], current)
     return record
 
 
