@@ -122,7 +122,8 @@ def test_pictures_show_the_images_the_lungs_and_the_heat(study, layout, monkeypa
     stored = {"path": np.array(paths[2:3]), "heat": heat}
     np.savez(layout.gradcam("no_seg"), **stored, probability=scores[0, 3:4])
     assert page_images.pictures(study, layout, paths)["heat"] == {}, "maps of another model"
-    np.savez(layout.gradcam("no_seg"), **stored, probability=scores[0, 2:3])
+    twice = {name: np.repeat(value, 2, axis=0) for name, value in stored.items()}  # by two rules
+    np.savez(layout.gradcam("no_seg"), **twice, probability=scores[0, [2, 2]])
     shown = page_images.pictures(study, layout, paths)
     assert list(shown["heat"]) == [2]
     opacity = decoded(shown["heat"][2], "RGBA")[..., 3].astype(float)

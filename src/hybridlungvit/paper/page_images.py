@@ -40,7 +40,7 @@ def pictures(study: Study, layout: Layout, paths: list[str]) -> dict[str, Any]:
         if all(scored.get(path) == value for path, value in told.items()):
             empty["heat"] = {
                 index[path]: _coded(_coloured(heat.astype(float)), "PNG")
-                for path, heat in zip(told, cases["heat"], strict=True)
+                for path, heat in zip(cases["path"].tolist(), cases["heat"], strict=True)
                 if path in index
             }
     stored = (layout.images, layout.masks, layout.cache_record)
