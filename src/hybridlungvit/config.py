@@ -490,6 +490,8 @@ class Recipe(Section):
         """The values that decide the manifest and the cache."""
         places = {"data": {"annotations", "url", "checksum"}}
         identity = _without_neutral(self.model_dump(mode="json", exclude=places))["data"]
+        if self.data.source == "mendeley":
+            identity["source"] = "folder"  # the same images, fetched or at hand
         if self.data.source != "phantom":
             identity.pop("phantom")
         return identity
@@ -519,13 +521,17 @@ class Study(Section):
     """Everything that names a study, with the defaults of the full one."""
 
     study: Name
+    """Names the folders of its results and of its paper's parts."""
     title: Printed
+    """Title of the paper."""
     data_root: UserPath | None = None
     """Folder with train/ and test/ (source: folder)."""
     weights: Annotated[bool | UserPath | None, Field(union_mode="left_to_right")] = None
     """Replaces model.pretrained of the base model; for the command line."""
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    """Each variant is trained once for each."""
     reference: Name
+    """The variant with which all others are compared."""
     data: Data = Data()
     model: Model = Model()
     training: Training = Training()
@@ -535,6 +541,7 @@ class Study(Section):
     explanation: Explanation = Explanation()
     compute: Compute = Compute()
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+    """Of each its label, its description, and the keys that differ from the base, by section."""
     omitted: dict[Name, Printed] = {}
     """Variants of the full study that this one leaves out, each with the reason."""
     source_note: Printed | None = None
@@ -542,7 +549,7 @@ class Study(Section):
     stem_note: Printed | None = None
     """A sentence for the paper on where the stem's weights come from."""
     protocol_note: Printed | None = None
-    """A sentence for the paper on what was decided after test images had been scored."""
+    """Sentences for the paper on how and when settings were chosen."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -743,17 +750,19 @@ def say_what_never_acts(study: Study, source: str) -> None:
 def reference() -> str:
     """Every key of a study file with its default and meaning, as Markdown: docs/config.md."""
     lines = ["# Every key of a study file", "", "Written by `hybridlungvit keys`; do not edit."]
-    for name, field in Study.model_fields.items():
-        section = field.annotation
-        if not (isinstance(section, type) and issubclass(section, Section)):
-            continue
+    sections: dict[str, type[BaseModel]] = {"the study itself": Study}
+    while sections:
+        name, section = sections.popitem()
         lines += ["", f"## {name}", "", "| key | default | meaning |", "| --- | --- | --- |"]
+        nested = {}
         for key, item in section.model_fields.items():
             if isinstance(item.default, Section):
+                nested[key if section is Study else f"{name}.{key}"] = type(item.default)
                 continue
-            default = json.dumps(item.default)
+            default = "required" if item.is_required() else f"`{json.dumps(item.default)}`"
             meaning = " ".join((item.description or "").split()).replace("|", "\\|")
-            lines.append(f"| `{key}` | `{default}` | {meaning} |")
+            lines.append(f"| `{key}` | {default} | {meaning} |")
+        sections |= dict(reversed(nested.items()))
     return "\n".join(lines) + "\n"
 
 

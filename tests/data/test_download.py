@@ -297,3 +297,5 @@ def test_the_full_study_downloads_unless_given_a_folder(tmp_path):
     given = study_from(values | {"data_root": str(tmp_path)}, "x")
     assert given.data == full.data.model_copy(update={"source": "folder"})
     assert image_root(given, Layout("kermany")) == tmp_path
+    # Commands that read the file alone, such as `cite`, take what was made from the folder.
+    assert given.prediction_hash("no_seg") == full.prediction_hash("no_seg")

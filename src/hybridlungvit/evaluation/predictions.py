@@ -20,9 +20,11 @@ SEGMENTED = {"dice": "lung_dice", "loss": "lung_loss"}
 def require_same(where: object, what: str, recorded: str, current: str) -> None:
     """Raise ``StudyError`` naming both hashes when a result belongs to another input."""
     if recorded != current:
+        # Commands that take a study's name read its file alone.
+        whole = ", with `weights` in it if the run was called with it," if what == "config" else ""
         raise StudyError(
             f"{where}: made from {what} {str(recorded)[:12]}, but the current {what} is "
-            f"{current[:12]}. Restore that one or run this stage again."
+            f"{current[:12]}. Restore that one{whole} or run this stage again."
         )
 
 
