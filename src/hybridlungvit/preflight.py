@@ -49,8 +49,14 @@ def check_start(
         if place is not None and not there(Path(place)):
             advice = IMAGES if key == "data_root" else "Give one, or leave the key out."
             raise StudyError(f"{key}: no {kind} {place}. {advice}")
-    if READ_IMAGES & set(planned) and data.source == "folder":
-        image_root(study, layout)  # before anything is removed to be made anew
+    if READ_IMAGES & set(planned):
+        root = image_root(study, layout)  # before anything is removed to be made anew
+        fetched = data.source != "phantom" and study.data_root is None
+        if fetched and "download" not in planned and not root.is_dir():
+            raise StudyError(
+                f"{root}: the downloaded images are gone. Remove {layout.download} to have them "
+                "fetched again."
+            )
     if not from_predictions and "manifest" not in planned and layout.manifest.is_file():
         _require_same_images(study, layout)
     if "train" in planned:

@@ -33,6 +33,15 @@ def test_missing_images_stop_what_reads_them_and_nothing_else(layout, tmp_path):
     check_start(study_from(FOLDER | {"data_root": str(tmp_path)}, "x"), layout, {"cache", "train"})
 
 
+def test_downloaded_images_that_are_gone_are_told_before_results_are_removed(layout, tmp_path):
+    layout = Layout("tiny", results=tmp_path / "results", downloads=tmp_path)
+    remote = {k: v for k, v in FOLDER.items() if k != "data_root"}
+    study = study_from(remote | {"data": FOLDER["data"] | {"source": "mendeley"}}, "x")
+    with pytest.raises(StudyError, match=r"images are gone. Remove \S+download\.json"):
+        check_start(study, layout, {"cache"})
+    check_start(study, layout, {"download", "manifest", "cache"})
+
+
 @pytest.mark.parametrize(
     ("key", "name"), [("annotations", "none.csv"), ("patients", "none.csv"), ("masks", "none")]
 )
@@ -108,6 +117,16 @@ def test_a_mistyped_folder_removes_no_stored_result(tmp_path):
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("data_root: no folder gone")
     assert stored.read_text() == "kept"
+
+
+def test_a_folder_of_masks_that_is_gone_is_told_in_one_line(tmp_path):
+    folder = checkout(tmp_path)
+    study = FOLDER | {"data_root": ".", "data": FOLDER["data"] | {"masks": "gone"}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(folder, "--configfile", "tiny.yaml")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("data.masks: no folder gone")
 
 
 def test_stored_features_cost_their_stem_once(tmp_path):

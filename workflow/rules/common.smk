@@ -43,7 +43,7 @@ def stop(error):
 def say_why(snakemake_logs):
     """Repeat below Snakemake's lines what the failed jobs said: their last error, or last line."""
     said = "".join(Path(path).read_text() for path in snakemake_logs)
-    failed = r"^Error in \w+ (\w+):\n(?:    .*\n)*?    log: ([^\s,]+)"
+    failed = r"^Error in \w+ (\S+):\n(?:    .*\n)*?    log: ([^\s,]+)"
     jobs = dict.fromkeys(re.findall(failed, said, re.M))
     for rule, log in jobs:
         text = Path(log).read_text(errors="replace").strip() if Path(log).is_file() else ""
@@ -157,8 +157,8 @@ def weights(variant):
 
 def masks_hash(wildcards):
     """What the masks of the user's own hold: where a file changes, the cache is built again."""
-    folder = study.data.masks
-    return folder and folder_sha256(Path(folder))
+    folder = study.data.masks and Path(study.data.masks)
+    return folder_sha256(folder) if folder and folder.is_dir() else None  # preflight asks for it
 
 
 def report_inputs():
