@@ -166,6 +166,7 @@ def test_overlays_of_many_images_of_one_name_are_told_apart_at_once():
     assert names[:3] == ["scan.png", "scan-2.png", "scan-3.png"]
     assert names[-3:] == ["a.png", "scan-2-2.png", "a-2.png"]
     assert len(set(names)) == len(files)
+    assert overlay_names([Path("a/X.png"), Path("b/x.png")]) == ["X.png", "x-2.png"]  # one on a Mac
 
 
 @pytest.mark.parametrize("shape", [(400, 700), (900, 300), (40, 60)])

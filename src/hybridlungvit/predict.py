@@ -309,15 +309,15 @@ def _write(text: str, output: Path | None) -> None:
 
 def overlay_names(files: list[Path]) -> list[str]:
     """A file name for each overlay; images of one name in several folders get numbers."""
-    names: dict[str, None] = {}  # in order; a list would be searched from its start each time
+    names: dict[str, str] = {}
     used: Counter[str] = Counter()
     for file in files:
-        name = f"{file.stem}.png"
-        while name in names:
-            used[file.stem] += 1
-            name = f"{file.stem}-{used[file.stem] + 1}.png"
-        names[name] = None
-    return list(names)
+        name, stem = f"{file.stem}.png", file.stem.casefold()  # disks may not tell X from x
+        while name.casefold() in names:
+            used[stem] += 1
+            name = f"{file.stem}-{used[stem] + 1}.png"
+        names[name.casefold()] = name
+    return list(names.values())
 
 
 def _overlay(
