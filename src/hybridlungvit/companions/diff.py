@@ -4,11 +4,11 @@ import logging
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Callable, Collection
 from io import BytesIO
 from pathlib import Path
+from zipfile import ZipFile
 
 from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError, replacing
@@ -90,7 +90,7 @@ def _run(command: list[str], folder: Path, variables: dict[str, str] | None = No
 
 def _check_out(paper: Path, revision: str, folder: Path) -> None:
     """Put the folder ``paper`` of a git revision below ``folder``."""
-    command = ["git", "archive", "--format=tar", revision, str(paper)]
+    command = ["git", "archive", "--format=zip", revision, str(paper)]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip()
@@ -98,8 +98,8 @@ def _check_out(paper: Path, revision: str, folder: Path) -> None:
             f"{revision}: no git revision with a folder {paper}/ ({reason}). Name a commit, a "
             "branch or a tag: `git log --oneline -- paper` lists commits."
         )
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    with ZipFile(BytesIO(done.stdout)) as archive:  # extracts nothing outside the folder
+        archive.extractall(folder)
 
 
 def _columns(paper: Path, study: str) -> dict[str, str]:
