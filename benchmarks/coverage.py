@@ -5,10 +5,10 @@
 Simulated test sets have the clusters of the committed test manifest: its patients are drawn with
 replacement within their class, each with as many images as they have. Latent scores are normal,
 those of normal images twice as spread out as those of pneumonia (1.7 and 0.8 on the logit scale of
-the committed predictions). A part is common to all models, a part belongs to a variant and a part
-to a seed; of each, a share is common to the images of a patient. The shares are those at which, for
-an AUC of 0.97, the AUCs of two seeds are as correlated, and as many calls of two seeds differ, as
-in the committed predictions. Seeds also differ in the separation of the classes.
+the predictions of an earlier study, commit 652d4fc). A part is common to all models, a part belongs
+to a variant and a part to a seed; of each, a share is common to the images of a patient. The shares
+are those at which, for an AUC of 0.97, the AUCs of two seeds are as correlated, and as many calls
+of two seeds differ, as in those predictions. Seeds also differ in the separation of the classes.
 
 Three models are trained on K seeds each: a and b are equally good, c is worse and a third as
 variable. Three questions: how often the interval of the mean AUC of a covers its expectation, how
