@@ -71,10 +71,11 @@ cv2.imwrite("overlay.png", picture)
 
 # %% [markdown]
 # ## How good is it? An interval over patients
-# From the published predictions of the test images; patients with several images count as one.
+# From the published predictions of the test images; the interval draws patients, each with
+# all its images.
 
 # %%
-predictions = pd.read_csv("results/kermany-cpu/predictions/no_seg/seed-0.csv")
+predictions = pd.read_csv("results/kermany-cpu/predictions/no_seg/seed-47.csv")
 test = predictions[predictions.split == "test"]
 auc = auc_interval(test.label, test.probability, clusters=test.patient)
 print(f"AUC {auc.estimate:.3f} (95 % CI {auc.low:.3f} to {auc.high:.3f})")

@@ -38,6 +38,7 @@ def explained(study, agreement=True):
             "plain_deit": {"groups": [group(0.8, -0.3)], "threshold": 0.5},
         },
         saliency={
+            "compared": [],
             "images": 8,
             "patients": 6,
             "sanity": {

@@ -84,7 +84,14 @@ def test_the_citation_file_names_this_version_and_the_commit_of_the_trainings():
     cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert (cited["version"], cited["license"]) == (__version__, LICENCE)
     runs = (REPOSITORY / "results" / "kermany-cpu" / "runs").glob("*/*/run.json")
-    assert {read_json(run)["code_commit"] for run in runs} == {cited["commit"]}
+    commits = {read_json(run)["code_commit"].removesuffix("-dirty") for run in runs}
+    assert commits == {cited["commit"]}
+
+
+def test_the_models_card_is_that_of_its_study():
+    card = REPOSITORY / "paper/generated/kermany-cpu/companions/model_card.md"
+    published = REPOSITORY / "results/kermany-cpu/model/README.md"
+    assert published.read_text().endswith(card.read_text())
 
 
 def test_no_image_and_of_weights_only_the_model_is_published():

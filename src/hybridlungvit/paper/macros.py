@@ -380,7 +380,7 @@ def saliency_macros(results: StudyResults) -> Macros:
     level, record = results.study.statistics.level, results.saliency
     yield "saliency.images", f"{record['images']:,}"
     yield "saliency.patients", f"{record['patients']:,}"
-    if record.get("compared"):
+    if record["compared"]:
         yield "gradcam.others", "shown"
     checks = ("sanity", "faithfulness", "agreement")
     sanity, faithfulness, agreement = (record[check] for check in checks)
@@ -400,14 +400,13 @@ def saliency_macros(results: StudyResults) -> Macros:
         change = faithfulness[key][most]
         yield f"faithfulness.{key}", tex_interval(change, level, 2, whole_signed)
         yield f"faithfulness.{key}.verdict", place(change)
-    if "stability" in record:
-        stability = record["stability"]
-        yield "stability.radius", f"{100 * stability['radius']:g}"
-        yield "stability.draws", str(stability["draws"])
-        yield "stability.undefined", f"{stability['undefined']:,}"
-        yield "stability.verdict", stability["verdict"]
-        for key in ("noise", "others"):
-            yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
+    stability = record["stability"]
+    yield "stability.radius", f"{100 * stability['radius']:g}"
+    yield "stability.draws", str(stability["draws"])
+    yield "stability.undefined", f"{stability['undefined']:,}"
+    yield "stability.verdict", stability["verdict"]
+    for key in ("noise", "others"):
+        yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
