@@ -152,9 +152,9 @@ def test_where_every_part_is_worth_nothing_the_answer_is_no():
     differences = {v: compared(EQUIVALENT, 0.007) for v in ("midline", "plain_deit")}
     assert answer(differences) == (
         "**No**, as far as this test set can tell. The full model is **equivalent**, within 0.01 "
-        "of AUC, to the same with a cut at the image's centre in place of the lung cut, or with a "
-        "linear head in place of the fusion. The smallest differences in AUC that the study can "
-        "detect are 0.007 and 0.007 (80 % power, unadjusted)."
+        "of AUC, to the same model with a cut at the image's centre in place of the lung cut, or "
+        "with a linear head in place of the fusion. The smallest differences in AUC that the study "
+        "can detect are 0.007 and 0.007 (80 % power, unadjusted)."
     )
 
 

@@ -167,7 +167,7 @@ def answer(differences: dict[str, Any]) -> str:
     if alike:
         sentence = (
             "**No**, as far as this test set can tell. The full model is **equivalent**, within "
-            f"{difference['margin']:g} of AUC, to the same {', or '.join(clauses)}."
+            f"{difference['margin']:g} of AUC, to the same model {', or '.join(clauses)}."
         )
     if detectable:
         several = len(detectable) > 1
