@@ -211,6 +211,7 @@ def _method_macros(results: StudyResults) -> Macros:
     yield "threshold", f"{recipe.evaluation.threshold:g}"
     yield "tta", setting(recipe.evaluation.tta)
     yield "seeds.count", str(len(study.seeds))
+    yield "seeds.first", str(study.seeds[0])
     yield "seedcount", "1~seed" if len(study.seeds) == 1 else f"{len(study.seeds)}~seeds"
     yield "resamples", f"{study.statistics.resamples:,}"
     yield "level", results.level
@@ -366,8 +367,10 @@ def focus_macros(results: StudyResults) -> Macros:
             name = f"focus.{key}" if whole else f"focus.{key}.{part['class']}"
             yield f"{name}.undefined", f"{part['undefined']:,}"
             for measure in measures if whole or part["over_box"]["estimate"] is not None else ():
-                show, chance = (whole_signed, 0) if "over" in measure else (whole_number, 1)
-                yield f"{name}.{measure}", tex_interval(part[measure], level, 2, show)
+                show, chance, digits = (
+                    (whole_signed, 0, 3) if "over" in measure else (whole_number, 1, 2)
+                )
+                yield f"{name}.{measure}", tex_interval(part[measure], level, digits, show)
                 yield f"{name}.{measure}.verdict", place(part[measure], chance)
             if whole and "lowest_row" in record:
                 row = record["lowest_row"]

@@ -444,7 +444,10 @@ def focus(results: StudyResults) -> Table:
                 "Test images": r"\enspace " + results.class_name(group["class"]) + called,
                 "Images": f"{group['images']:,}",
             }
-            values = {n: format_interval(group[key], 2, s) for n, (key, s) in measures.items()}
+            values = {
+                n: format_interval(group[key], 3 if "over" in key else 2, s)
+                for n, (key, s) in measures.items()
+            }
             rows.append(row | values)
     return pd.DataFrame(rows).fillna(""), "lrcccc"
 
