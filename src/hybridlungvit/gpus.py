@@ -75,6 +75,8 @@ def _lock_name(name: str) -> str:
 
 
 def _lock(file: Path) -> bool:
+    if file in _held:
+        return True
     lock = FileLock(file, timeout=0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
