@@ -75,7 +75,7 @@ cv2.imwrite("overlay.png", picture)
 # all its images.
 
 # %%
-predictions = pd.read_csv("results/kermany-cpu/predictions/no_seg/seed-47.csv")
+predictions = pd.read_csv("results/kermany-cpu/predictions/no_seg/seed-45.csv")
 test = predictions[predictions.split == "test"]
 auc = auc_interval(test.label, test.probability, clusters=test.patient)
 print(f"AUC {auc.estimate:.3f} (95 % CI {auc.low:.3f} to {auc.high:.3f})")

@@ -30,7 +30,7 @@ def test_the_notebook_runs_without_data_or_network(
     assert names["probability"] == pytest.approx(row.probability, abs=2e-6)
     assert 0 < names["with_own_mask"] < 1
     assert cv2.imread("overlay.png").shape[1] > 2 * cv2.imread("image.jpeg").shape[1]
-    table = pd.read_csv(committed / "no_seg" / "seed-47.csv")
+    table = pd.read_csv(committed / "no_seg" / "seed-45.csv")
     table = table[table.split == "test"]
     estimate = roc_auc_score(table.label, table.probability)
     assert names["auc"].estimate == pytest.approx(estimate)
