@@ -10,7 +10,7 @@ def interval(estimate, spread=0.1):
 
 def group(focus, over, name="all", called="all", undefined=0, spread=0.1):
     values = {"focus": focus, "focus_shuffled": 1.0, "focus_box": 0.5}
-    values |= {"over_shuffled": over, "over_box": -0.001}
+    values |= {"over_shuffled": over, "over_box": -0.0001}
     counts = {"images": 12, "patients": 9, "undefined": undefined}
     measured = {key: interval(value, spread) for key, value in values.items()}
     return {"class": name, "called": called} | counts | measured

@@ -34,7 +34,7 @@ def test_words_follow_the_numbers(study):
     expected = {
         "focus.own.focus": r"1.50 (95\,\%~CI 1.40 to~1.60)",
         "focus.own.focus.verdict": "above",
-        "focus.own.over_shuffled": r"$+0.30$ (95\,\%~CI $+0.20$ to~$+0.40$)",
+        "focus.own.over_shuffled": r"$+0.300$ (95\,\%~CI $+0.200$ to~$+0.400$)",
         "focus.own.over_box.verdict": "not distinguishable from",
         "focus.own.undefined": "2",
         "focus.plain.focus.verdict": "below",
@@ -49,7 +49,7 @@ def test_words_follow_the_numbers(study):
         "stability.radius": "2",
     }
     assert {key: macros[key] for key in expected} == expected
-    assert macros["focus.own.over_box"].startswith("$+0.00$")  # no minus before a zero
+    assert macros["focus.own.over_box"].startswith("$+0.000$")  # no minus before a zero
     assert all(rule in macros["gradcam.rules"] for rule in RULES)
     # Of the values that exist.
     assert "focus.plain.lowest_row" not in macros
@@ -63,7 +63,7 @@ def test_a_class_has_words_of_its_own(study):
     macros = explanation_macros(results)
     assert macros["focus.own.normal.focus"].startswith("0.80")
     assert macros["focus.own.normal.focus_box"].startswith("1.00")
-    assert macros["focus.own.normal.over_box"].startswith("$-0.20$")
+    assert macros["focus.own.normal.over_box"].startswith("$-0.200$")
     assert macros["focus.own.normal.over_box.verdict"] == "below"
     assert macros["focus.own.over_box.verdict"] == "not distinguishable from"
 

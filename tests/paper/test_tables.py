@@ -90,7 +90,7 @@ def test_the_focus_table_prints_lone_and_missing_values(study):
     level = 100 * study.statistics.level
     own = table[rf"Own lungs ({level:g}\,\% CI)"].tolist()
     assert own == ["", "1.50 (1.40 to 1.60)", "1.23 (--)", "--", "", "0.80 (0.70 to 0.90)"]
-    assert table["Own minus another's"][2] == "$-0.50$ (--)"
+    assert table["Own minus another's"][2] == "$-0.500$ (--)"
     assert table["Test images"].tolist() == [
         r"\emph{HybridLungViT}",
         r"\enspace All",
