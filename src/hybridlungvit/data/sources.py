@@ -69,6 +69,8 @@ def find_images(
             for file in _images_in(folder):
                 path = file.relative_to(root).as_posix()
                 patient, subtype = read_patient(path, label)
+                if label and classes != CLASSES:  # another question than Kermany's
+                    subtype = "unknown"
                 rows.append((path, label, subtype, patient, side))
     if "val" not in sides and (root / "val").is_dir():
         count = sum(map(is_image, (root / "val").rglob("*")))
@@ -124,10 +126,10 @@ def read_patient(path: str, label: int) -> tuple[str, str]:
     (``NORMAL2-IM-0012``, ``normal``). A name of neither form is its own patient, ``image:<path>``:
     files of one name in two folders are two.
     """
-    match = (PNEUMONIA_NAME if label else NORMAL_NAME).match(Path(path).name)
-    if match is None:
-        return f"image:{path}", "unknown" if label else "normal"
-    return match["patient"], match["subtype"] if label else "normal"
+    name = Path(path).name
+    match = PNEUMONIA_NAME.match(name) or NORMAL_NAME.match(name)
+    subtype = (match.groupdict().get("subtype") if match else None) or "unknown"
+    return match["patient"] if match else f"image:{path}", subtype if label else "normal"
 
 
 def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
