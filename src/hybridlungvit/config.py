@@ -45,7 +45,7 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.I)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
-UNPRINTABLE = re.compile(r"[^\s!-#%-{}~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
+UNPRINTABLE = re.compile(r"[^ \t\n\r\u00a0!-#%-{}~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
 """What the paper's fonts lack (T1, with pdfTeX), all but Latin letters and common signs; and $ and
 |, which figures and cards take for marks."""
 
@@ -566,11 +566,12 @@ class Study(Section):
             raise ValueError(
                 f"reference {self.reference!r} is no variant; choose one of {list(self.variants)}"
             )
-        wrong = [v for v in self.comparison_family() if v not in self.variants]
-        if wrong or self.reference in self.comparison_family():
+        family = self.comparison_family()
+        wrong = len(set(family)) < len(family) or not set(family) <= {*self.variants}
+        if wrong or self.reference in family:
             raise ValueError(
-                f"statistics.family {self.statistics.family} must name variants other than the "
-                f"reference; choose from {[v for v in self.variants if v != self.reference]}"
+                f"statistics.family {self.statistics.family} must name each variant once and not "
+                f"the reference; choose from {[v for v in self.variants if v != self.reference]}"
             )
         source = self.data.source
         if source != "phantom" and self.data.phantom != Phantom():

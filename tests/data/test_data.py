@@ -37,6 +37,8 @@ from hybridlungvit.paths import Layout
         ("NORMAL2-IM-0927-0001", 0, ("NORMAL2-IM-0927", "normal")),
         ("scan7", 1, ("image:scan7", "unknown")),
         ("scan7", 0, ("image:scan7", "normal")),
+        ("person12_bacteria_34", 0, ("person12_bacteria", "normal")),  # bacteria against virus
+        ("IM-0115-0001", 1, ("IM-0115", "unknown")),
     ],
 )
 def test_patients_are_read_from_names(stem, label, expected):
@@ -227,6 +229,23 @@ def test_names_that_the_manifest_cannot_hold_are_refused(folder, name):
     (folder / "test" / "NORMAL" / os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(StudyError, match=r"test/NORMAL: holds a file named .*Rename it"):
         find_images(folder)
+
+
+def test_a_class_that_the_limit_removes_is_missed():
+    rows = [(f"{i}.png", int(i > 1), f"p{i}", "train") for i in range(100)]
+    table = pd.DataFrame(rows, columns=["path", "label", "patient", "side"])
+    few = keep_whole_patients(table, 20, 0)
+    assert set(few.label) == {1}
+    with pytest.raises(StudyError, match=r"only 0 patients .* raise data\.max_train_images"):
+        split_validation(few, folds=5, seed=0)
+
+
+def test_kinds_of_pneumonia_are_no_kinds_of_another_class(phantoms, tmp_path):
+    for side in ("train", "test"):
+        for name, own in (("NORMAL", "BACTERIA"), ("PNEUMONIA", "VIRUS")):
+            shutil.copytree(phantoms / side / name, tmp_path / side / own)
+    table = find_images(tmp_path, classes=("BACTERIA", "VIRUS"))
+    assert set(table.subtype) == {"normal", "unknown"}
 
 
 def own_task(phantoms, root):

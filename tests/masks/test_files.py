@@ -101,6 +101,8 @@ def test_a_mask_is_found_by_its_place_or_by_a_name_that_no_other_image_has(tmp_p
         "test/A/1.jpeg": [], "train/A/2.jpeg": ["deep/er/2.png"],
         "test/B/3.jpg": ["3.png", "x/3.png"],
     }  # fmt: skip
+    with pytest.raises(StudyError, match=r"A/1.jpeg and train/A/1.png would have one mask"):
+        mask_files(masks, [*expected, "train/A/1.png"])
     found = mask_files(masks, expected)
     assert found == {image: [masks / name for name in expected[image]] for image in expected}
 

@@ -47,6 +47,7 @@ INTERVAL = {"estimate": 0.9123, "low": -0.85, "high": 0.99999}
     [
         (tex("plain é (1)"), "plain é (1)"),
         (tex(5), "5"),
+        (tex("[CLS] token"), "{[}CLS] token"),  # a row that began with it would be no row
         (tex("cut 20 % right"), r"cut 20\,\% right"),
         (number(0.9996), "1.000"),
         (number(12.34, 1), "12.3"),

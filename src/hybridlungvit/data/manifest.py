@@ -114,11 +114,12 @@ def split_validation(
     Folds keep a patient's images together, unless ``unit`` is "image": then validation leaks.
     """
     split, train = table.side.copy(), table[table.side == "train"]
-    patients = train.groupby("label").patient.nunique()
+    patients = train.groupby("label").patient.nunique().reindex((0, 1), fill_value=0)
     if patients.min() < folds:
         raise StudyError(
             f"train has only {patients.min()} patients in one class; data.validation_folds "
-            f"= {folds} needs at least that many. Lower it or add data."
+            f"= {folds} needs at least that many. Lower it, raise data.max_train_images or add "
+            "data."
         )
     # Slow to load, and readers do not need it.
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold

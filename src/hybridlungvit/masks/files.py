@@ -40,9 +40,13 @@ def mask_files(folder: Path, images: Iterable[str]) -> dict[str, list[Path]]:
         by_place.setdefault(place, []).append(file)
         by_name.setdefault(file.stem, []).append(file)
     names = Counter(PurePosixPath(image).stem for image in images)
-    chosen = {}
+    chosen: dict[str, list[Path]] = {}
+    owners: dict[PurePosixPath, str] = {}
     for image in images:
         place = PurePosixPath(image).with_suffix("")
+        other = owners.setdefault(place, image)
+        if other != image:
+            raise StudyError(f"data.masks: {other} and {image} would have one mask. Rename one.")
         elsewhere = by_name.get(place.name, []) if names[place.name] == 1 else []
         chosen[image] = by_place.get(place.as_posix(), elsewhere)
     return chosen

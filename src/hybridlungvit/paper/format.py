@@ -176,6 +176,7 @@ def tex(text: object) -> str:
     """Plain text made safe for TeX; no line breaks between a number and its percent sign."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {sign: "\\" + sign for sign in "&%$#_{}"}
+    special["["] = "{[}"  # at the start of a row it would be the space above
     return "".join(special.get(sign, sign) for sign in str(text)).replace(r" \%", r"\,\%")
 
 
