@@ -111,6 +111,8 @@ def test_the_figure_of_power_shows_what_the_components_allow(study):
     _, shares = powered(study, patients=2.0, seeds=12.0, interaction=6.0)
     assert [bar.get_width() for bar in shares.patches] == pytest.approx([25, 25, 50])
     assert [bar.get_x() for bar in shares.patches] == pytest.approx([0, 25, 50])
+    axes, _ = powered(study, patients=0.0, seeds=0.0, interaction=0.0)  # too small for the record
+    assert len(axes.lines) == 1  # the margin
     plt.close("all")
 
 

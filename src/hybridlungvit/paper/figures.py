@@ -192,6 +192,7 @@ def power(results: StudyResults) -> Figure:
         variant: results.differences[variant]
         for variant in study.variants
         if results.differences.get(variant, {}).get("detectable") is not None
+        and components_of(results.differences[variant]).variance > 0  # in the record's digits
     }
     height = 2.3 + 0.07 * len(named)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), width_ratios=[1, 1.1])
