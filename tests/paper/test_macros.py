@@ -187,6 +187,16 @@ def test_where_no_file_name_tells_a_patient_the_text_says_so(tiny, cached):
     assert told(source="folder", patients="(a)", phantom={}) == ["own", "none"]
 
 
+def test_patients_that_no_split_can_share_have_no_price_of_sharing(tiny, cached):
+    manifest, study = read_manifest(cached.manifest), study_from(tiny, "x")
+    single = manifest.drop_duplicates("patient")
+
+    def told(table):
+        return "patients.shared" in dict(data_macros(SimpleNamespace(study=study, manifest=table)))
+
+    assert told(manifest) and not told(single)
+
+
 def test_variants_with_a_learning_rate_of_their_own_are_named(tiny):
     def told(values):
         layout = Layout("tiny", paper=REPOSITORY / "paper")

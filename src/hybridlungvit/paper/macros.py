@@ -135,6 +135,8 @@ def data_macros(results: StudyResults) -> Macros:
         yield "split.source", "published"
     if data.source in ("folder", "mendeley") and not data.own_images:
         yield "unused.folder", "val"  # of the published layout; see build_manifest
+    if manifest.patient[manifest.split != "test"].duplicated().any():
+        yield "patients.shared", "known"  # folds by image would share some
     if unit_of(manifest) == "image":
         yield "patients.source", "none"
     elif data.patients is not None:
