@@ -28,7 +28,9 @@ if DOWNLOADED:
         resources:
             runtime=240,
         params:
-            rerun_with("download", study.data.url, study.data.checksum, str(image_root(study, layout))),
+            rerun_with(
+                "download", study.data.url, study.data.checksum, str(image_root(study, layout))
+            ),
         shell:
             "python -m hybridlungvit download 2> {log:q}"
 
