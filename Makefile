@@ -14,6 +14,8 @@ AGAINST ?= HEAD
 BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
+require = for file in $(1); do test -f "$$file" || \
+	{ echo "$$file: no such file; config/ has: $$(echo config/*.yaml)" >&2; exit 1; }; done
 
 .PHONY: help demo paper diff arxiv test quick test-slurm study check bench setup system clean
 .DEFAULT_GOAL := demo
@@ -25,6 +27,7 @@ demo: setup ## the whole workflow on synthetic X-rays, to paper/demo.pdf and pap
 	$(SNAKEMAKE) --configfile config/demo.yaml
 
 paper: setup ## tables, plots and PDF of STUDY from its stored predictions
+	@$(call require,config/$(STUDY).yaml)
 	snakemake --cores $(CORES) --workflow-profile workflow/profiles/paper --configfile config/$(STUDY).yaml
 
 diff: setup ## the changes of STUDY's paper since the revision AGAINST, as paper/STUDY-diff.pdf
@@ -47,8 +50,7 @@ test-slurm: setup ## the workflow on a Slurm of one node, as root; CONFIG=config
 	tests/slurm/cluster.sh python -m pytest tests/slurm
 
 study: setup ## a study of CONFIG, such as ARGS="--config data_root=PATH weights=PATH"
-	@for file in $(CONFIG); do test -f "$$file" || \
-	{ echo "$$file: no such file; config/ has: $$(echo config/*.yaml)" >&2; exit 1; }; done
+	@$(call require,$(CONFIG))
 	$(SNAKEMAKE) --configfile $(CONFIG) $(ARGS)
 
 check: setup ## formatters and linters

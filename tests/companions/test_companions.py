@@ -166,5 +166,7 @@ def test_the_answer_of_one_comparison_and_of_none():
     single_seed = answer({"plain_deit": compared(UNDECIDED, None)})
     assert single_seed == "On this test set the fusion is **undecided** against a linear head."
     assert answer({"seg_0.1": compared(LOWER, 0.5)}) == ""
+    bounded = answer({"plain_deit": compared(UNDECIDED, 0.02) | {"at_bound": ["patients"]}})
+    assert "unadjusted; optimistic where a variance is estimated as zero)." in bounded
     # Not the answer to whether it helps to know where the lungs are.
     assert "**No**" not in answer({"frozen_stem": compared(EQUIVALENT, 0.01)})

@@ -99,7 +99,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
             "",
         ]
     lines += [
-        f"| {study.title} | test AUC ({level} CI) | minus the reference ({level} CI) | "
+        f"| {study.title} | test AUC ({level} CI) | control minus reference ({level} CI) | "
         "p of a difference (Holm) |",
         "| --- | --- | --- | --- |",
     ]
@@ -163,6 +163,8 @@ def answer(differences: dict[str, Any]) -> str:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
+    bounded = any(difference.get("at_bound") for difference in differences.values())
+    optimistic = "; optimistic where a variance is estimated as zero" if bounded else ""
     sentence = f"On this test set {enumerated(clauses)}."
     if alike:
         sentence = (
@@ -174,7 +176,7 @@ def answer(differences: dict[str, Any]) -> str:
         sentence += (
             f" The smallest difference{'s' if several else ''} in AUC that the study can detect "
             f"{'are' if several else 'is'} {enumerated(detectable)} ({100 * POWER:g} % power, "
-            "unadjusted)."
+            f"unadjusted{optimistic})."
         )
     return sentence
 
