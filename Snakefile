@@ -23,6 +23,7 @@ rule all:
         layout.seal,
         sealed_files(study, layout),
         report_inputs(),
+        stored_predictions,
     log:
         log_file("all"),
     localrule: True
@@ -34,6 +35,10 @@ rule all:
 
 onstart:
     check_before_start()
+
+
+onsuccess:
+    say_what_was_made()
 
 
 onerror:

@@ -257,10 +257,12 @@ def adopt(trained: tuple[Study, Layout], layout: Layout) -> Study:
 @pytest.fixture(scope="session")
 def first_export(trained: tuple[Study, Layout], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hybridlungvit.companions.export import export_run
+    from hybridlungvit.evaluation.evaluate import evaluate_variant
     from hybridlungvit.evaluation.score import score
 
     study, layout = trained
     score(study, "no_tta", 0, layout)
+    evaluate_variant(study, "no_tta", layout)
     folder = tmp_path_factory.mktemp("export") / "exported"
     export_run(study, "no_tta", 0, layout, folder, half=True)
     return folder

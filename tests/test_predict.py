@@ -17,6 +17,7 @@ from conftest import REPOSITORY, adopt, no_permission, no_space, opened
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 
 from hybridlungvit.companions.cite import citation
 from hybridlungvit.companions.export import export_run
@@ -425,7 +426,7 @@ def test_a_run_and_an_export_of_it_predict_and_name_themselves(exported, trained
         assert torch.equal(tensor, weights[name].half().float())
 
 
-def test_an_export_holds_config_weights_and_card(exported):
+def test_an_export_holds_config_weights_and_card(trained, exported):
     files = ["README.md", "config.json", "model.safetensors"]
     assert sorted(path.name for path in exported.iterdir()) == files
     config = json.loads((exported / "config.json").read_text())
@@ -436,6 +437,9 @@ def test_an_export_holds_config_weights_and_card(exported):
     card = ModelCard.load(exported / "README.md")
     assert card.data.license == "mit" and "synthetic" in card.data.tags
     assert "The card of the tiny study" in card.text
+    test = read_predictions(trained[0], "no_tta", 0, trained[1]).query("split == 'test'")
+    auc = roc_auc_score(test.label, test.probability)
+    assert f"`no_tta` (without TTA), seed 0: test AUC {auc:.3f} (" in card.text
 
 
 def test_a_variant_of_evaluation_is_exported_with_its_own_temperature(

@@ -149,11 +149,16 @@ def _require_weights(study: Study, layout: Layout) -> None:
             for run in runs
         )
         if not trained:
-            raise StudyError(
-                f"model.pretrained: no file {named}, so that {variant} cannot be trained. Give "
-                "one, such as `--config weights=PATH`. The paper of stored predictions is made by "
-                f"`make paper STUDY={study.study}`."
-            )
+            raise no_weights(study, variant)
+
+
+def no_weights(study: Study, variant: str) -> StudyError:
+    """What to say where the file of pretrained weights is missing that a training begins with."""
+    return StudyError(
+        f"model.pretrained: no file {study.recipe(variant).model.pretrained}, so that {variant} "
+        "cannot be trained. Give one, such as `--config weights=PATH`. The paper of stored "
+        f"predictions is made by `make paper STUDY={study.study}`."
+    )
 
 
 def _require_current(study: Study, layout: Layout) -> None:

@@ -10,6 +10,7 @@ from conftest import REPOSITORY
 
 from hybridlungvit import __version__
 from hybridlungvit.companions.cite import LICENCE, citation
+from hybridlungvit.companions.export import weights_line
 from hybridlungvit.config import load_study
 from hybridlungvit.io import read_json
 from hybridlungvit.paper.check import check_paper
@@ -88,10 +89,15 @@ def test_the_citation_file_names_this_version_and_the_commit_of_the_trainings():
     assert commits == {cited["commit"]}
 
 
-def test_the_models_card_is_that_of_its_study():
+def test_the_models_card_is_that_of_its_study(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
     card = REPOSITORY / "paper/generated/kermany-cpu/companions/model_card.md"
     published = REPOSITORY / "results/kermany-cpu/model/README.md"
-    assert published.read_text().endswith(card.read_text())
+    text = published.read_text()
+    assert text.endswith(card.read_text())
+    study = load_study(Path("config/kermany-cpu.yaml"))
+    line = weights_line(study, study.reference, study.seeds[0], Layout(study.study), half=True)
+    assert f"\n{line}\n" in text
 
 
 def test_no_image_and_of_weights_only_the_model_is_published():

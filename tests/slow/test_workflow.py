@@ -59,6 +59,21 @@ def test_a_bad_config_stops_with_one_message(tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["-n", "--config", "weights=none.pth"],
+         "model.pretrained: no file none.pth, so that no_seg cannot be trained. Give one, such as"),
+        (["--workflow-profile", "workflow/profiles/paper"],
+         "results/tiny/predictions/no_seg/seed-0.csv: not found. The paper is made from stored"),
+    ],
+)  # fmt: skip
+def test_what_a_plan_lacks_is_said_last(tmp_path, call, message):
+    done = snakemake(checkout(tmp_path), "--configfile", "tiny.yaml", *call)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith(message)
+
+
 def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
     folder = checkout(tmp_path)
     shutil.copytree(phantoms, folder / "images")
@@ -85,6 +100,8 @@ def test_a_leak_stops_the_workflow_before_any_training(phantoms, tmp_path):
 
 
 def test_workflow_ends_with_a_clean_pdf(finished):
+    last = (finished.parent / "finished.log").read_text().splitlines()[-1]
+    assert last == "Made: paper/tiny.pdf and paper/tiny.html"
     assert (finished / "paper" / "tiny.pdf").stat().st_size > 50_000
     log = (finished / "paper" / "build" / "tiny" / "tiny.log").read_text(errors="replace")
     assert "undefined" not in log and "multiply defined" not in log

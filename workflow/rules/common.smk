@@ -24,9 +24,14 @@ from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_va
 from hybridlungvit.io import StudyError, file_sha256, folder_sha256, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
-from hybridlungvit.preflight import check_start
+from hybridlungvit.preflight import check_start, no_weights
 from hybridlungvit.provenance import code_sha256
 from hybridlungvit.seal import check_runs, check_seal, sealed_files
+
+
+def from_predictions():
+    """Some rules only: the profile `paper`, for which nothing with images or weights may run."""
+    return bool(workflow.dag_settings.allowed_rules)
 
 
 def say_last(message):
@@ -65,17 +70,20 @@ def load_config():
         stop(error)
 
 
+def say_what_was_made():
+    if any(job.rule.name == "all" for job in workflow.dag.jobs):
+        say_last(f"Made: {layout.pdf} and {layout.page}")
+
+
 def check_before_start():
     try:
         if workflow.touch:  # what is marked as current must be what this code and config would make
             check_seal(study, layout)
             return check_runs(study, layout)
         planned = {job.rule.name for job in workflow.dag.needrun_jobs()}
-        # Some rules only: the profile `paper`, for which nothing with images or weights may run.
-        from_predictions = bool(workflow.dag_settings.allowed_rules)
-        if from_predictions:
+        if from_predictions():
             check_seal(study, layout)
-        check_start(study, layout, planned, from_predictions)
+        check_start(study, layout, planned, from_predictions())
     except StudyError as error:
         stop(error)
 
@@ -129,8 +137,14 @@ def predictions(*variants):
 
 def pretrained_weights(wildcards):
     """The pretrained weights a training reads, when the config names a file."""
-    pretrained = study.recipe(wildcards.variant).model.pretrained
-    return [os.path.normpath(pretrained)] if isinstance(pretrained, str) else []
+    variant = wildcards.variant
+    pretrained = study.recipe(variant).model.pretrained
+    if not isinstance(pretrained, str):
+        return []
+    made = [*weights(variant), *predictions(variant)]
+    if not Path(pretrained).is_file() and not any(map(Path.exists, made)):
+        stop(no_weights(study, variant))
+    return [os.path.normpath(pretrained)]
 
 
 def content(file):
@@ -166,6 +180,15 @@ def report_inputs():
     results = [path for path in sealed_files(study, layout) if layout.root in path.parents]
     metrics = [layout.metrics(variant) for variant in study.variants]
     return [*results, *metrics, layout.comparisons, layout.audit_results]
+
+
+def stored_predictions(wildcards):
+    """What must be there where the paper is all that is to be made; Snakemake would list it all."""
+    missing = [path for path in predictions(*study.variants) if not path.is_file()]
+    if missing and from_predictions():
+        advice = "The paper is made from stored predictions: run the study first (`make study`)."
+        stop(StudyError(f"{missing[0]}: not found. {advice}"))
+    return []
 
 
 def paper_files(*patterns):

@@ -6,17 +6,33 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from hybridlungvit.config import Study
+from hybridlungvit.data.manifest import read_manifest, unit_of
 from hybridlungvit.evaluation.predictions import read_predictions, require_same
 from hybridlungvit.evaluation.score import load_run
 from hybridlungvit.evaluation.temperature import fit_temperature
 from hybridlungvit.io import StudyError, file_sha256, read_json, telling
 from hybridlungvit.model.hub import CONFIG, WEIGHTS
+from hybridlungvit.paper.format import format_interval
+from hybridlungvit.paper.results import current_metrics
 from hybridlungvit.paths import Layout
 from hybridlungvit.predict import Published, load_checkpoint
 from hybridlungvit.training.record import KEY
 
 KERMANY = "hf-vision/chest-xray-pneumonia"
 """The Kermany chest X-rays on the hub, under the licence of their publication."""
+
+
+def weights_line(study: Study, variant: str, seed: int, layout: Layout, half: bool) -> str:
+    """Whose weights stand below a card, and what AUC they reach alone: the card is of all seeds."""
+    auc = current_metrics(study, variant, layout)["seeds"][str(seed)]["auc"]
+    unit = unit_of(read_manifest(layout.manifest))
+    reached = f"{format_interval(auc)}, {100 * study.statistics.level:g} % CI over test {unit}s"
+    return (
+        f"**These are the weights of `{variant}` ({study.variants[variant].label}), seed {seed}: "
+        f"test AUC {reached}{', before they were rounded to half precision' * half}. The card "
+        f"below is that of the reference, `{study.reference}`, over all its seeds "
+        f"({len(study.seeds)}).**"
+    )
 
 
 def export_run(
@@ -41,10 +57,8 @@ def export_run(
     temperature = fit_temperature(scored.label.to_numpy(), scored.probability.to_numpy())
     record = read_json(layout.predictions(variant, seed).with_suffix(".json"))
     require_same(weights, "predictions", record["model_sha256"], file_sha256(weights))
-    text = card.read_text(encoding="utf-8")
-    if variant != study.reference:
-        told = f"These are the weights of variant `{variant}` ({study.variants[variant].label})"
-        text = f"**{told}. The card is that of the reference, `{study.reference}`.**\n\n{text}"
+    own = weights_line(study, variant, seed, layout, half)
+    text = f"{own}\n\n{card.read_text(encoding='utf-8')}"
     published = Published(
         **trained.model_dump(exclude={"recipe", "temperature"}),
         temperature=temperature,

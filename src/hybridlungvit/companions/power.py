@@ -50,6 +50,8 @@ def show_power(study: Study, layout: Layout, seeds: list[int]) -> list[Outlook]:
         if components.at_bound:
             notes.append(f"{variant}: zero for {' and '.join(components.at_bound)}")
     Console().print(_table(rows, margin, len(study.seeds)))
+    if any(math.isnan(row.detectable) for row in rows):
+        print("--: undefined, as the component of patients is estimated as zero.")
     if notes:
         print("Optimistic, since a component is estimated as zero: " + "; ".join(notes) + ".")
     return rows

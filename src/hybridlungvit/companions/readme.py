@@ -87,7 +87,9 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     comparisons = current_comparisons(study, layout)
     lines = [f"<!-- results: {study.study} -->"]
     family = study.comparison_family()
-    declared = {v: comparisons["differences"][v] for v in family}
+    # In the order of the answer above the table.
+    ranked = sorted(family, key=lambda v: [*PARTS].index(v) if v in PARTS else len(PARTS))
+    declared = {v: comparisons["differences"][v] for v in ranked}
     if sentence := answer(declared):
         lines += [sentence, ""]
     if picture:
@@ -103,11 +105,9 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
         "p of a difference (Holm) |",
         "| --- | --- | --- | --- |",
     ]
-    for name, variant in study.variants.items():
-        if name not in (study.reference, *family):
-            continue
+    for name in (study.reference, *ranked):
         auc = format_interval(current_metrics(study, name, layout)["headline"]["auc"])
-        cells = [f"{variant.label} (`{name}`)", auc, "reference", ""]
+        cells = [f"{study.variants[name].label} (`{name}`)", auc, "reference", ""]
         if name in declared:
             difference = declared[name]
             verdict = short_verdict(difference["verdict"])
