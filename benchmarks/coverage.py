@@ -330,7 +330,7 @@ def measures_of(cells: list[dict[str, Any]]) -> list[Measure]:
                 )
             )  # fmt: skip
         most = max(row["rejected"] for row in rows)
-        name = f"equal models told apart at 5 %, AUC {auc:g}, 5 seeds or more: at most"
+        name = f"false positives at 5 %, AUC {auc:g}, 5 seeds or more: at most"
         measures.append(Measure(name, most, 0.06, False))
     return measures
 

@@ -215,7 +215,8 @@ class Model(Section):
     head: Literal["hybrid", "linear"] = "hybrid"
     """hybrid: lung tokens and cross-attention; linear: a linear layer on the plain stem."""
     readout: Literal["timm", "class_and_mean"] = "timm"
-    """What the linear head reads: what timm's classifier does, or class token and mean patch."""
+    """The linear head reads: timm, what timm's classifier does; class_and_mean, the class token and
+    the mean of the patch tokens."""
     stem: KnownStem = "deit_base_patch16_224"
     """Any timm vision transformer by name."""
     pretrained: Annotated[bool | UserPath, Field(union_mode="left_to_right")] = True
@@ -224,23 +225,23 @@ class Model(Section):
     """Further arguments of the timm constructor, such as depth or patch_size."""
     d_model: Positive = 256
     token_grid: Positive = 4
-    """Each of left, right and global is pooled to this many tokens squared."""
+    """Each of left, right and global is pooled to a square grid with this many tokens a side."""
     map_size: Positive = 56
     encoder_layers: Positive = 2
     fusion_layers: Positive = 1
-    """How often the class token queries left and right, each time from its last answer."""
+    """Successive cross-attentions of the class token to left and right."""
     heads: Positive = 4
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     pooling: Literal["side", "lung"] = "side"
-    """What a left or right token averages: its whole cell, or the lung in it, if there is any."""
+    """A left or right token averages: side, its whole cell; lung, the lung in it, if any."""
     cut: Literal["mask", "midline", "none"] = "mask"
-    """Where left and right part: at the lung mask's mean x, at the image's centre; none: nowhere,
-    and both sets of tokens read the whole image."""
+    """mask: at the lung mask's mean x; midline: at the image's centre; none: no cut, and both sides
+    read the whole image."""
     cut_shift: Annotated[float, Field(ge=-0.5, le=0.5)] = 0.0
     """Added to the cut, as a share of the width: what an error of the mask costs."""
     mask: Literal["own", "other", "random"] = "own"
-    """Whose lung mask the model is given, as a control: the image's, that of another patient, or
-    a column anywhere in the middle half of the width instead."""
+    """own: the image's lung mask; and as controls, other: another patient's; random: a cut anywhere
+    in the middle half of the width instead."""
 
     @field_validator("stem_options")
     @classmethod
@@ -265,6 +266,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """focal: that of Lin et al. (2017)."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """How strongly the focal loss discounts what is already right; 0 is cross-entropy, but for
     how class weights meet label smoothing."""
@@ -279,13 +281,13 @@ class Training(Section):
     unfreeze_factor: Annotated[float, Field(gt=0)] = 0.2
     """The learning rate once the stem is unfrozen, as a multiple of learning_rate."""
     unfreeze_lowers: Literal["all", "stem"] = "all"
-    """Whose learning rate unfreeze_factor is about; stem: the head's stays as it is."""
+    """all: unfreeze_factor scales every learning rate; stem: the stem's only."""
     frozen_views: Count = 0
-    """With a stem that never learns (freeze_epochs: all): its features of this many augmented views
+    """With a frozen stem (freeze_epochs: all): its features of this many augmented views
     of each training image are computed once and trained on; 0: the stem runs in every step."""
     plateau_factor: OpenFraction = 0.5
-    """What the learning rate is multiplied by after plateau_patience epochs, and one more, without
-    a better validation AUC."""
+    """Factor on the learning rate after more than plateau_patience epochs without a better
+    validation AUC."""
     plateau_patience: Count = 2
     class_weights: bool = True
     """Weight the cross-entropy inversely to class frequency."""
@@ -329,6 +331,7 @@ class Augmentation(Section):
     """Exposure operations of RandAugment on each image, after the above; 0: none."""
     randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = 9
     mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mixing of the images of a batch in pairs, labels included."""
     mix_alpha: Annotated[float, Field(gt=0)] = 0.2
     """Both parameters of the Beta distribution that the mixing weight is drawn from."""
 
@@ -354,10 +357,9 @@ class Statistics(Section):
     sensitivity_target: Annotated[float, Field(gt=0, le=1)] = 0.95
     """What the sensitive operating point must reach on validation images."""
     prevalences: list[OpenFraction] = [0.05, 0.1, 0.2, 0.3, 0.5]
-    """Shares of pneumonia for which predictive values are tabled."""
+    """Prevalences of pneumonia for which predictive values are tabulated."""
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """Largest difference of AUCs that counts as none when equivalence is tested; to be declared
-    before any test image is scored."""
+    """Equivalence margin, a difference of AUCs; to be declared before any test image is scored."""
     family: list[Name] | None = None
     """Variants whose comparison with the reference is adjusted for (Holm); null: all of them.
     The others are exploratory: their p-values stay as they are and are marked."""

@@ -141,8 +141,8 @@ def test_the_answer_turns_what_a_control_shows_into_words_on_the_part_it_goes_wi
     }
     assert answer(differences) == (
         "On this test set the lung cut is **equivalent** (within 0.01) to a cut at the image's "
-        "centre, the fusion **worse** than a linear head, the split into left and right "
-        "**undecided** against the whole image on both sides and fine-tuning **better** than a "
+        "centre; the fusion **worse** than a linear head; the split into left and right "
+        "**undecided** against the whole image on both sides; fine-tuning **better** than a "
         "frozen stem. The smallest differences in AUC that the study can detect are 0.005, 0.030, "
         "0.006 and 0.012 (80 % power, unadjusted)."
     )
@@ -152,9 +152,9 @@ def test_where_every_part_is_worth_nothing_the_answer_is_no():
     differences = {v: compared(EQUIVALENT, 0.007) for v in ("midline", "plain_deit")}
     assert answer(differences) == (
         "**No**, as far as this test set can tell. The full model is **equivalent**, within 0.01 "
-        "of AUC, to the same model with a cut at the image's centre in place of the lung cut, or "
-        "with a linear head in place of the fusion. The smallest differences in AUC that the study "
-        "can detect are 0.007 and 0.007 (80 % power, unadjusted)."
+        "of AUC, to the control with a cut at the image's centre in place of the lung cut; with a "
+        "linear head in place of the fusion. The smallest differences in AUC that the study can "
+        "detect are 0.007 and 0.007 (80 % power, unadjusted)."
     )
 
 

@@ -130,7 +130,7 @@ def render_block(study: Study, layout: Layout, picture: bool) -> str:
     lines += [
         "",
         f"Mean over {seeds} on {reference['images']:,} test images{patients}; "
-        f"intervals cover {covered}{'' if sd is None else spread}. "
+        f"intervals are over {covered}{'' if sd is None else spread}. "
         f"{undecided if UNDECIDED in verdicts else ''}These verdicts are adjusted "
         f"for the number of comparisons; the intervals are not.{elsewhere}",
     ]
@@ -158,18 +158,18 @@ def answer(differences: dict[str, Any]) -> str:
             UNDECIDED: "**undecided** against",
         }[difference["verdict"]]
         clause = f"{part} {'' if clauses else 'is '}{words} {instead}"
-        clauses.append(f"with {instead} in place of {part}" if alike else clause)
+        clauses.append(f"{instead} in place of {part}" if alike else clause)
         if difference["detectable"] is not None:
             detectable.append(number(difference["detectable"]))
     if not clauses:
         return ""
     bounded = any(difference.get("at_bound") for difference in differences.values())
     optimistic = "; optimistic where a variance is estimated as zero" if bounded else ""
-    sentence = f"On this test set {enumerated(clauses)}."
+    sentence = f"On this test set {'; '.join(clauses)}."
     if alike:
         sentence = (
             "**No**, as far as this test set can tell. The full model is **equivalent**, within "
-            f"{difference['margin']:g} of AUC, to the same model {', or '.join(clauses)}."
+            f"{difference['margin']:g} of AUC, to the control with {'; with '.join(clauses)}."
         )
     if detectable:
         several = len(detectable) > 1
