@@ -4,13 +4,15 @@
 # With "slurm" also Slurm, for `make test-slurm`, where that can be done; its test skips elsewhere.
 set -eu
 python=${1:-python3}
-tex="latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended \
+tex="texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended \
 texlive-pictures lmodern"
 styles="adjustbox.sty titlesec.sty tikz.sty mathptmx.sty lmodern.sty"
 
 has_tex() {
     command -v tectonic >/dev/null 2>&1 && return
-    command -v latexmk >/dev/null 2>&1 && command -v kpsewhich >/dev/null 2>&1 || return
+    for program in pdflatex bibtex kpsewhich; do
+        command -v "$program" >/dev/null 2>&1 || return
+    done
     for style in $styles; do
         kpsewhich "$style" >/dev/null || return
     done

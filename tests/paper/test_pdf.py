@@ -29,11 +29,11 @@ def program(folder, name, *lines):
 
 
 def test_without_a_tex_engine_both_are_named(study, paper):
-    with pytest.raises(StudyError, match=r"latexmk.*tectonic"):
+    with pytest.raises(StudyError, match=r"pdflatex.*tectonic"):
         build_pdf(study, paper[0])
 
 
-@pytest.mark.parametrize("engine", ["latexmk", "tectonic"])
+@pytest.mark.parametrize("engine", ["pdflatex", "tectonic"])
 def test_a_tex_error_is_shown_and_the_earlier_pdf_stays(study, paper, engine):
     layout, programs = paper
     layout.pdf.write_bytes(b"earlier")
@@ -51,7 +51,7 @@ def test_a_tex_error_is_shown_and_the_earlier_pdf_stays(study, paper, engine):
 
 def test_success_without_a_pdf_is_an_error_with_the_output(study, paper):
     layout, programs = paper
-    program(programs, "latexmk", "echo nothing to do")
+    program(programs, "pdflatex", "echo nothing to do")
     build = layout.paper / "build" / "tiny"
     build.mkdir(parents=True)
     (build / "tiny.pdf").write_bytes(b"earlier")
@@ -63,9 +63,9 @@ def test_success_without_a_pdf_is_an_error_with_the_output(study, paper):
 def test_a_tex_that_never_ends_is_stopped_with_its_children(study, paper, monkeypatch):
     layout, programs = paper
     child = layout.paper / "child"
-    program(programs, "latexmk", f"/bin/sleep 300 & echo $! > '{child}'; wait")
+    program(programs, "pdflatex", f"/bin/sleep 300 & echo $! > '{child}'; wait")
     monkeypatch.setattr(pdf, "TIME_LIMIT", 1)
-    with pytest.raises(StudyError, match="latexmk was stopped after 1 s"):
+    with pytest.raises(StudyError, match="pdflatex was stopped after 1 s"):
         build_pdf(study, layout)
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(int(child.read_text()))
@@ -73,20 +73,35 @@ def test_a_tex_that_never_ends_is_stopped_with_its_children(study, paper, monkey
         assert process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.skipif(shutil.which("latexmk") is None, reason="no latexmk")
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_a_manuscript_runs_no_program(study, tmp_path):
     layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
     layout.paper.mkdir()
     started = r"\immediate\write18{touch started}"  # few are allowed by default
     listed = r"\openin1=|kpsewhich article.cls \ifeof1\else\immediate\write18{x}\errmessage{ran}\fi"
-    text = [r"\documentclass{article}\begin{document}x", started, listed, r"\end{document}"]
+    named = "x`touch started`.idx"  # what latexmk would give makeindex, in a shell
+    index = rf"\immediate\openout9={named} \typeout{{Writing index file {named}}}"
+    text = [r"\documentclass{article}\begin{document}x", started, listed, index, r"\end{document}"]
     (layout.paper / "main.tex").write_text("\n".join(text))
     build_pdf(study, layout)
     assert layout.pdf.is_file()
     assert not list(tmp_path.rglob("started"))
 
 
-@pytest.mark.parametrize("engine", ["latexmk", "tectonic"])
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_a_manuscript_reads_no_file_elsewhere(study, tmp_path):
+    layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    layout.paper.mkdir()
+    (tmp_path / "secret.tex").write_text("a password")
+    text = (
+        rf"\documentclass{{article}}\begin{{document}}\input{{{tmp_path}/secret}}\end{{document}}"
+    )
+    (layout.paper / "main.tex").write_text(text)
+    with pytest.raises(StudyError, match="secret"):
+        build_pdf(study, layout)
+
+
+@pytest.mark.parametrize("engine", ["pdflatex", "tectonic"])
 def test_the_pdf_is_put_in_place_and_made_with_a_fixed_date(study, paper, engine):
     layout, programs = paper
     result = layout.paper / "build" / "tiny" / "tiny.pdf"
@@ -94,4 +109,4 @@ def test_the_pdf_is_put_in_place_and_made_with_a_fixed_date(study, paper, engine
     build_pdf(study, layout)
     text = layout.pdf.read_text()
     assert text.endswith("of 0")
-    assert {"latexmk": r"-usepretex=\def\study{tiny}", "tectonic": "tiny.tex"}[engine] in text
+    assert {"pdflatex": r"\def\study{tiny}\input{main.tex}", "tectonic": "tiny.tex"}[engine] in text

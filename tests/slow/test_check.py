@@ -189,7 +189,7 @@ def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_text(
 ):
     """No image, weight or source of a gallery is there, and file times are in no order.
 
-    Where latexmk is, TeX is another and makes another PDF, which passes the check all the same.
+    Where pdflatex is, TeX is another and makes another PDF, which passes the check all the same.
     """
     program = tmp_path / "programs" / "pdflatex"
     program.parent.mkdir()
@@ -210,7 +210,7 @@ def test_the_paper_is_rebuilt_from_predictions_alone_to_the_same_text(
         for path in made:
             assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes(), path
     assert not list(tmp_path.rglob("model.safetensors"))
-    if shutil.which("latexmk"):
+    if shutil.which("pdflatex"):
         assert program.with_name("pdflatex.called").exists()
         assert LAYOUT.pdf.read_bytes() != (finished / LAYOUT.pdf).read_bytes()
 

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 from hybridlungvit.config import Study
 from hybridlungvit.io import StudyError, replacing
 from hybridlungvit.paper.manuscript import KEYS, argument_end, commands, read_source
-from hybridlungvit.paper.pdf import LATEXMK, run_tex
+from hybridlungvit.paper.pdf import run_latex, run_tex
 from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ WHOLE = r"""\begin{DIFnomarkup}
 %s\end{DIFnomarkup}"""
 
 
-NEEDED = {"latexdiff": "latexdiff", "latexmk": "latexmk", "ulem.sty": "texlive-plain-generic"}
+NEEDED = {"latexdiff": "latexdiff", "ulem.sty": "texlive-plain-generic"}
 """Programs and styles, each with the Debian package that holds it."""
 
 
@@ -68,10 +68,10 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
         for name, paper in versions.items():
             text = flatten(paper, study.study, rebuilt)
             (build / f"{name}.tex").write_text(text, encoding="utf-8")
-        changes = _run(["latexdiff", "before.tex", "after.tex"], build)
+        changes = _output(run_tex(["latexdiff", "before.tex", "after.tex"], build))
         (build / "changes.tex").write_text(changes, encoding="utf-8")
         search = {name: f"{layout.paper.resolve()}:" for name in ("TEXINPUTS", "BIBINPUTS")}
-        _run([*LATEXMK, "changes.tex"], build, search)
+        _output(run_latex("changes", "changes.tex", build, ".", search))
         target = layout.paper / f"{study.study}-diff.pdf"
         with replacing(target) as draft:
             shutil.copyfile(build / "changes.pdf", draft)
@@ -79,12 +79,11 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
     return target
 
 
-def _run(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> str:
-    done = run_tex(command, folder, variables)
+def _output(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode:
         error = re.search(r"^! .*(?:\n.*){0,6}", done.stdout, re.MULTILINE)
         reason = error[0] if error else done.stderr[-1500:]
-        raise StudyError(f"{command[0]} failed; `make paper` draws missing figures. {reason}")
+        raise StudyError(f"{done.args[0]} failed; `make paper` draws missing figures. {reason}")
     return done.stdout
 
 

@@ -19,10 +19,13 @@ from hybridlungvit.paths import Layout
 
 log = logging.getLogger(__name__)
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
-# Sources come from strangers too: they run no program, and no rc file of the user decides.
-LATEXMK = ["latexmk", "-norc", "-pdf", "-latexoption=-no-shell-escape",
-           "-interaction=nonstopmode", "-halt-on-error"]  # fmt: skip
-TIME_LIMIT = 600  # seconds; a paper takes some 20
+# Sources and results come from strangers too: they run no program, and read and write no file
+# elsewhere. Latexmk would hand names that TeX prints to a shell.
+PDFLATEX = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error"]
+INSIDE = {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
+UNSETTLED = re.compile(r"Rerun (to get|LaTeX)")
+MOST_RUNS = 6  # of pdflatex; a paper takes four
+TIME_LIMIT = 600  # seconds a run; one takes some 5
 MAIN = "ms"  # the tarball's main file; arXiv takes the bibliography from the .bbl beside it
 
 
@@ -34,26 +37,23 @@ def build_pdf(study: Study, layout: Layout) -> None:
     name = study.study
     build = layout.paper / "build" / name
     build.mkdir(parents=True, exist_ok=True)
-    if shutil.which("latexmk"):
-        # A definition before the file: the same text serves every study.
-        define = rf"\def\study{{{name}}}"
-        command = [*LATEXMK, "-g", f"-jobname={name}", f"-outdir=build/{name}",
-                   f"-usepretex={define}", "main.tex"]  # fmt: skip
-        folder = layout.paper
+    report, result = build / f"{name}.log", build / f"{name}.pdf"
+    for earlier in (report, result, report.with_suffix(".aux")):
+        earlier.unlink(missing_ok=True)
+    # A definition before the file: the same text serves every study.
+    text = rf"\def\study{{{name}}}\input{{main.tex}}"
+    if shutil.which("pdflatex"):
+        done = run_latex(name, text, layout.paper, f"build/{name}")
     elif shutil.which("tectonic"):
-        (build / f"{name}.tex").write_text(rf"\def\study{{{name}}}\input{{main.tex}}" + "\n")
+        (build / f"{name}.tex").write_text(text + "\n")
         command = ["tectonic", "--keep-logs", "-Z", f"search-path={layout.paper.resolve()}",
                    "--outdir", ".", f"{name}.tex"]  # fmt: skip
-        folder = build
+        done = run_tex(command, build)
     else:
         raise StudyError(
-            "no TeX engine found: latexmk or tectonic. On Debian or Ubuntu: `make setup`; "
+            "no TeX engine found: pdflatex or tectonic. On Debian or Ubuntu: `make setup`; "
             "with conda: `conda install -c conda-forge tectonic`."
         )
-    report, result = build / f"{name}.log", build / f"{name}.pdf"
-    for earlier in (report, result):
-        earlier.unlink(missing_ok=True)
-    done = run_tex(command, folder)
     if done.returncode or not result.is_file():
         output = done.stdout + done.stderr
         text = report.read_text(errors="replace") if report.is_file() else output
@@ -62,6 +62,32 @@ def build_pdf(study: Study, layout: Layout) -> None:
         raise StudyError(f"{layout.pdf}: LaTeX failed; see {report}.\n{shown}")
     with replacing(layout.pdf) as temporary:
         shutil.copyfile(result, temporary)
+
+
+def run_latex(
+    name: str, text: str, folder: Path, output: str, variables: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Compile TeX ``text`` in ``folder`` to NAME.pdf in its folder ``output``, until it is settled.
+
+    Returns the last run, or the first that failed.
+    """
+    latex = [*PDFLATEX, f"-jobname={name}", f"-output-directory={output}", text]
+    variables = INSIDE | (variables or {})
+    files = [folder / output / f"{name}.{suffix}" for suffix in ("aux", "log")]
+    runs, cites = 0, True
+    while True:
+        done = run_tex(latex, folder, variables)
+        runs += 1
+        auxiliary, report = (f.read_text(errors="replace") if f.is_file() else "" for f in files)
+        if done.returncode or runs == MOST_RUNS:
+            return done
+        if cites and r"\bibdata" in auxiliary:
+            done = run_tex(["bibtex", f"{output}/{name}"], folder, variables)
+            if done.returncode:
+                return done
+        elif not UNSETTLED.search(report):
+            return done
+        cites = False
 
 
 def run_tex(
@@ -97,7 +123,7 @@ def pack_sources(study: Study, layout: Layout) -> None:
     bibliography = layout.paper / "build" / study.study / f"{study.study}.bbl"
     if not bibliography.is_file():
         raise StudyError(
-            f"{bibliography}: not found. Compile the paper first (`pdf`, with latexmk)."
+            f"{bibliography}: not found. Compile the paper first (`pdf`, with pdflatex)."
         )
     main = layout.paper / "main.tex"
     # The study's name, which the build otherwise gives from outside.
