@@ -15,7 +15,8 @@ BENCH ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SNAKEMAKE = snakemake --cores $(CORES)
 require = for file in $(1); do test -f "$$file" || \
-	{ echo "$$file: no such file; config/ has: $$(echo config/*.yaml)" >&2; exit 1; }; done
+	{ echo "$$file: no such file; config/ has: $$(echo config/*.yaml)" >&2; exit 1; }; done; \
+	hybridlungvit check-config $(1)
 
 .PHONY: help demo paper diff arxiv test quick test-slurm study check bench setup system clean
 .DEFAULT_GOAL := demo

@@ -62,6 +62,8 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
         (["train", "--config", "study.yaml", "--variant", "no_seg", "--seed", "7"], "no seed"),
         (["manifest", "--config", "study.yaml"], "phantom: no such folder"),
         (["fly"], "No such command"),
+        (["check-config", "study.yaml", "code.yaml"], "code.yaml: __use_yte__ has Snakemake run"),
+        (["adopt", "--config", "study.yaml", "code.yaml"], "code.yaml: __use_yte__ has Snakemake"),
         (["masks", "--data", ".", "--annotations", "no.csv", "--out", "."], "no.csv: not found"),
     ],
 )
@@ -69,6 +71,7 @@ def test_bad_calls_fail_with_one_message(
     tiny, tmp_path, monkeypatch, capsys, caplog, arguments, expected
 ):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
+    (tmp_path / "code.yaml").write_text("__use_yte__: true\ntitle: ?1 + 1\n")
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *arguments) in (1, 2)
     assert expected in caplog.text + capsys.readouterr().err

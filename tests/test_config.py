@@ -106,6 +106,7 @@ def frozen(augmentation=None):
         ({"seeds": [10**400]}, "seeds.0: Input should be less than 4294967296"),
         ({"compute": {"threads": 10**9}}, "compute.threads: Input should be less than or equal"),
         ({"model": {"stem_options": {"depth": 10**7}}}, "stem_options: depth must be at most"),
+        ({"model": {"stem_options": {"checkpoint_path": "x.pth"}}}, "checkpoint_path is none of"),
         ({"data": {"classes": ["a", "A"]}}, "data: classes: two names are needed"),
         ({"data": {"source": "phantom", "classes": ["a", "b"]}}, "classes: source 'phantom'"),
         ({"data": {"patients": "p.*"}}, "data.patients: the regular expression must have one"),

@@ -34,6 +34,7 @@ from hybridlungvit.model.inference import pneumonia_probability
 from hybridlungvit.predict import (
     COLUMNS,
     find_files,
+    harmless,
     load_checkpoint,
     overlay_names,
     predict_images,
@@ -145,6 +146,7 @@ def test_no_name_is_a_formula_in_a_spreadsheet(described, image, tmp_path, monke
     predict([Path(name) for name in names], described, Path("cam"), Path("table.csv"))
     assert table_of("table.csv").image.tolist() == [f"'{name}" for name in names]
     assert {path.name for path in Path("cam").iterdir()} == set(names)
+    assert harmless("a\x1b[2J\u202eb") == "a�[2J�b"  # what a terminal would obey
 
 
 def test_threads_and_batches_are_not_the_recipes(described, image, capsys):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hybridlungvit.config import Study, load_study, reference, require_folder
+from hybridlungvit.config import Study, load_study, read_yaml, reference, require_folder
 from hybridlungvit.io import StudyError, blaming_records
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import out_of_memory, start_logging
@@ -258,8 +258,17 @@ def adopt(context: typer.Context, config: Config) -> None:
     manifest of every run; the paper is computed anew when the study is called. What else the study
     was called with follows: further config files, and `-- --config weights=PATH`.
     """
+    for file in [config, *filter(Path.is_file, map(Path, context.args))]:
+        read_yaml(file)  # before Snakemake, which may run code in it
     command = [sys.executable, "-m", "snakemake", "sealed", "--touch", "--forceall", "--cores", "1"]
     sys.exit(subprocess.call([*command, "--quiet", "all", "--configfile", config, *context.args]))
+
+
+@app.command()
+def check_config(files: Annotated[list[Path], typer.Argument(help="YAML or JSON.")]) -> None:
+    """Fail on a config file that Snakemake must not read, as it may run code in it."""
+    for file in files:
+        read_yaml(file)
 
 
 @app.command()

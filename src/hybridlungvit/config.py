@@ -45,6 +45,12 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d{1,3}", re.I)
 UserPath = Annotated[str, AfterValidator(os.path.expanduser)]
+LOADING = {
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict",
+    "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "features_only",
+    "feature_cfg", "pruned",
+}  # fmt: skip
+"""Arguments of ``timm.create_model`` that shape no vision transformer; some load files."""
 UNPRINTABLE = re.compile(r"[^ \t\n\r\u00a0!-#%-{}~¡-ĥĨ-ķĹ-ľŁ-ňŊ-ťŨ-ž‐-―‘-‚“-„†-•…‰‹›€™]")
 """What the paper's fonts lack (T1, with pdfTeX), all but Latin letters and common signs; and $ and
 |, which figures and cards take for marks."""
@@ -253,6 +259,9 @@ class Model(Section):
     def _heads_divide_width(self) -> Self:
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} must be a multiple of heads {self.heads}")
+        loads = LOADING & self.stem_options.keys()
+        if loads:
+            raise ValueError(f"stem_options: {min(loads)} is none of the architecture; remove it")
         large = [k for k, v in self.stem_options.items() if not isinstance(v, str) and v > 10_000]
         if large:
             raise ValueError(f"stem_options: {large[0]} must be at most 10,000")
@@ -687,6 +696,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: not valid YAML or JSON: {error}") from error
     if not isinstance(values, dict):
         raise StudyError(f"{path}: expected a mapping of keys, as in config/demo.yaml.")
+    if "__use_yte__" in values:
+        raise StudyError(f"{path}: __use_yte__ has Snakemake run code in this file. Remove it.")
     return values
 
 

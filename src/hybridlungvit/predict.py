@@ -263,6 +263,7 @@ def predict_batch(
 def harmless(name: str) -> str:
     """A name as printable text that no spreadsheet takes for a formula."""
     text = name.encode(errors="replace").decode()  # a file's name may be no text
+    text = "".join(s if s.isprintable() or s in FORMULA else "�" for s in text)  # no escapes
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -171,7 +171,9 @@ def test_a_mendeley_study_is_recorded(server, tiny, phantoms, tmp_path, monkeypa
     with ThreadPoolExecutor() as pool:  # two studies want the same images at once
         list(pool.map(lambda _: download_source(study, layout), range(2)))
     root = image_root(study, layout)
-    assert root.as_posix() == "data/mendeley/ChestXRay2017"
+    assert root.as_posix().startswith("data/mendeley/ChestXRay2017-")
+    other = study_from(tiny | {"data": tiny["data"] | {"url": None}}, "tiny")
+    assert image_root(other, layout).as_posix() == "data/mendeley/ChestXRay2017"  # not these images
     for path in phantoms.glob("t*/*/*.jpeg"):
         assert (root / path.relative_to(phantoms)).read_bytes() == path.read_bytes()
     record = read_json(layout.download)
@@ -182,7 +184,7 @@ def test_a_mendeley_study_is_recorded(server, tiny, phantoms, tmp_path, monkeypa
     download_source(study, layout)
     assert server.requests == 1
     assert root.stat().st_mtime_ns == before
-    unpack(root.with_name("ChestXRay2017.zip"), "another", root)
+    unpack(root.with_name(f"{root.name}.zip"), "another", root)
     assert root.stat().st_mtime_ns > before
     table = build_manifest(root, study.data, layout.manifest, 1)
     assert unit_of(table) == "patient"

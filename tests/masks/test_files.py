@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import interrupted, opened
+from PIL import Image
 
 from hybridlungvit.config import study_from
 from hybridlungvit.data.cache import build_cache
@@ -87,6 +88,13 @@ def test_masks_of_no_use_are_named(tmp_path, values, reason):
         read_mask(tmp_path / "m.npy")
 
 
+def test_a_mask_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
+    Image.new("1", (16_384, 16_384)).save(tmp_path / "m.png")
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(StudyError, match=r"m\.png: has far more than 50,000,000 pixels"):
+        read_mask(tmp_path / "m.png")
+
+
 def test_a_mask_is_found_by_its_place_or_by_a_name_that_no_other_image_has(tmp_path):
     masks, linked = tmp_path / "masks", tmp_path / "elsewhere"
     for file in (
@@ -133,7 +141,7 @@ def test_all_bad_masks_are_told_at_once_and_nothing_is_written(phantoms, masks, 
     with pytest.raises(StudyError) as caught:
         build_cache(phantoms, own, 32, 2, str(masks))
     lines = str(caught.value).splitlines()
-    reasons = ("no mask; one file", "cannot be read as a mask", "holds no lung", "aspect ratio")
+    reasons = ("no mask; one file", "holds no JPEG or PNG", "holds no lung", "aspect ratio")
     assert len(lines) == 4
     for line, name, reason in zip(lines, names, reasons, strict=True):
         assert name.stem in line

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,17 @@ def test_the_page_states_verdicts_citation_and_companions_in_the_same_bytes_agai
     page.write_page(study, layout)
     assert layout.page.read_bytes() == first
     assert f"has {len(first):,} bytes" in caplog.text
+
+
+def test_images_of_a_companion_are_not_fetched(published, monkeypatch):
+    study, layout = published
+    read = Path.read_text
+    image = "# Card\n\n![picture](http://elsewhere/x.png)\n"
+    monkeypatch.setattr(
+        Path, "read_text", lambda p, **k: image if p.name == "model_card.md" else read(p, **k)
+    )
+    documents = dict(page.SECTIONS["companions"][1](read_results(study, layout))["documents"])
+    assert "picture" in documents["Card"] and "<img" not in documents["Card"]
 
 
 @pytest.mark.parametrize("changed", [{"margin": 0.02}, {"family": ["midline"]}])

@@ -36,6 +36,15 @@ def test_the_share_of_seeds_is_that_of_the_variance():
     assert tables.seed_share(record | {"se_patients": None}) is None
 
 
+def test_what_a_run_tells_of_its_machine_is_no_tex():
+    run = {"device": "cpu", "threads": r"\x", "python": r"\input{y}", "system": "%", "packages": {}}
+    run |= dict.fromkeys(("code_commit", "code_sha256", "manifest_sha256"), r"\z")
+    cells = dict(tables._environment(run | {"weights_sha256": None}))
+    assert cells["Python"] == r"\textbackslash{}input\{y\}, \%"
+    assert cells["Threads"] == r"\textbackslash{}x"
+    assert cells["Training code"] == r"\texttt{\textbackslash{}z}"
+
+
 def difference(p_value_adjusted):
     calls = {"only_a": 3, "only_b": 1, "p_exact": 0.6, "p_clustered": 0.7}
     return interval(-0.02) | {

@@ -86,7 +86,7 @@ def inspect_image(path: Path) -> Facts:
     Decodes everything, to find truncated files.
     """
     content = read_bytes(path)
-    image, header = _open(content, path)
+    image, header = open_image(content, path)
     try:
         if image.format == "PNG":
             image.load()
@@ -158,7 +158,7 @@ def decode_grey(content: bytes, path: Path, detail: int) -> np.ndarray:
     libjpeg shrinks plain JPEG files while both sides keep at least ``detail`` pixels. ``path`` is
     for messages: raises ``StudyError`` for what cannot be decoded.
     """
-    image, header = _open(content, path)
+    image, header = open_image(content, path)
     try:
         if header.cmyk:
             grey = np.asarray(image.convert("RGB").convert("L"))
@@ -190,7 +190,7 @@ def read_grey(path: Path, detail: int) -> np.ndarray:
     return decode_grey(read_bytes(path), path, detail)
 
 
-def _open(content: bytes, path: Path) -> tuple[Image.Image, Header]:
+def open_image(content: bytes, path: Path) -> tuple[Image.Image, Header]:
     """A Pillow image whose pixels are not decoded yet; raises ``StudyError`` for one of no use."""
     if content[128:132] == b"DICM":
         raise StudyError(f"{path}: {DICOM}")

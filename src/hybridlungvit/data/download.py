@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from hybridlungvit.config import Data, Study
 from hybridlungvit.data.sources import CLASSES, SPLITS, is_image
-from hybridlungvit.io import StudyError, file_sha256, write_json, write_text
+from hybridlungvit.io import StudyError, file_sha256, value_sha256, write_json, write_text
 from hybridlungvit.paths import Layout
 from hybridlungvit.runtime import track
 
@@ -73,8 +73,13 @@ def remote_file(data: Data) -> RemoteFile:
 
 
 def image_folder(data: Data, layout: Layout) -> Path:
-    """Where the images of a downloaded source are unpacked: the same for all studies."""
-    return layout.downloads / data.source / Path(remote_file(data).name).stem
+    """Where the images of a downloaded source are unpacked: the same for all studies.
+
+    Those of an address of the user's own lie apart: no other study takes them for the publisher's.
+    """
+    name = Path(remote_file(data).name).stem
+    own = f"-{value_sha256(data.url)[:8]}" if data.url else ""
+    return layout.downloads / data.source / f"{name}{own}"
 
 
 def download_source(study: Study, layout: Layout) -> None:
@@ -85,7 +90,7 @@ def download_source(study: Study, layout: Layout) -> None:
     """
     data, file = study.data, remote_file(study.data)
     folder, url = image_folder(data, layout), data.url or file.url
-    archive = folder.with_name(file.name)
+    archive = folder.with_name(folder.name + Path(file.name).suffix)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(".lock")):  # another study may want the same images

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridlungvit.data.decode import MAX_PIXELS, read_bytes
+from hybridlungvit.data.decode import MAX_PIXELS, open_image, read_bytes
 from hybridlungvit.io import StudyError, files_below
 
 SUFFIXES = (".png", ".npy")
@@ -63,6 +63,7 @@ def read_mask(path: Path, content: bytes | None = None) -> NDArray[np.bool_]:
         if path.suffix.lower() == ".npy":
             values = np.load(io.BytesIO(content), allow_pickle=False).squeeze()
         else:
+            open_image(content, path)  # refuses what would fill the memory
             values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if values is not None and values.ndim == 3:  # colours of a palette, not the opacity
             values = values[..., :3].max(axis=2)

@@ -272,7 +272,7 @@ def images(results: StudyResults) -> Context:
 @section("Cards and checklists")
 def companions(results: StudyResults) -> Context:
     """What goes with the paper, from its Markdown."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     documents = []
     for name in (*COMPANIONS[2:], *COMPANIONS[:2]):
         path = results.layout.companions / name

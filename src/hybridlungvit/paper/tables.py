@@ -467,7 +467,7 @@ def _target(anchor: str, text: str) -> str:
 
 def _digest(sha256: str | None, digits: int = DIGITS) -> str:
     """The first digits of a hash in print."""
-    return rf"\texttt{{{sha256[:digits]}}}" if sha256 else "none"
+    return code(sha256[:digits]) if sha256 else "none"
 
 
 @table
@@ -517,8 +517,8 @@ def _environment(run: Record) -> Iterator[tuple[str, str]]:
     yield "Data manifest", _digest(run["manifest_sha256"])
     yield "Stem weights", _digest(run["weights_sha256"])
     yield "Device", tex(run["device"].replace("(R)", "").replace("(TM)", ""))
-    yield "Threads", str(run["threads"])
-    yield "Python", f"{run['python']}, {tex(run['system'])}"
+    yield "Threads", tex(run["threads"])
+    yield "Python", f"{tex(run['python'])}, {tex(run['system'])}"
     for package in PACKAGES:
         yield package.removesuffix("-python-headless"), tex(run["packages"].get(package, "unknown"))
 
