@@ -213,7 +213,10 @@ class Data(Section):
         except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"neither a .csv file nor a regular expression ({error})") from None
         if groups != 1:
-            raise ValueError(f"the regular expression must have one group (...), not {groups}")
+            raise ValueError(
+                f"the regular expression must have one group (...), not {groups}; the name of a "
+                "table ends in .csv"
+            )
         return value
 
 

@@ -217,7 +217,8 @@ def read_table(
         raise StudyError(f"{path}: damaged ({error}). {again}") from error
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise StudyError(f"{path}: lacks the columns {', '.join(missing)}. {again}")
+        there = ", ".join(map(str, table.columns[:5]))
+        raise StudyError(f"{path}: lacks the columns {', '.join(missing)}; has {there}. {again}")
     return table
 
 

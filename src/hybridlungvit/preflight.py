@@ -9,7 +9,7 @@ from pathlib import Path
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.data.sources import image_root, is_image
-from hybridlungvit.evaluation.predictions import require_same
+from hybridlungvit.evaluation.predictions import require_same, unreported
 from hybridlungvit.io import StudyError, read_json
 from hybridlungvit.paths import Layout
 from hybridlungvit.provenance import code_sha256
@@ -23,6 +23,7 @@ DEFAULT_IMAGES = 4_700  # of Kermany's to train on
 MUCH = 48  # core-hours worth a warning
 SMALLER = "Use a machine with a GPU, or a smaller study such as config/kermany-cpu.yaml."
 IMAGES = "Give the one with train/ and test/, such as `--config data_root=PATH`."
+LEAVE_OUT = "Give one, or leave the key out."
 READ_IMAGES = {"manifest", "cache", "quality", "mask_benchmark"}
 
 
@@ -47,7 +48,7 @@ def check_start(
     for key, place in wanted.items():
         kind, there = ("folder", Path.is_dir) if key in folders else ("file", Path.is_file)
         if place is not None and not there(Path(place)):
-            advice = IMAGES if key == "data_root" else "Give one, or leave the key out."
+            advice = IMAGES if key == "data_root" else LEAVE_OUT
             raise StudyError(f"{key}: no {kind} {place}. {advice}")
     if READ_IMAGES & set(planned):
         root = image_root(study, layout)  # before anything is removed to be made anew
@@ -59,10 +60,18 @@ def check_start(
             )
     if not from_predictions and "manifest" not in planned and layout.manifest.is_file():
         _require_same_images(study, layout)
+    if "cache" in planned and data.masks is not None and layout.manifest.is_file():
+        _require_masks(data.masks, layout)
     if "train" in planned:
         _say_what_it_costs(study, layout)
     if "pdf" not in planned:
         return
+    if left := unreported(study, layout):
+        raise StudyError(
+            f"{left[0]}: the config reports no such seed or variant, of {len(left)} such files. "
+            "Report them; or name the variant under `omitted`, with the reason; or give the study "
+            "another name (`study:`)."
+        )
     if not from_predictions:
         _require_weights(study, layout)
     if not any(rule.startswith("score_") for rule in planned):
@@ -131,6 +140,18 @@ def _require_same_images(study: Study, layout: Layout) -> None:
             f"{layout.manifest}: lists other images than {root} holds: {len(wrong)} are new, gone "
             f"or of another size, the first {wrong[0]}. Put them back; or give the study another "
             "name; or remove this manifest, to have all of the study made anew."
+        )
+
+
+def _require_masks(folder: str, layout: Layout) -> None:
+    from hybridlungvit.masks.files import mask_files  # with OpenCV, which takes long to import
+
+    found = mask_files(Path(folder), read_manifest(layout.manifest).path)
+    wrong = [image for image, files in found.items() if len(files) != 1]
+    if wrong:
+        raise StudyError(
+            f"data.masks: {folder} holds none or several for {len(wrong)} images, the first "
+            f"{wrong[0]}. One file of its name is needed."
         )
 
 

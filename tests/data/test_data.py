@@ -285,8 +285,31 @@ def test_a_space_makes_no_other_patient(phantoms, tmp_path):
 def test_patients_by_a_regular_expression(phantoms):
     table = find_images(phantoms, patients=r"(?:person|IM-)(\d+)")
     assert (table.patient == table.path.str.extract(r"(?:person|IM-)(\d+)")[0]).all()
-    unnamed = find_images(phantoms, patients=r"/person(\d+)").patient
-    assert (unnamed.str.startswith("image:") == table.path.str.contains("NORMAL/")).all()
+    with pytest.raises(StudyError, match=r"finds no patient in t\S+/NORMAL/.*Widen the expression"):
+        find_images(phantoms, patients=r"/person(\d+)")  # one patient might stand on two sides
+
+
+def test_a_name_that_two_folders_have_tells_no_patient(folder):
+    for place in ("train/NORMAL", "train/PNEUMONIA"):
+        file = next((folder / place).iterdir())
+        file.rename(file.with_name("scan.jpeg"))
+    paths = find_images(folder).path
+    table = folder / "patients.csv"
+    rows = pd.DataFrame({"image": paths.str.rpartition("/")[2], "patient": "P1"})
+    rows.drop_duplicates().to_csv(table, index=False)
+    with pytest.raises(StudyError, match=r"tells no patient of \S+/scan\.jpeg, .* 2 such images"):
+        find_images(folder, patients=str(table))
+
+
+@pytest.mark.parametrize("name", ["scan.dcm", "scan.TIFF", "P0125"])
+def test_images_of_other_formats_and_folders_are_not_left_out_in_silence(folder, name):
+    place = folder / "test" / "NORMAL"
+    (place / ".hidden.dcm").touch()
+    (place / "notes.txt").touch()
+    assert len(find_images(folder)) == 90
+    (place / name).mkdir() if name == "P0125" else (place / name).touch()
+    with pytest.raises(StudyError, match=rf"NORMAL: {name} would be left out"):
+        find_images(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import yaml
 from conftest import REPOSITORY, TINY, beside, checkout, snakemake
 
 from hybridlungvit.config import load_study, study_from
+from hybridlungvit.data.manifest import read_manifest
 from hybridlungvit.io import StudyError
 from hybridlungvit.paths import Layout
 from hybridlungvit.preflight import check_start, core_hours
@@ -52,6 +53,38 @@ def test_missing_files_of_the_users_own_are_told_before_anything_runs(layout, tm
         with pytest.raises(StudyError, match=rf"data\.{key}: no (file|folder) {name}"):
             check_start(study, layout, planned)
     check_start(study, layout, {"pdf"}, from_predictions=True)
+
+
+def test_a_missing_table_of_patients_is_told_in_a_plan(tmp_path):
+    study = FOLDER | {"data_root": ".", "data": FOLDER["data"] | {"patients": "none.csv"}}
+    folder = checkout(tmp_path)
+    (folder / "own.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(folder, "-n", "--configfile", "own.yaml")
+    assert done.stderr.splitlines()[-1].startswith("data.patients: no file none.csv. Give one")
+
+
+def test_predictions_that_would_go_unreported_are_told_before_anything_is_trained(layout):
+    study = study_from(FOLDER | {"data_root": str(layout.root)}, "x")
+    left = layout.predictions("no_seg", 7)
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with pytest.raises(StudyError, match=r"seed-7\.csv: the config reports no such .* `omitted`"):
+        check_start(study, layout, {"train", "pdf"})
+
+
+def test_masks_that_are_missing_are_told_before_results_are_removed(cached, tmp_path):
+    layout = beside(cached, tmp_path / "results")
+    manifest = read_manifest(layout.manifest)
+    for path in manifest.path:
+        file = (tmp_path / "masks" / path).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    data = FOLDER["data"] | {"masks": str(tmp_path / "masks")}
+    study = study_from(FOLDER | {"data_root": str(tmp_path), "data": data}, "x")
+    check_start(study, layout, {"cache"})
+    file.unlink()
+    with pytest.raises(StudyError, match=rf"for 1 images, the first {manifest.path.iloc[-1]}"):
+        check_start(study, layout, {"cache"})
 
 
 def test_missing_weights_are_told_before_stored_predictions_are_taken(layout, tmp_path):

@@ -24,7 +24,7 @@ from hybridlungvit.explain.cases import COMPARED_SEEDS, focus_variants, other_va
 from hybridlungvit.io import StudyError, file_sha256, folder_sha256, value_sha256
 from hybridlungvit.paper.contents import COMPANIONS, FIGURES, GALLERIES, TABLES
 from hybridlungvit.paths import Layout
-from hybridlungvit.preflight import check_start, no_weights
+from hybridlungvit.preflight import LEAVE_OUT, check_start, no_weights
 from hybridlungvit.provenance import code_sha256
 from hybridlungvit.seal import check_runs, check_seal, sealed_files
 
@@ -133,6 +133,13 @@ def mask_benchmark_arguments(wildcards):
 
 def predictions(*variants):
     return [layout.predictions(v, seed) for v in variants for seed in study.seeds]
+
+
+def patients_table(wildcards):
+    file = study.data.patients_file
+    if file and not Path(file).is_file() and not layout.manifest.is_file():
+        stop(StudyError(f"data.patients: no file {file}. {LEAVE_OUT}"))
+    return file or []
 
 
 def pretrained_weights(wildcards):

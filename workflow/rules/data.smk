@@ -38,7 +38,7 @@ if DOWNLOADED:
 rule manifest:
     input:
         phantom=layout.phantom / "lungs.csv" if PHANTOM else [],
-        patients=lambda wildcards: study.data.patients_file or [],
+        patients=patients_table,
         download=layout.download if DOWNLOADED else [],
     output:
         layout.manifest,
@@ -49,8 +49,6 @@ rule manifest:
     threads: 8
     params:
         rerun_with("manifest", DATA),
-        # A function: braces in a path are no wildcards.
-        root=lambda wildcards: study.data_root and os.path.normpath(study.data_root),
         patients=content(study.data.patients_file),
     shell:
         "python -m hybridlungvit manifest --workers {threads} 2> {log:q}"

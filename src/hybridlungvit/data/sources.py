@@ -13,6 +13,7 @@ from hybridlungvit.paths import Layout
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+UNREAD = {".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".nii", ".mha"}
 DICOM = (
     "is a DICOM file. Convert it first, with the window its header asks for, to 8-bit grey PNG: "
     "for example `dcmj2pnm --write-png +Wi 1 IN.dcm OUT.png` (dcmtk)."
@@ -113,6 +114,12 @@ def _images_in(folder: Path) -> list[Path]:
                 f"{folder}: holds a file named {file.name!a}, with characters that cannot be "
                 "printed. Rename it."
             )
+    left = [path for path in entries if path.suffix.lower() in UNREAD or path.is_dir()]
+    if left := sorted(path.name for path in left if not path.name.startswith(".")):
+        raise StudyError(
+            f"{folder}: {left[0]} would be left out, of {len(left)} folders and images of other "
+            "formats. Convert them to PNG, move images out of folders, or take them away."
+        )
     ignored = len(entries) - len(files)
     if ignored:
         log.warning("%s: %d entries are no .jpeg, .jpg or .png; ignored", folder, ignored)
@@ -136,8 +143,14 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
     """The patient of each image by the config key ``patients``: a CSV or a regular expression."""
     if not patients.lower().endswith(".csv"):
         matches = (re.search(patients, path) for path in paths)
-        keys = [match[1] if match and match[1] else None for match in matches]
-        return pd.Series(keys).fillna("image:" + paths)
+        keys = pd.Series([match[1] if match and match[1] else None for match in matches])
+        if keys.isna().any():
+            absent = paths[keys.isna()]
+            raise StudyError(
+                f"data.patients: {patients} finds no patient in {', '.join(absent[:3])}; "
+                f"{len(absent)} such images. Widen the expression, or give a CSV."
+            )
+        return keys
     columns = ["image", "patient"]
     mend = "Give a CSV with the columns image and patient, or leave data.patients out."
     table = read_table(Path(patients), columns, dict.fromkeys(columns, str), mend)[columns]
@@ -146,7 +159,8 @@ def _own_patients(paths: pd.Series, patients: str) -> pd.Series:
     wrong = known.index[known.index.duplicated() | (known.str.strip() == "")]
     if len(wrong):
         raise StudyError(f"{patients}: {wrong[0]} needs one patient, but has none or several.")
-    by_name = known.reindex(paths.str.rpartition("/")[2]).set_axis(paths.index)
+    names = paths.str.rpartition("/")[2]
+    by_name = known.reindex(names).set_axis(paths.index)[~names.duplicated(keep=False)]
     keys = known.reindex(paths).set_axis(paths.index).fillna(by_name)
     if keys.isna().any():
         absent = paths[keys.isna()]

@@ -3,6 +3,8 @@
 A variant's probabilities by split, its ensemble, and its operating points.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -81,6 +83,13 @@ def scores_on(
     """The images of a split in a variant's predictions, and its seeds' probabilities, (K, N)."""
     parts = _tables_on(study, variant, layout, split)
     return parts[0], np.stack([part.probability.to_numpy() for part in parts])
+
+
+def unreported(study: Study, layout: Layout) -> list[Path]:
+    """Stored predictions of seeds and variants that the config neither reports nor omits."""
+    reported = {layout.predictions(v, seed) for v in study.variants for seed in study.seeds}
+    stored = {*layout.root.glob("predictions/*/seed-*.csv")} - reported
+    return sorted(path for path in stored if path.parent.name not in study.omitted)
 
 
 def predictions_sha256(study: Study, layout: Layout) -> str:

@@ -90,11 +90,10 @@ def read_cases(
         lungs = _first_file(places, f"{annotations}: mask {mask}", "the annotations")
         cases.append(Case(path, label, read_patient(image, label)[0], lungs))
     chosen = [case for case in cases if half in ("all", half_of(case.patient))]
-    if {case.label for case in chosen} != {0, 1}:
-        raise StudyError(
-            f"{annotations}: the {half} half must hold images of {' and '.join(classes)}; "
-            f"it has {len(chosen)} of {len(cases)} images. Add annotations or take --half all."
-        )
+    for label, name in enumerate(classes):
+        if label not in {case.label for case in chosen}:
+            part, more = ("", "") if half == "all" else (f" in the {half} half", ", or --half all")
+            raise StudyError(f"{annotations}: no image of {name}{part}. Add annotations{more}.")
     return chosen
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hybridlungvit.companions.readme import check_readme
 from hybridlungvit.config import Study
 from hybridlungvit.data.manifest import read_manifest
-from hybridlungvit.evaluation.predictions import read_predictions
+from hybridlungvit.evaluation.predictions import read_predictions, unreported
 from hybridlungvit.io import StudyError, file_sha256, read_json, read_table, rounded, write_json
 from hybridlungvit.paper.lint import lint_text
 from hybridlungvit.paper.manuscript import Problem
@@ -148,7 +148,5 @@ def check_origins(study: Study, layout: Layout) -> Iterator[Problem]:
         best = rounded([history.val_auc.max(), run["best_val_auc"]])
         if len(history) != run["epochs_run"] or best[0] != best[1]:
             yield Problem(str(folder / "history.csv"), "is not the history run.json tells of.")
-    reported = {layout.predictions(variant, seed) for variant, seed in pairs}
-    for path in sorted({*layout.root.glob("predictions/*/seed-*.csv")} - reported):
-        if path.parent.name not in study.omitted:
-            yield Problem(str(path), "exists, but the config does not report it. Report it.")
+    for path in unreported(study, layout):
+        yield Problem(str(path), "exists, but the config does not report it. Report it.")
