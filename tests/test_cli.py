@@ -64,6 +64,7 @@ def test_an_interrupted_training_says_how_to_resume_and_fails(tiny, cached, tmp_
         (["fly"], "No such command"),
         (["check-config", "study.yaml", "code.yaml"], "code.yaml: __use_yte__ has Snakemake run"),
         (["adopt", "--config", "study.yaml", "code.yaml"], "code.yaml: __use_yte__ has Snakemake"),
+        (["adopt", "--config", "study.yaml", "--configfile=code.yaml"], "code.yaml: __use_yte__ h"),
         (["masks", "--data", ".", "--annotations", "no.csv", "--out", "."], "no.csv: not found"),
     ],
 )

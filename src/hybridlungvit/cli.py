@@ -258,7 +258,8 @@ def adopt(context: typer.Context, config: Config) -> None:
     manifest of every run; the paper is computed anew when the study is called. What else the study
     was called with follows: further config files, and `-- --config weights=PATH`.
     """
-    for file in [config, *filter(Path.is_file, map(Path, context.args))]:
+    named = [Path(word.rpartition("=")[2]) for word in context.args]
+    for file in [config, *(path for path in named if path.suffix in (".yaml", ".yml", ".json"))]:
         read_yaml(file)  # before Snakemake, which may run code in it
     command = [sys.executable, "-m", "snakemake", "sealed", "--touch", "--forceall", "--cores", "1"]
     sys.exit(subprocess.call([*command, "--quiet", "all", "--configfile", config, *context.args]))

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from conftest import REPOSITORY
 
 from hybridlungvit.io import StudyError
 from hybridlungvit.paper import pdf
@@ -86,6 +87,21 @@ def test_a_manuscript_runs_no_program(study, tmp_path):
     build_pdf(study, layout)
     assert layout.pdf.is_file()
     assert not list(tmp_path.rglob("started"))
+
+
+@pytest.mark.parametrize(
+    "text", [r"\pdfobj stream file {/etc/passwd}", "^^5cinput{x}", r"\\\input"]
+)
+def test_a_table_of_others_holds_nothing_but_a_table(study, paper, text):
+    table = paper[0].generated / "tables" / "mask_benchmark.tex"
+    table.parent.mkdir(parents=True)
+    own = REPOSITORY / "paper/generated/kermany-cpu/tables/mask_benchmark.tex"
+    table.write_text(own.read_text())
+    with pytest.raises(StudyError, match="no TeX engine"):
+        build_pdf(study, paper[0])
+    table.write_text(own.read_text() + text)
+    with pytest.raises(StudyError, match=r"mask_benchmark\.tex: holds other TeX"):
+        build_pdf(study, paper[0])
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")

@@ -160,7 +160,7 @@ def _mask_macros(results: StudyResults) -> Macros:
     yield "mask.fallback", percent(group["low_confidence"])
     yield "mask.shortcut_auc", tex_interval(quality["shortcut"]["auc"], level)
     yield "mask.shortcut_verdict", place(quality["shortcut"]["auc"], 0.5)
-    yield "mask.shortcut_folds", str(quality["shortcut"]["folds"])
+    yield "mask.shortcut_folds", tex(quality["shortcut"]["folds"])
     for key, value in quality["method"].items():
         yield f"mask.{key}", f"{value:g}"
     annotated = quality["annotated"]
@@ -237,8 +237,8 @@ def _training_macros(results: StudyResults) -> Macros:
     """What the records of the reference's training tell."""
     study = results.study
     runs = [results.runs[study.reference, seed] for seed in study.seeds]
-    yield "stem.patch", str(runs[0]["stem"]["patch"])
-    yield "stem.dim", str(runs[0]["stem"]["dim"])
+    yield "stem.patch", tex(runs[0]["stem"]["patch"])
+    yield "stem.dim", tex(runs[0]["stem"]["dim"])
     total, stem = runs[0]["parameters"], runs[0]["stem_parameters"]
     for key, count in (("hybrid", total), ("stem", stem), ("head", total - stem)):
         yield f"parameters.{key}", number(count / 1e6, 1)
@@ -395,9 +395,9 @@ def saliency_macros(results: StudyResults) -> Macros:
     if own:
         pairs["trained"] = own[-1]
     yield from _similarity_macros("sanity", pairs, level)
-    yield "sanity.verdict", sanity["verdict"]
+    yield "sanity.verdict", tex(sanity["verdict"])
     yield "faithfulness.overall", tex_interval(faithfulness["overall"], level, 2, whole_signed)
-    yield "faithfulness.verdict", faithfulness["verdict"]
+    yield "faithfulness.verdict", tex(faithfulness["verdict"])
     yield "faithfulness.removed", enumerated([f"{100 * s:g}" for s in faithfulness["removed"]])
     most = int(np.argmax(faithfulness["removed"]))
     yield "faithfulness.most", f"{100 * faithfulness['removed'][most]:g}"
@@ -407,15 +407,15 @@ def saliency_macros(results: StudyResults) -> Macros:
         yield f"faithfulness.{key}.verdict", place(change)
     stability = record["stability"]
     yield "stability.radius", f"{100 * stability['radius']:g}"
-    yield "stability.draws", str(stability["draws"])
+    yield "stability.draws", tex(stability["draws"])
     yield "stability.undefined", f"{stability['undefined']:,}"
-    yield "stability.verdict", stability["verdict"]
+    yield "stability.verdict", tex(stability["verdict"])
     for key in ("noise", "others"):
         yield f"stability.{key}", tex_interval(stability[key], level, 2, whole_number)
     if agreement is not None:
         pairs = {key: agreement[key] for key in ("seeds", "others")}
         yield from _similarity_macros("agreement", pairs, level)
-        yield "agreement.verdict", agreement["verdict"]
+        yield "agreement.verdict", tex(agreement["verdict"])
         yield "agreement.compared", str(len(record["model_sha256"]))
 
 
@@ -430,7 +430,7 @@ def audit_macros(results: StudyResults) -> Macros:
     """What the audit of the data found."""
     level, audit, trained = results.study.statistics.level, results.audit, results.audit_results
     patients, strict = audit["patients"], audit["patients"]["strict"]
-    yield "validation_split", audit["validation_split"]
+    yield "validation_split", tex(audit["validation_split"])
     yield "validation_shared", percent(patients["validation_shared"])
     yield "image_split_leak", percent(patients["image_split_shared"])
     yield "person_overlap", f"{strict['person']['numbers']:,}"
@@ -457,7 +457,7 @@ def audit_macros(results: StudyResults) -> Macros:
                 yield f"{group}_{name.lower()}_verdict", place(value, 0.5)
     leakage = audit["leakage"]
     for key in ("pixels", "folds", "repeats", "nearest"):
-        yield key, str(leakage[key])
+        yield key, tex(leakage[key])
     for model in ("logistic", "neighbours"):
         for way in ("image", "patient", "test"):
             yield f"{model}_{way}", tex_interval(leakage[model][way], level)

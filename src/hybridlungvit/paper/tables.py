@@ -439,7 +439,7 @@ def focus(results: StudyResults) -> Table:
         name = rf"\emph{{{_label(results, variant)}}}"
         rows.append({"Test images": _spaced(rows) + name})
         for group in record["groups"]:
-            called = "" if group["called"] == "all" else f", {group['called']}"
+            called = "" if group["called"] == "all" else f", {tex(group['called'])}"
             row = {
                 "Test images": r"\enspace " + results.class_name(group["class"]) + called,
                 "Images": f"{group['images']:,}",
