@@ -78,4 +78,5 @@ $(VENV)/ready: requirements.txt pyproject.toml
 	@touch $@
 
 clean: ## remove the environment and what the demo made
-	rm -rf $(VENV) results/demo paper/build paper/generated/demo paper/demo.pdf paper/demo.html
+	rm -rf $(VENV) results/demo paper/build/demo paper/generated/demo paper/demo.pdf paper/demo.html \
+		paper/demo-arxiv.tar.gz

@@ -67,9 +67,10 @@ def check_start(
     if "pdf" not in planned:
         return
     if left := unreported(study, layout):
+        omit = "name the variant under `omitted`, with the reason; or "
         raise StudyError(
             f"{left[0]}: the config reports no such seed or variant, of {len(left)} such files. "
-            "Report them; or name the variant under `omitted`, with the reason; or give the study "
+            f"Report them; or {omit * (left[0].parent.name not in study.variants)}give the study "
             "another name (`study:`)."
         )
     if not from_predictions:

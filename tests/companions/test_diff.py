@@ -77,8 +77,12 @@ def test_what_is_missing_is_told(study, tmp_path, monkeypatch):
     monkeypatch.setattr(diff, "found", lambda name: True)
     with pytest.raises(StudyError, match="gone: no git revision with a folder paper/"):
         write_diff(study, layout, "gone")
-    with pytest.raises(StudyError, match=r"no macros\.tex: this version has no paper of tiny"):
+    with pytest.raises(StudyError, match=r"no macros\.tex, so that there is no paper of tiny"):
         flatten(tmp_path / "paper", "tiny")
+    write_text(tmp_path / "paper" / "main.tex", "")
+    commit(tmp_path, "paper")
+    with pytest.raises(StudyError, match="HEAD: no paper of tiny in this git revision"):
+        write_diff(study, layout, "HEAD")
 
 
 def printed(pdf):

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_curve
 
 from hybridlungvit.config import study_from
 from hybridlungvit.explain.cases import RULES, other_variants
+from hybridlungvit.paper import figures
 from hybridlungvit.paper.figures import GRID, dose_response, power, roc_curves, saliency
 from hybridlungvit.paper.format import heading
 from hybridlungvit.paper.galleries import gradcam
@@ -89,6 +90,22 @@ def test_the_figure_shows_the_record(study):
     assert [t.get_text() for t in left.get_xticklabels()] == ["trained", "classifier", "embedding"]
     assert lines(right, "Grad-CAM") == ([0, 10, 25, 50], [0, -0.1, -0.2, -0.3])
     plt.close("all")
+
+
+def test_each_seed_is_scaled_with_its_own_temperature(study, monkeypatch):
+    bins = [{"estimate": 0.5, "predicted": 0.5, "low": None, "high": None}]
+    state = {"bins": bins, "headline": {key: {"estimate": 1.0} for key in ("ece", "slope")}}
+    told = {str(seed): 1.0 + seed for seed in reversed(study.seeds)}  # as another order left it
+    calibration = {"temperatures": told, "before": state, "after": state}
+    scores = np.array([[0.1 + 0.1 * seed, 0.9] for seed in study.seeds])
+    images = pd.DataFrame({"label": [0, 1]})
+    monkeypatch.setattr(figures, "scores_on", lambda *_: (images, scores))
+    used = []
+    monkeypatch.setattr(figures, "scaled", lambda row, t: used.append((row[0], t)) or row)
+    reference = {"calibration": calibration}
+    figures.reliability(SimpleNamespace(study=study, layout=None, reference=reference, level="95"))
+    plt.close("all")
+    assert used == [(0.1 + 0.1 * seed, 1.0 + seed) for seed in study.seeds]
 
 
 def powered(study, **components):

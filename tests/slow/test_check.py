@@ -264,7 +264,7 @@ def test_an_own_run_is_told_exact_within_or_different(paper, tmp_path, capsys):
     with pytest.raises(StudyError, match=r"1 of \d+ numbers are different, the first auc of no_s"):
         words()
     assert DIFFERENT in capsys.readouterr().out
-    with pytest.raises(StudyError, match="no published result"):
+    with pytest.raises(StudyError, match="HEAD: neither a folder nor a git revision with"):
         verify(paper, LAYOUT, "HEAD")
 
 

@@ -68,7 +68,10 @@ def test_predictions_that_would_go_unreported_are_told_before_anything_is_traine
     left = layout.predictions("no_seg", 7)
     left.parent.mkdir(parents=True)
     left.touch()
-    with pytest.raises(StudyError, match=r"seed-7\.csv: the config reports no such .* `omitted`"):
+    with pytest.raises(StudyError, match=r"seed-7\.csv: .* Report them; or give"):
+        check_start(study, layout, {"train", "pdf"})
+    left.parent.rename(left.parent.with_name("gone"))
+    with pytest.raises(StudyError, match=r"seed-7\.csv: .*; or name the variant under `omitted`"):
         check_start(study, layout, {"train", "pdf"})
 
 

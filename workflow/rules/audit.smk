@@ -45,5 +45,6 @@ rule audit_results:
         "../envs/analysis.yaml"
     params:
         rerun_with("audit-results", STATISTICS, study.reference),
+        order=study.seeds,
     shell:
         "python -m hybridlungvit audit-results 2> {log:q}"

@@ -45,6 +45,7 @@ rule metrics:
         "../envs/analysis.yaml"
     params:
         rerun_with("metrics", STATISTICS),
+        order=study.seeds,
         threshold=lambda wildcards: study.recipe(wildcards.variant).evaluation.threshold,
     shell:
         "python -m hybridlungvit metrics --variant {wildcards.variant:q} 2> {log:q}"

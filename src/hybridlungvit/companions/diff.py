@@ -63,6 +63,12 @@ def write_diff(study: Study, layout: Layout, against: str) -> Path:
         build = Path(temporary)
         _check_out(layout.paper, against, build)
         versions = {"before": build / layout.paper, "after": layout.paper}
+        macros = layout.generated / "macros.tex"
+        if not (build / macros).is_file():
+            raise StudyError(
+                f"{against}: no paper of {study.study} in this git revision ({macros}). Name "
+                "another with --against, or commit the paper first."
+            )
         before, after = (_columns(paper, study.study) for paper in versions.values())
         rebuilt = {name for name in before.keys() & after.keys() if before[name] != after[name]}
         for name, paper in versions.items():
@@ -115,8 +121,8 @@ def flatten(paper: Path, study: str, rebuilt: Collection[str] = ()) -> str:
     generated = paper / "generated" / study
     if not (generated / "macros.tex").is_file():
         raise StudyError(
-            f"{generated}: no macros.tex: this version has no paper of {study}. Name another "
-            "revision, or run `make paper`."
+            f"{generated}: no macros.tex, so that there is no paper of {study} to compare. Run "
+            "`make paper`."
         )
     preamble, begin, body = read_source(paper / "main.tex").text.partition(r"\begin{document}")
     while SECTION.search(body):

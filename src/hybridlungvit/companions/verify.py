@@ -96,8 +96,8 @@ def _published(path: Path, against: str) -> Record:
     record = read_json(folder / path.name) if folder.is_dir() else committed_record(path, against)
     if record is None:
         raise StudyError(
-            f"{against}:{path}: no published result. Give --against a git revision that holds it, "
-            "or a folder with the published metrics."
+            f"{against}: neither a folder nor a git revision with {path}. Give --against one that "
+            "holds the published metrics."
         )
     return record
 

@@ -282,7 +282,7 @@ def reliability(results: StudyResults) -> Figure:
     after temperature scaling; below it how often each probability is predicted, by class."""
     study, record = results.study, results.reference["calibration"]
     images, scores = scores_on(study, study.reference, results.layout)
-    temperatures = list(record["temperatures"].values())
+    temperatures = [record["temperatures"][str(seed)] for seed in study.seeds]
     drawing, panels = plt.subplots(
         2, 2, figsize=(FULL_WIDTH, 3.4), sharex=True, sharey="row", height_ratios=[3, 1]
     )
