@@ -161,7 +161,7 @@ class Data(Section):
     """Keep whole patients of train up to this many images, validation included; null keeps all."""
     annotations: UserPath | None = None
     """CSV with the columns image, class and mask: lungs drawn by a reader (source: folder). They
-    measure the lung masks and train nothing: of Kermany's, those of the reporting half."""
+    measure the lung masks and train nothing; of Kermany's, the reporting half counts."""
     masks: UserPath | None = None
     """Folder with a lung mask for each image, PNG or NPY, under the image's path or its name
     without the suffix; null: masks are fitted."""
