@@ -154,7 +154,7 @@ def _draw_reference(
 
 @figure
 def forest(results: StudyResults) -> Figure:
-    """AUC of every variant with its interval, and the difference to the reference. An interval that
+    """AUC of every variant with its interval, and the difference from the reference. An interval that
     crosses zero does not distinguish the two; grey: the margin of equivalence."""
     study = results.study
     height = 0.75 + 0.23 * len(study.variants)
@@ -184,7 +184,7 @@ def forest(results: StudyResults) -> Figure:
 
 @figure
 def power(results: StudyResults) -> Figure:
-    """What the test set can resolve. Left: the least true difference to the reference that these
+    """What the test set can resolve. Left: the least true difference from the reference that these
     patients would show with good power, by number of seeds; grey: the margin of equivalence. Right:
     where the variance of each difference comes from."""
     study, statistics = results.study, results.study.statistics
@@ -244,7 +244,7 @@ def _draw_shares(axes: Axes, study: Study, differences: dict[str, Record]) -> No
 
 @figure
 def dose_response(results: StudyResults) -> Figure:
-    """Difference to the reference of the variants that move the cut and change nothing else, by how
+    """Difference from the reference of the variants that move the cut and change nothing else, by how
     far it moves on test images; grey: the margin of equivalence."""
     study, distances = results.study, cut_distances(results)
     drawing, axes = plt.subplots(figsize=(FULL_WIDTH, 2.4))

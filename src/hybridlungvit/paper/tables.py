@@ -188,7 +188,7 @@ def audit_copies(results: StudyResults) -> Table:
 
 @table
 def main(results: StudyResults) -> Table:
-    """AUC of every variant with its interval, and the paired difference to the reference.
+    """AUC of every variant with its interval, and the paired difference from the reference.
 
     Intervals cover patients and seeds; below the reference stands the ensemble of its seeds.
     """
