@@ -27,7 +27,7 @@ DATA = """@misc{kermany2018data,
 
 
 def citation(study: Study, variant: str, layout: Layout) -> str:
-    """Task, data, AUC with its interval, the difference to the reference, and BibTeX.
+    """Task, data, AUC with its interval, the difference from the reference, and BibTeX.
 
     Raises ``StudyError`` when the variant has not been evaluated, or not with this config.
     """
@@ -61,7 +61,7 @@ def citation(study: Study, variant: str, layout: Layout) -> str:
 
 
 def _against_reference(study: Study, variant: str, layout: Layout) -> str:
-    """The variant's difference to the reference, with its verdict, as a sentence."""
+    """The variant's difference from the reference, with its verdict, as a sentence."""
     reference = study.reference
     if variant == reference:
         return "It is the reference of its study."

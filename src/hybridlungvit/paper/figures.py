@@ -154,8 +154,8 @@ def _draw_reference(
 
 @figure
 def forest(results: StudyResults) -> Figure:
-    """AUC of every variant with its interval, and the difference from the reference. An interval that
-    crosses zero does not distinguish the two; grey: the margin of equivalence."""
+    """AUC of every variant with its interval, and the difference from the reference. An interval
+    that crosses zero does not distinguish the two; grey: the margin of equivalence."""
     study = results.study
     height = 0.75 + 0.23 * len(study.variants)
     drawing, (left, right) = plt.subplots(1, 2, figsize=(FULL_WIDTH, height), sharey=True)
@@ -244,8 +244,8 @@ def _draw_shares(axes: Axes, study: Study, differences: dict[str, Record]) -> No
 
 @figure
 def dose_response(results: StudyResults) -> Figure:
-    """Difference from the reference of the variants that move the cut and change nothing else, by how
-    far it moves on test images; grey: the margin of equivalence."""
+    """Difference from the reference of the variants that move the cut and change nothing else, by
+    how far it moves on test images; grey: the margin of equivalence."""
     study, distances = results.study, cut_distances(results)
     drawing, axes = plt.subplots(figsize=(FULL_WIDTH, 2.4))
     axes.axhspan(-study.statistics.margin, study.statistics.margin, color="0.92", lw=0, zorder=0)
