@@ -117,6 +117,18 @@ def test_a_manuscript_reads_no_file_elsewhere(study, tmp_path):
         build_pdf(study, layout)
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_what_an_earlier_build_left_is_not_read(study, tmp_path):
+    layout = Layout("tiny", results=tmp_path / "results", paper=tmp_path / "paper")
+    text = r"\documentclass{article}\begin{document}x\end{document}"
+    for folder in (layout.paper, layout.paper / "build" / "tiny"):
+        folder.mkdir(parents=True)
+        (folder / "main.tex").write_text(text)
+        text = r"\errmessage{of another}"
+    build_pdf(study, layout)
+    assert layout.pdf.is_file()
+
+
 @pytest.mark.parametrize("engine", ["pdflatex", "tectonic"])
 def test_the_pdf_is_put_in_place_and_made_with_a_fixed_date(study, paper, engine):
     layout, programs = paper

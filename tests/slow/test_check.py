@@ -233,6 +233,13 @@ def test_the_tarball_compiles_by_itself_in_an_empty_folder(paper, tmp_path_facto
     assert (folder / "ms.pdf").stat().st_size > 50_000
 
 
+def test_a_link_is_not_packed(paper, tmp_path):
+    (tmp_path / "secret").write_text("a password")
+    (LAYOUT.generated / "notes.tex").symlink_to(tmp_path / "secret")
+    with pytest.raises(StudyError, match=r"notes\.tex: is a link"):
+        pack_sources(paper, LAYOUT)
+
+
 def test_packing_an_uncompiled_paper_says_what_to_do(paper):
     shutil.rmtree(LAYOUT.paper / "build")
     with pytest.raises(StudyError, match=r"\.bbl: not found\. Compile the paper first"):
