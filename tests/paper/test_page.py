@@ -62,6 +62,7 @@ def test_the_page_states_verdicts_citation_and_companions_in_the_same_bytes_agai
         for digest in (run["code_sha256"], run["weights_sha256"], run["model_sha256"]):
             assert f'title="{digest}"' in text, (variant, seed)
     assert not re.search(r'(?:src|href)="(?!#|data:)', text), "the file loads nothing"
+    assert """content="default-src 'none'; img-src data:;""" in text  # nor could it
     first = layout.page.read_bytes()
     assert caplog.text == ""
     monkeypatch.setattr(page, "LARGEST", 1000)

@@ -1,5 +1,6 @@
 """The committed study: its paper passes the check, and nothing is published that should not be."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest import REPOSITORY
 from hybridlungvit import __version__
 from hybridlungvit.companions.cite import LICENCE, citation
 from hybridlungvit.companions.export import weights_line
+from hybridlungvit.companions.readme import PARTS, render_block
 from hybridlungvit.config import load_study
 from hybridlungvit.io import read_json
 from hybridlungvit.paper.check import check_paper
@@ -87,6 +89,13 @@ def test_the_citation_file_names_this_version_and_the_commit_of_the_trainings():
     runs = (REPOSITORY / "results" / "kermany-cpu" / "runs").glob("*/*/run.json")
     commits = {read_json(run)["code_commit"].removesuffix("-dirty") for run in runs}
     assert commits == {cited["commit"]}
+
+
+def test_the_readmes_table_is_in_the_order_of_its_answer(published):
+    sentence, table = render_block(*published, picture=False).split("| --- |", 1)
+    variants = re.findall(r"^\|.*\(`(\w+)`\)", table, re.MULTILINE)[1:]
+    places = [sentence.index(PARTS[variant][1]) for variant in variants]
+    assert len(places) == 3 and places == sorted(places)
 
 
 def test_the_models_card_is_that_of_its_study(monkeypatch):

@@ -20,7 +20,7 @@ from hybridlungvit.paths import Layout
 log = logging.getLogger(__name__)
 FIXED_DATE = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
 # Results come from strangers too: they run no program. Latexmk would hand names that TeX prints to
-# a shell. What TeX may read is bounded, but not for all of its commands: see ``_require_plain``.
+# a shell. What TeX may read is bounded, but not for all its commands: see ``_require_mere_table``.
 PDFLATEX = ["pdflatex", "-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error"]
 INSIDE = {"openin_any": "p", "openout_any": "p", "max_print_line": "1000"}
 PLAIN = re.compile(
@@ -40,7 +40,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
     """
     name = study.study
     build = layout.paper / "build" / name
-    _require_plain(layout.generated / "tables" / "mask_benchmark.tex")
+    _require_mere_table(layout.generated / "tables" / "mask_benchmark.tex")
     shutil.rmtree(build, ignore_errors=True)  # TeX reads files of an earlier build before others
     build.mkdir(parents=True)
     report, result = build / f"{name}.log", build / f"{name}.pdf"
@@ -69,7 +69,7 @@ def build_pdf(study: Study, layout: Layout) -> None:
         shutil.copyfile(result, temporary)
 
 
-def _require_plain(table: Path) -> None:
+def _require_mere_table(table: Path) -> None:
     """Raise ``StudyError`` for a table whose TeX does more than print."""
     if table.is_file():
         rest = PLAIN.sub("", table.read_text(encoding="utf-8", errors="replace"))
